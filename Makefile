@@ -1,0 +1,45 @@
+# make setup | test | quick | lint | demo DATA=folder | clean
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup test quick lint format demo clean
+
+setup: $(READY)
+
+# constraints.txt pins the tested versions, so next year's lab installs the same.
+$(READY): pyproject.toml constraints.txt
+	@echo "== Setting up $(VENV): a Python environment with torch and the rest (once, 1 to 5 minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11; run: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "== Installing uv, the installer"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo "== Installing the kit and its packages (several GB with torch's CUDA libraries)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[dev]'
+	@touch $(READY)
+	@echo "== Ready"
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+quick: $(READY)
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The comparison of the four aggregators on any data root.
+demo: $(READY)
+	@test -n "$(DATA)" || { echo "usage: make demo DATA=folder (with train/<city>/*.jpg and val/{database,queries}/*.jpg)"; exit 1; }
+	$(BIN)/python -m vpr_lib compare --data "$(DATA)" --preset photos
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

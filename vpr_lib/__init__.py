@@ -1,0 +1,1 @@
+"""Visual place recognition, small enough to read: from a folder of street photos to recall@k."""

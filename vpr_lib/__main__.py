@@ -1,0 +1,159 @@
+"""python -m vpr_lib train | evaluate | compare."""
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from vpr_lib.aggregators import AGGREGATORS
+from vpr_lib.settings import Machine, Settings, check_choice, get_preset, parse_value, set_values
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    warnings.simplefilter("default", UserWarning)
+    options = make_parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m vpr_lib", description="Visual place recognition.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = argparse.ArgumentParser(add_help=False)
+    run.add_argument("--data", required=True, metavar="ROOT", help="folder with train/<city>/*.jpg and splits")
+    run.add_argument("--preset", default="photos", metavar="P", help="smoke, mini, photos (default) or xs")
+    run.add_argument("--epochs", type=int, metavar="N")
+    run.add_argument("--image-size", type=int, metavar="S", help="pixels")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting; may be repeated")
+
+    train = commands.add_parser("train", parents=[run], help="train one model into a run folder, or go on with it")
+    train.add_argument("--out", required=True, metavar="RUN", help="the run folder")
+    train.add_argument("--aggregator", metavar="A", help=", ".join(AGGREGATORS))
+    train.set_defaults(command=train_command)
+
+    evaluate = commands.add_parser("evaluate", help="recall of a run on a split")
+    evaluate.add_argument("--run", required=True, help="the run folder")
+    evaluate.add_argument("--data", required=True, metavar="ROOT", help="data root with the split")
+    evaluate.add_argument("--split", required=True, help="folder with database/ and queries/, or such a pack")
+    evaluate.add_argument("--json", metavar="FILE", help="write the recalls here, too")
+    evaluate.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="device, num_workers, ...")
+    evaluate.set_defaults(command=evaluate_command)
+
+    compare = commands.add_parser("compare", parents=[run], help="train several aggregators, print the table")
+    compare.add_argument("--out", default="runs", metavar="DIR", help="where the runs and the table go (runs)")
+    compare.add_argument("--aggregators", default=",".join(AGGREGATORS), metavar="A,B,...")
+    compare.set_defaults(command=compare_command)
+    return parser
+
+
+def train_command(options: argparse.Namespace) -> int:
+    """Train one model."""
+    from vpr_lib.runs import evaluate_run, train_run, validation_splits
+
+    settings, machine = read_settings(options)
+    if options.aggregator:
+        settings = replace(settings, aggregator=check_choice("aggregator", options.aggregator, AGGREGATORS))
+    run = train_run(settings, options.data, options.out, machine=machine)
+    if not run.complete:
+        return 130
+    for split in validation_splits(settings, options.data):
+        print_evaluation(evaluate_run(run, options.data, split, machine))
+    print(f"run: {run.folder}")
+    return 0
+
+
+def evaluate_command(options: argparse.Namespace) -> int:
+    """Evaluate one run on one split."""
+    from vpr_lib.runs import evaluate_run, open_run
+
+    run = open_run(options.run)
+    _, machine = apply_changes(run.settings, options.set, machine_only=True)
+    evaluation = evaluate_run(run, options.data, options.split, machine)
+    print_evaluation(evaluation)
+    if options.json:
+        Path(options.json).write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n")
+    return 0
+
+
+def compare_command(options: argparse.Namespace) -> int:
+    """Train and evaluate several aggregators on all splits of a data root."""
+    from vpr_lib.figures import comparison_table
+    from vpr_lib.runs import compare_runs, get_run
+    from vpr_lib.table import find_splits
+
+    settings, machine = read_settings(options)
+    names = [check_choice("aggregator", name.strip(), AGGREGATORS) for name in options.aggregators.split(",")]
+    splits = find_splits(options.data)
+    if not splits:
+        raise ValueError(f"{options.data} has no evaluation split: a folder with database/ and queries/")
+    runs = {}
+    for name in names:
+        print(f"{name}: {settings.epochs} epochs at {settings.image_size} px", flush=True)
+        runs[name] = get_run(replace(settings, aggregator=name), options.data, options.out, machine=machine)
+        if not runs[name].complete:
+            return 130
+    results = compare_runs(runs, options.data, splits, machine)
+    table = comparison_table(results, splits)
+    path = Path(options.out) / f"comparison-{Path(options.data).resolve().name}-{options.preset}.md"
+    path.write_text(table + "\n")
+    print(f"\n{table}\n")
+    for split, result in results[names[0]].items():
+        print(
+            f"{split}: {result['queries']} queries, {result['without_positive']} without a positive (count as missed)"
+        )
+    print(f"table: {path}")
+    return 0
+
+
+def print_evaluation(evaluation: Any) -> None:
+    """One line: recalls and the number of queries."""
+    result = evaluation.to_dict()
+    recalls = "  ".join(f"R@{k} {percent:.2f}" for k, percent in result["recall"].items())
+    print(
+        f"{evaluation.split}: {recalls}  ({result['queries']} queries, {result['without_positive']} without a positive)"
+    )
+
+
+def read_settings(options: argparse.Namespace) -> tuple[Settings, Machine]:
+    """The preset with the command line's changes."""
+    settings = get_preset(options.preset)
+    given = {"epochs": options.epochs, "image_size": options.image_size}
+    settings = set_values(settings, {k: v for k, v in given.items() if v is not None})
+    return apply_changes(settings, options.set)
+
+
+def apply_changes(settings: Settings, changes: Sequence[str], machine_only: bool = False) -> tuple[Settings, Machine]:
+    """Apply `--set key=value`s to the dataclass that has the key.
+
+    Raises:
+        ValueError: an unknown key (the message lists the valid ones), or a value of another type.
+    """
+    machine = Machine()
+    machine_keys = [f.name for f in fields(Machine)]
+    keys = machine_keys if machine_only else [f.name for f in fields(Settings)] + machine_keys
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise ValueError(f"--set {change}: expected KEY=VALUE")
+        check_choice("--set key", key, keys)
+        if key in machine_keys:
+            machine = set_values(machine, {key: parse_value(key, text, getattr(machine, key))})
+        else:
+            settings = set_values(settings, {key: parse_value(key, text, getattr(settings, key))})
+    return settings, machine
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""Feature map (B, C, H, W) -> unit-norm descriptor (B, D).
+
+To add one: a class whose output has unit norm, and a line in `AGGREGATORS`. Constructor arguments named
+`in_channels`, `in_h` and `in_w` are filled in from the backbone and the image size.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vpr_lib.settings import check_choice
+
+
+def unit(x: torch.Tensor) -> torch.Tensor:
+    """(B, ...) -> (B, D) float32 of unit L2 norm; in float32, because half precision loses what sets photos apart."""
+    return F.normalize(x.float().flatten(1), dim=1)
+
+
+class AvgPool(nn.Module):
+    """AVG: the mean of each channel. D = C.
+
+    Args:
+        normalise: False gives the published table's variant, whose descriptors are not normalised although its
+            loss is: an L2 search then also compares their lengths, which nothing trained.
+    """
+
+    def __init__(self, normalise: bool = True) -> None:
+        super().__init__()
+        self.normalise = normalise
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, C)."""
+        mean = x.float().mean((2, 3))
+        return unit(mean) if self.normalise else mean
+
+
+class GeM(nn.Module):
+    """Generalized mean of each channel, with a trained exponent. D = C.
+
+    p = 1 is the mean, p -> infinity the maximum.
+
+    Args:
+        p: initial exponent.
+        eps: smallest activation, keeps the power's gradient finite.
+
+    Source: Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation (TPAMI 2018), eq. 3.
+    """
+
+    def __init__(self, p: float = 3.0, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.full((1,), float(p)))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, C)."""
+        # float32: an activation of 41 cubed overflows float16.
+        with torch.autocast(x.device.type, enabled=False):
+            p = self.p.float()
+            return unit(x.float().clamp(min=self.eps).pow(p).mean((2, 3)).pow(1 / p))
+
+
+class ConvAP(nn.Module):
+    """A 1x1 convolution, then the mean over each of s1 x s2 regions. D = out_channels * s1 * s2.
+
+    Args:
+        in_channels: channels of the feature map.
+        out_channels: channels after the convolution.
+        s1, s2: regions vertically and horizontally; they keep the coarse layout of the scene.
+
+    Source: Ali-bey et al., GSV-Cities: Toward Appropriate Supervised Visual Place Recognition
+    (Neurocomputing 2022), section 4.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int = 256, s1: int = 2, s2: int = 2) -> None:
+        super().__init__()
+        self.channel_pool = nn.Conv2d(in_channels, out_channels, kernel_size=1)
+        self.pool = nn.AdaptiveAvgPool2d((s1, s2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels * s1 * s2)."""
+        return unit(self.pool(self.channel_pool(x)))
+
+
+class FeatureMixer(nn.Module):
+    """A residual two-layer perceptron over all positions of a channel, the same for all channels."""
+
+    def __init__(self, positions: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = int(positions * mlp_ratio)
+        self.mix = nn.Sequential(
+            nn.LayerNorm(positions), nn.Linear(positions, hidden), nn.ReLU(), nn.Linear(hidden, positions)
+        )
+        for layer in (self.mix[1], self.mix[3]):
+            nn.init.trunc_normal_(layer.weight, std=0.02)  # starts near the identity, as published
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, positions) -> the same shape."""
+        return x + self.mix(x)
+
+
+class MixVPR(nn.Module):
+    """Mixes the positions of each channel, then projects channels and positions. D = out_channels * out_rows.
+
+    Args:
+        in_channels: channels of the feature map.
+        in_h, in_w: its height and width, which fix the image size.
+        out_channels: channels after the projection.
+        mix_depth: number of mixers.
+        mlp_ratio: hidden width of a mixer, as a multiple of in_h * in_w.
+        out_rows: positions after the projection.
+
+    Source: Ali-bey et al., MixVPR: Feature Mixing for Visual Place Recognition (WACV 2023), section 3.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        in_h: int,
+        in_w: int,
+        out_channels: int = 256,
+        mix_depth: int = 4,
+        mlp_ratio: float = 1.0,
+        out_rows: int = 4,
+    ) -> None:
+        super().__init__()
+        self.map_shape = (in_channels, in_h, in_w)
+        self.mix = nn.Sequential(*(FeatureMixer(in_h * in_w, mlp_ratio) for _ in range(mix_depth)))
+        self.channel_proj = nn.Linear(in_channels, out_channels)
+        self.row_proj = nn.Linear(in_h * in_w, out_rows)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, in_h, in_w) -> (B, out_channels * out_rows).
+
+        Raises:
+            ValueError: the map has another shape than this aggregator was built for.
+        """
+        if x.shape[1:] != self.map_shape:
+            raise ValueError(
+                f"MixVPR was built for maps of (channels, height, width) {self.map_shape}, got {tuple(x.shape[1:])}: "
+                "evaluate at the image size of the training"
+            )
+        x = self.mix(x.flatten(2))  # (B, C, H * W)
+        x = self.channel_proj(x.transpose(1, 2)).transpose(1, 2)  # (B, out_channels, H * W)
+        return unit(self.row_proj(x))  # (B, out_channels, out_rows) -> (B, D)
+
+
+AGGREGATORS: dict[str, type[nn.Module]] = {
+    "AVG": AvgPool,
+    "GeM": GeM,
+    "ConvAP": ConvAP,
+    "MixVPR": MixVPR,
+}
+
+
+def build_aggregator(name: str, in_channels: int, in_h: int, in_w: int, **options: Any) -> nn.Module:
+    """Build an aggregator of `AGGREGATORS` for a feature map.
+
+    Args:
+        name: a key of `AGGREGATORS`.
+        in_channels, in_h, in_w: the feature map's shape.
+        options: further constructor arguments, over the class's defaults.
+
+    Raises:
+        ValueError: an unknown name or option; the message lists the valid ones.
+    """
+    cls = AGGREGATORS[check_choice("aggregator", name, AGGREGATORS)]
+    parameters = inspect.signature(cls).parameters
+    for key in options:
+        check_choice(f"option of {name}", key, parameters)
+    sizes = {"in_channels": in_channels, "in_h": in_h, "in_w": in_w}
+    return cls(**{k: v for k, v in sizes.items() if k in parameters} | options)

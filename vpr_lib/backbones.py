@@ -1,0 +1,149 @@
+"""Image -> feature map: torchvision's ResNets, cropped and frozen by stage."""
+
+import urllib.error
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from vpr_lib.settings import check_choice
+
+RESNETS = ("resnet18", "resnet34", "resnet50")
+STAGES = ("conv1", "layer1", "layer2", "layer3", "layer4")
+
+
+class ResNet(nn.Module):
+    """A torchvision ResNet without its classifier, cropped after a stage.
+
+    Its parameters are named `model.conv1.weight`, ... as in the checkpoints of the aggregators' authors.
+
+    Args:
+        name: resnet18, resnet34 or resnet50.
+        weights: "imagenet" (torchvision's first ImageNet weights, downloaded once), None for random ones, or
+            the path of a checkpoint with torchvision's names (under `backbone.model.` too).
+        crop_after: last stage to keep: layer1, layer2, layer3 or layer4.
+        freeze_until: last stage that is not trained, "conv1" to "layer4"; None trains all. Frozen stages
+            get no gradient and their BatchNorm stays in eval mode: its statistics don't move either.
+
+    Attributes:
+        out_channels: channels of the feature map.
+        stride: pixels of the image for one of the map.
+
+    Raises:
+        ValueError: an unknown name or stage, or weights that don't fit.
+        FileNotFoundError: no file at the path in `weights`.
+        ConnectionError: ImageNet weights can't be downloaded.
+
+    Source: He et al., Deep Residual Learning for Image Recognition (CVPR 2016).
+    """
+
+    def __init__(
+        self,
+        name: str = "resnet18",
+        weights: str | Path | None = None,
+        crop_after: str = "layer3",
+        freeze_until: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = check_choice("backbone", name, RESNETS)
+        kept = STAGES[: STAGES.index(check_choice("crop_after", crop_after, STAGES[1:])) + 1]
+        frozen = ()
+        if freeze_until is not None:
+            frozen = STAGES[: STAGES.index(check_choice("freeze_until", freeze_until, kept)) + 1]
+        self.model = torchvision.models.get_model(name, weights=None)
+        for unused in ("avgpool", "fc", *(s for s in STAGES if s not in kept)):
+            delattr(self.model, unused)
+        if weights is not None:
+            self._load(read_weights(name, weights))
+        self.stages = kept[1:]
+        self.stride = 2 ** (len(kept))
+        last_block = getattr(self.model, kept[-1])[-1]
+        self.out_channels = (last_block.conv3 if name == "resnet50" else last_block.conv2).out_channels
+        self.frozen = [getattr(self.model, s) for s in frozen] + ([self.model.bn1] if frozen else [])
+        for stage in self.frozen:
+            stage.requires_grad_(False)
+        self.train()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, out_channels, H / stride, W / stride), sizes rounded up."""
+        x = self.model.maxpool(self.model.relu(self.model.bn1(self.model.conv1(images))))
+        for stage in self.stages:
+            x = getattr(self.model, stage)(x)
+        return x
+
+    def train(self, mode: bool = True) -> "ResNet":
+        """As in PyTorch, but frozen stages stay in eval mode."""
+        super().train(mode)
+        for stage in self.frozen:
+            stage.eval()
+        return self
+
+    def map_size(self, pixels: int) -> int:
+        """Height or width of the feature map for an image of that many pixels."""
+        return -(-pixels // self.stride)
+
+    def fold_batchnorm(self) -> "ResNet":
+        """Merge each BatchNorm into the convolution before it, in place; for inference only.
+
+        The outputs stay the same up to rounding.
+        """
+        self.eval()
+        for module in [m for m in self.modules() if hasattr(m, "bn1")]:
+            for number in range(1, 4):
+                if hasattr(module, f"bn{number}"):
+                    pair = getattr(module, f"conv{number}"), getattr(module, f"bn{number}")
+                    setattr(module, f"conv{number}", fuse_conv_bn_eval(*pair))
+                    setattr(module, f"bn{number}", nn.Identity())
+            if getattr(module, "downsample", None) is not None:
+                module.downsample = fuse_conv_bn_eval(*module.downsample)
+        return self
+
+    def _load(self, state: dict[str, torch.Tensor]) -> None:
+        """Load the stages that are kept; the classifier and cropped stages of the file are not needed."""
+        wanted = self.model.state_dict()
+        missing = [key for key in wanted if key not in state]
+        if missing:
+            raise ValueError(f"the weights lack {len(missing)} tensors of {self.name}, {missing[0]} for one")
+        try:
+            self.model.load_state_dict({key: state[key] for key in wanted})
+        except RuntimeError as error:
+            raise ValueError(f"the weights don't fit {self.name}: {error}") from None
+
+
+def read_weights(name: str, weights: str | Path) -> dict[str, torch.Tensor]:
+    """A state dict with torchvision's names, from "imagenet" or a checkpoint file."""
+    if weights == "imagenet":
+        try:
+            return torchvision.models.get_model_weights(name).IMAGENET1K_V1.get_state_dict(check_hash=True)
+        except (urllib.error.URLError, OSError) as error:
+            raise ConnectionError(
+                f"ImageNet weights of {name} can't be downloaded ({error}); without a network pass weights=None "
+                "for random weights (--set weights=null), or the path of a weights file"
+            ) from None
+    state = read_checkpoint(weights)
+    prefix = "backbone.model."
+    if any(key.startswith(prefix) for key in state):
+        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return state
+
+
+def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
+    """The state dict in a checkpoint file, inside a Lightning checkpoint's or our own `state_dict` too.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file at {path}; pass a checkpoint, 'imagenet' or None")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
+        raise ValueError(f"{path} is no checkpoint with weights only ({error})") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not (isinstance(state, dict) and state and all(isinstance(v, torch.Tensor) for v in state.values())):
+        raise ValueError(f"{path} holds no state dict: expected a dict of tensors, or one under 'state_dict'")
+    return state

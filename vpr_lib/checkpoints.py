@@ -1,0 +1,114 @@
+"""Checkpoints that survive a pulled plug: written atomically, checked when read, one older kept."""
+
+import io
+import os
+import pickle
+import random
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all, through a power cut or a full disk too.
+
+    Raises:
+        OSError: it can't be written; what `path` held before is still there.
+    """
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{path} can't be written ({error.strerror}); what it held before is kept") from None
+
+
+def to_bytes(state: dict[str, Any]) -> bytes:
+    """`torch.save` into memory."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def save_checkpoint(folder: str | Path, state: dict[str, Any]) -> None:
+    """Write the newest checkpoint; the one before it is kept.
+
+    Args:
+        folder: of the run.
+        state: tensors and plain types.
+
+    Raises:
+        OSError: the disk is full, say; the newest checkpoint before this one is kept.
+    """
+    folder = Path(folder)
+    pending = folder / "checkpoint.new.pt"
+    write_atomically(pending, to_bytes(state))
+    if (folder / NEWEST).exists():
+        os.replace(folder / NEWEST, folder / PREVIOUS)
+    os.replace(pending, folder / NEWEST)
+
+
+def load_checkpoint(folder: str | Path) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, on the CPU; None if the folder has none.
+
+    A damaged one is passed over with a warning.
+
+    Raises:
+        ValueError: there are checkpoints, and all of them are damaged.
+    """
+    damaged = []
+    # checkpoint.new.pt is whole, too: the plug was pulled between its writing and its renaming.
+    for path in (Path(folder) / name for name in ("checkpoint.new.pt", NEWEST, PREVIOUS)):
+        if not path.exists():
+            continue
+        try:
+            state = read_checked(path)
+        except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+            damaged.append(path.name)
+            warnings.warn(f"{path} is damaged ({error}); trying the checkpoint before it", stacklevel=2)
+            continue
+        return state
+    if damaged:
+        raise ValueError(f"all checkpoints in {folder} are damaged ({', '.join(damaged)}); remove them to start anew")
+    return None
+
+
+def read_checked(path: Path) -> dict[str, Any]:
+    """Load a file of `torch.save` after checking its checksums, which torch itself doesn't."""
+    with zipfile.ZipFile(path) as archive:
+        bad = archive.testzip()
+    if bad is not None:
+        raise ValueError(f"checksum of {bad} is wrong")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def get_random_states() -> dict[str, Any]:
+    """The states of all random generators a training step may use, in types a weights-only load accepts."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """The inverse of `get_random_states`; GPU states are restored where the GPUs are as many as they were."""
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])

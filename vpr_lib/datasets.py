@@ -1,0 +1,132 @@
+"""Table rows -> uint8 tensors: decoding and resizing, and nothing random but what a batch's seed says."""
+
+import io
+import signal
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from vpr_lib.devices import choose_device, choose_num_workers
+from vpr_lib.settings import Machine
+from vpr_lib.table import ImageTable
+
+# Channel statistics of ImageNet in [0, 1], which all published backbones were trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Batch(NamedTuple):
+    """Which photos to load together, and the seed of everything random about them."""
+
+    rows: np.ndarray  # (B,) int64, rows of the table
+    seed: tuple[int, ...] = ()
+
+
+class Photos(NamedTuple):
+    """A loaded batch."""
+
+    images: torch.Tensor  # (B, 3, H, W) uint8
+    rows: torch.Tensor  # (B,) int64, rows of the table
+    seed: tuple[int, ...]
+
+
+def decode(data: bytes, image_size: int | tuple[int, int], name: str) -> np.ndarray:
+    """Decode and resize one photo (bilinear, antialiased; the aspect ratio is not kept, as published).
+
+    Args:
+        data: the file's bytes, JPEG or PNG.
+        image_size: pixels, one number for a square or (height, width).
+        name: for the error message.
+
+    Returns:
+        (3, H, W) uint8, RGB.
+
+    Raises:
+        ValueError: the bytes are no readable photo; the message names it.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    try:
+        with Image.open(io.BytesIO(data)) as photo:
+            # A JPEG decodes faster at 1/2, 1/4 or 1/8; twice the wanted size leaves the resize to do.
+            photo.draft("RGB", (2 * width, 2 * height))
+            photo = ImageOps.exif_transpose(photo).convert("RGB")
+            pixels = np.array(photo.resize((width, height), Image.Resampling.BILINEAR))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name} is not a readable photo ({error}); copy it again or remove it") from None
+    return pixels.transpose(2, 0, 1)
+
+
+class PhotoDataset(torch.utils.data.Dataset):
+    """Loads whole batches: `dataset[Batch(rows, seed)]` -> `Photos`.
+
+    Args:
+        table: the photos.
+        image_size: pixels, one number or (height, width).
+        cache_gb: keep decoded photos in memory shared between workers if all of them fit into this.
+        transform: (images (B, 3, H, W) uint8, the batch's seed) -> images, applied to each batch.
+    """
+
+    def __init__(
+        self,
+        table: ImageTable,
+        image_size: int | tuple[int, int],
+        cache_gb: float = 0.0,
+        transform: Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor] | None = None,
+    ) -> None:
+        self.table = table
+        self.transform = transform
+        self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        shape = (len(table), 3, *self.image_size)
+        self.cache = self.cached = None
+        if np.prod(shape, dtype=np.float64) <= cache_gb * 1e9:
+            self.cache = torch.empty(shape, dtype=torch.uint8).share_memory_()
+            self.cached = torch.zeros(len(table), dtype=torch.bool).share_memory_()
+
+    def __getitem__(self, batch: Batch) -> Photos:
+        images = torch.empty((len(batch.rows), 3, *self.image_size), dtype=torch.uint8)
+        for image, row in zip(images, batch.rows, strict=True):
+            image[:] = self.read(int(row))
+        if self.transform is not None:
+            images = self.transform(images, batch.seed)
+        return Photos(images, torch.as_tensor(batch.rows), batch.seed)
+
+    def read(self, row: int) -> torch.Tensor:
+        """(3, H, W) uint8, from the cache where it holds the photo."""
+        if self.cache is not None and self.cached[row]:
+            return self.cache[row]
+        name = str(self.table.root / self.table.names[row])
+        image = torch.from_numpy(decode(self.table.read_bytes(row), self.image_size, name))
+        if self.cache is not None:
+            self.cache[row] = image
+            self.cached[row] = True
+        return image
+
+
+def load_batches(dataset: PhotoDataset, batches: Iterable[Batch], machine: Machine) -> torch.utils.data.DataLoader:
+    """Load batches in order, ahead of their use, in processes of their own.
+
+    Args:
+        dataset: what to load from.
+        batches: a sampler, or a list of batches; iterated anew each time the loader is.
+        machine: says how many processes, and the device; for CUDA, photos are loaded into pinned memory.
+
+    Returns:
+        An iterable of `Photos`.
+    """
+    num_workers = choose_num_workers(machine)
+    return torch.utils.data.DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=batches,
+        num_workers=num_workers,
+        pin_memory=choose_device(machine.device).type == "cuda",
+        persistent_workers=num_workers > 0,
+        worker_init_fn=_start_worker,
+    )
+
+
+def _start_worker(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training loop, which then saves

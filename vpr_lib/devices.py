@@ -1,0 +1,52 @@
+"""Which device, which precision and how many loader processes: chosen by what the machine is fast with."""
+
+import contextlib
+import os
+
+import torch
+
+from vpr_lib.settings import Machine
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes a GPU where there is one."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype to autocast to: for "auto", half precision only where the device is faster with it."""
+    if precision != "auto":
+        return getattr(torch, precision)
+    if device.type == "cuda":
+        # Turing cards (Colab's T4) emulate bfloat16 slowly, but have fast float16.
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else torch.float32
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself (AVX512-BF16 or AMX); emulated, it is slower than float32."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        return False  # not Linux
+    return bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    """Autocast to `dtype`; nothing for float32."""
+    if dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
+def choose_num_workers(machine: Machine) -> int:
+    """Loader processes: all cores beside a GPU, half of them where the model computes on the same cores."""
+    if machine.num_workers >= 0:
+        return machine.num_workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if choose_device(machine.device).type == "cuda" else max(1, cores // 2)

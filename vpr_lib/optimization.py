@@ -1,0 +1,131 @@
+"""Loss, miner, optimizer, learning-rate schedule: made by exact name from the settings."""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from pytorch_metric_learning import losses, miners
+from torch import nn
+
+from vpr_lib.settings import Settings, check_choice
+
+# What the published study passes to its loss and miner.
+PUBLISHED_OPTIONS: dict[str, dict[str, Any]] = {
+    "MultiSimilarityLoss": {"alpha": 1.0, "beta": 50.0, "base": 0.0},
+    "MultiSimilarityMiner": {"epsilon": 0.1},
+}
+
+Scores = dict[str, dict[int, float]]  # split -> {k: recall in percent}
+
+
+def make_loss(settings: Settings, num_classes: int, embedding_size: int) -> nn.Module:
+    """A loss of pytorch-metric-learning, with cosine similarity where it is the loss's own default.
+
+    Args:
+        settings: `loss` is the exact class name; `loss_options` go over `PUBLISHED_OPTIONS`.
+        num_classes: for losses with a weight for each place.
+        embedding_size: D, for the same.
+
+    Raises:
+        ValueError: no such loss, or options it doesn't take.
+    """
+    sizes = {"num_classes": num_classes, "embedding_size": embedding_size, "descriptors_dim": embedding_size}
+    return _make(losses, losses.BaseMetricLossFunction, "loss", settings.loss, settings.loss_options, sizes)
+
+
+def make_miner(settings: Settings) -> nn.Module | None:
+    """A miner of pytorch-metric-learning by exact class name; None uses all pairs.
+
+    Raises:
+        ValueError: no such miner, or options it doesn't take.
+    """
+    if settings.miner is None:
+        return None
+    return _make(miners, miners.BaseMiner, "miner", settings.miner, settings.miner_options, {})
+
+
+def _make(module: Any, base: type, what: str, name: str, options: Any, sizes: dict[str, int]) -> nn.Module:
+    classes = {n: c for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, base)}
+    classes = {n: c for n, c in classes.items() if not n.startswith("Base")}
+    cls = classes[check_choice(what, name, sorted(classes))]
+    options = {**PUBLISHED_OPTIONS.get(name, {}), **options}
+    # Some classes pass *args on to a base class that names the sizes.
+    wanted = {name for c in cls.__mro__ for name in inspect.signature(c.__init__).parameters}
+    try:
+        return cls(**{k: v for k, v in sizes.items() if k in wanted}, **options)
+    except TypeError as error:
+        raise ValueError(f"{what} {name} can't be made with {options}: {error}") from None
+
+
+def make_optimizer(settings: Settings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam, AdamW or SGD with momentum 0.9, over the parameters that aren't frozen.
+
+    Raises:
+        ValueError: unknown name; the message lists the valid ones.
+    """
+    makers: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "Adam": torch.optim.Adam,
+        "AdamW": torch.optim.AdamW,
+        "SGD": lambda *args, **kwargs: torch.optim.SGD(*args, momentum=0.9, **kwargs),
+    }
+    make = makers[check_choice("optimizer", settings.optimizer, makers)]
+    trained = [p for p in parameters if p.requires_grad]
+    return make(trained, lr=settings.lr, weight_decay=settings.weight_decay)
+
+
+Scheduler = torch.optim.lr_scheduler.LRScheduler | torch.optim.lr_scheduler.ReduceLROnPlateau
+
+
+def make_scheduler(settings: Settings, optimizer: torch.optim.Optimizer) -> Scheduler | None:
+    """MultiStepLR, CosineAnnealingLR or ReduceLROnPlateau (on validation recall), stepped once an epoch.
+
+    Raises:
+        ValueError: unknown name; the message lists the valid ones.
+    """
+    schedulers = torch.optim.lr_scheduler
+    makers: dict[str | None, Callable[[], Scheduler | None]] = {
+        "MultiStepLR": lambda: schedulers.MultiStepLR(optimizer, settings.milestones, settings.gamma),
+        "CosineAnnealingLR": lambda: schedulers.CosineAnnealingLR(optimizer, settings.epochs),
+        "ReduceLROnPlateau": lambda: schedulers.ReduceLROnPlateau(
+            optimizer, mode="max", factor=settings.gamma, patience=settings.patience, threshold_mode="abs", threshold=0
+        ),
+        None: lambda: None,
+    }
+    return makers[check_choice("scheduler", settings.scheduler, makers)]()
+
+
+def step_scheduler(scheduler: Scheduler | None, scores: Scores) -> None:
+    """Once an epoch; ReduceLROnPlateau sees the R@1 of the first validation split.
+
+    Raises:
+        ValueError: ReduceLROnPlateau without a validation split.
+    """
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        if not scores:
+            raise ValueError("ReduceLROnPlateau needs a validation split; the data root has none (val_splits)")
+        scheduler.step(first_score(scores))
+    elif scheduler:
+        scheduler.step()
+
+
+@contextlib.contextmanager
+def warmed_up(optimizer: torch.optim.Optimizer, step: int, warmup_steps: int) -> Iterator[None]:
+    """Scale the learning rate for this one step by min(1, (step + 1) / warmup_steps).
+
+    A factor, put on and taken off again, leaves the scheduler's rate as it is: no milestone is overwritten.
+    """
+    factor = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+    scheduled = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] *= factor
+    yield
+    for group, lr in zip(optimizer.param_groups, scheduled, strict=True):
+        group["lr"] = lr
+
+
+def first_score(scores: Scores) -> float:
+    """Recall at the smallest k on the first validation split, in percent."""
+    recalls = next(iter(scores.values()))
+    return recalls[min(recalls)]

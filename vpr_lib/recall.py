@@ -1,0 +1,136 @@
+"""Positives, recall@k, intervals and paired tests: NumPy in, NumPy out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.spatial import cKDTree
+from scipy.stats import binomtest
+
+
+def find_positives(database_utm: np.ndarray, query_utm: np.ndarray, radius_m: float = 25.0) -> list[np.ndarray]:
+    """The database photos that lie within a radius of each query.
+
+    Args:
+        database_utm: (N, 2) float64, metres.
+        query_utm: (Q, 2) float64, metres, in the same UTM zone.
+        radius_m: metres, inclusive.
+
+    Returns:
+        Q sorted int64 arrays of database indices; empty where a query has no positive.
+
+    Raises:
+        ValueError: the coordinates are float32, which rounds 4,000 km to 0.25 m and moves photos over the radius.
+    """
+    for name, utm in (("database_utm", database_utm), ("query_utm", query_utm)):
+        if np.asarray(utm).dtype in (np.float32, np.float16):
+            raise ValueError(f"{name} is {np.asarray(utm).dtype}; pass float64: float32 rounds UTM to 0.25 m")
+    database_utm = np.asarray(database_utm, dtype=np.float64).reshape(-1, 2)
+    query_utm = np.asarray(query_utm, dtype=np.float64).reshape(-1, 2)
+    found = cKDTree(database_utm).query_ball_point(query_utm, radius_m, return_sorted=True)
+    return [np.array(indices, dtype=np.int64) for indices in found]
+
+
+def first_hits(predictions: np.ndarray, positives: Sequence[np.ndarray]) -> np.ndarray:
+    """The rank (from 0) of each query's first right prediction; K where none of its K is right.
+
+    Args:
+        predictions: int64 (Q, K), database indices, best first; -1 where there is none.
+        positives: Q arrays of database indices that count as right.
+
+    Returns:
+        (Q,) int64. A query is found at k if its value is below k.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    predictions = np.asarray(predictions)
+    if predictions.ndim != 2 or len(predictions) != len(positives):
+        raise ValueError(f"predictions of shape {predictions.shape} for {len(positives)} queries; expected (Q, K)")
+    ranks = np.full(len(predictions), predictions.shape[1], dtype=np.int64)
+    for query, (row, right) in enumerate(zip(predictions, positives, strict=True)):
+        hits = np.flatnonzero(np.isin(row, right) & (row >= 0))
+        if len(hits):
+            ranks[query] = hits[0]
+    return ranks
+
+
+def recall_at_k(
+    predictions: np.ndarray, positives: Sequence[np.ndarray], ks: Sequence[int] = (1, 5, 10, 25)
+) -> dict[int, float]:
+    """Share of queries that have a positive among their first k predictions.
+
+    Args:
+        predictions: int64 (Q, K), database indices, best first; -1 where there is none.
+        positives: Q sorted int64 arrays, the database indices that count as right.
+        ks: ranks to report, in any order, each at most K.
+
+    Returns:
+        {k: percent of all Q queries}; a query without positives counts as missed.
+
+    Raises:
+        ValueError: the lengths differ, there is no query, or a k isn't in 1 to K.
+
+    Source: Arandjelovic et al., NetVLAD (CVPR 2016), section 5.1.
+    """
+    ranks = first_hits(predictions, positives)
+    if not len(ranks):
+        raise ValueError("recall of no queries; expected at least one")
+    num_predictions = np.shape(predictions)[1]
+    for k in ks:
+        if not 1 <= k <= num_predictions:
+            raise ValueError(f"k = {k}, but there are {num_predictions} predictions a query")
+    return {int(k): float(100.0 * np.mean(ranks < k)) for k in ks}
+
+
+def count_without_positive(positives: Sequence[np.ndarray]) -> int:
+    """Queries that no model can find: no database photo lies within the radius."""
+    return sum(len(right) == 0 for right in positives)
+
+
+def bootstrap_interval(
+    hits: np.ndarray, groups: np.ndarray | None = None, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a recall.
+
+    Args:
+        hits: (Q,) bool, whether each query was found.
+        groups: (Q,) labels drawn together, for example the place: two queries of one place are not two
+            independent trials. None: each query on its own.
+        level: coverage.
+        resamples: bootstrap samples.
+        seed: of the resampling.
+
+    Returns:
+        lower and upper end, percent.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    hits = np.asarray(hits, dtype=np.float64)
+    members = np.arange(len(hits)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    found, size = np.bincount(members, hits), np.bincount(members)
+    # How often each group is drawn, (resamples, groups): a multinomial is drawing with replacement.
+    times = np.random.default_rng(seed).multinomial(len(size), np.full(len(size), 1 / len(size)), resamples)
+    recalls = 100.0 * (times @ found) / (times @ size)
+    low, high = np.quantile(recalls, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def paired_test(hits_a: np.ndarray, hits_b: np.ndarray) -> float:
+    """Exact McNemar test: could two models that are equally good differ this much on the same queries?
+
+    Args:
+        hits_a, hits_b: (Q,) bool, whether each model found each query.
+
+    Returns:
+        Two-sided p-value; 1.0 where the models agree on every query.
+
+    Raises:
+        ValueError: the lengths differ.
+
+    Source: McNemar (Psychometrika 1947); only queries found by exactly one of the two tell.
+    """
+    hits_a, hits_b = np.asarray(hits_a, dtype=bool), np.asarray(hits_b, dtype=bool)
+    if hits_a.shape != hits_b.shape:
+        raise ValueError(f"hits of shapes {hits_a.shape} and {hits_b.shape}; a paired test needs the same queries")
+    only_a, only_b = int(np.sum(hits_a & ~hits_b)), int(np.sum(hits_b & ~hits_a))
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0

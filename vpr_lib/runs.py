@@ -1,0 +1,321 @@
+"""Settings -> a run folder that is made once and read ever after; evaluating what it holds.
+
+<name>-<8 hex>/settings.json     settings, data and versions
+               history.csv       a row for each epoch
+               model.pt          the kept weights; there once the run is complete
+               predictions/      what `evaluate_run` found, a file for each split
+"""
+
+import hashlib
+import io
+import json
+import platform
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from vpr_lib.checkpoints import read_checked, to_bytes, write_atomically
+from vpr_lib.datasets import PhotoDataset
+from vpr_lib.descriptors import extract_dataset, fingerprint
+from vpr_lib.devices import choose_device
+from vpr_lib.model import VPRModel, build_model, load_model
+from vpr_lib.optimization import Scores
+from vpr_lib.recall import (
+    bootstrap_interval,
+    count_without_positive,
+    find_positives,
+    first_hits,
+    paired_test,
+    recall_at_k,
+)
+from vpr_lib.search import search
+from vpr_lib.settings import Machine, Settings
+from vpr_lib.table import ImageTable, find_part, find_splits, read_images, read_split
+from vpr_lib.training import train
+
+NUM_PREDICTIONS = 25  # database photos kept for each query
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder."""
+
+    folder: Path
+    settings: Settings
+    aggregator: nn.Module | None = None  # the instance it was trained with, if `AGGREGATORS` doesn't hold it
+
+    @property
+    def complete(self) -> bool:
+        """Whether the training has ended and the weights are there."""
+        return (self.folder / "model.pt").is_file()
+
+    def load_model(self) -> VPRModel:
+        """The trained model, in eval mode on the CPU.
+
+        Raises:
+            FileNotFoundError: the run isn't complete.
+        """
+        if not self.complete:
+            raise FileNotFoundError(
+                f"{self.folder} has no model.pt: its training hasn't ended; train it again to go on"
+            )
+        return load_model(self.folder / "model.pt", self.aggregator)[0]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model found on a split."""
+
+    split: str
+    indices: np.ndarray  # (Q, K) int64, database rows, best first
+    distances: np.ndarray  # (Q, K) float32, between descriptors
+    positives: list[np.ndarray]  # Q sorted arrays of database rows
+    query_utm: np.ndarray  # (Q, 2) float64, metres
+    recall: dict[int, float]  # {k: percent}
+
+    @property
+    def hits(self) -> np.ndarray:
+        """(Q,) bool: whether the first prediction is right."""
+        return first_hits(self.indices, self.positives) < 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        return {
+            "recall": {str(k): v for k, v in self.recall.items()},
+            "queries": len(self.positives),
+            "without_positive": count_without_positive(self.positives),
+        }
+
+
+def get_run(
+    settings: Settings,
+    data_root: str | Path,
+    runs_dir: str | Path = "runs",
+    aggregator: nn.Module | None = None,
+    machine: Machine | None = None,
+) -> Run:
+    """The run of these settings on these photos: trained if it isn't there yet, else read.
+
+    Args:
+        settings: what to train.
+        data_root: folder with `train` and evaluation splits.
+        runs_dir: where runs are kept; the folder's name follows from settings and data.
+        aggregator: an instance in place of the one the settings name.
+        machine: device, workers, checkpoints.
+    """
+    settings = name_aggregator(settings, aggregator)
+    identity = describe(settings, data_root, aggregator)
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    name = f"{settings.aggregator}-{settings.optimizer}-lr{settings.lr:g}-seed{settings.seed}-{digest}"
+    return train_run(settings, data_root, Path(runs_dir) / name, aggregator, machine)
+
+
+def train_run(
+    settings: Settings,
+    data_root: str | Path,
+    folder: str | Path,
+    aggregator: nn.Module | None = None,
+    machine: Machine | None = None,
+) -> Run:
+    """Train into a folder, go on with what it holds, or return at once if it is complete.
+
+    Args and Returns: as `get_run`, but the folder is the caller's choice.
+
+    Raises:
+        ValueError: the folder holds a run of other settings or data, or something else.
+    """
+    folder, machine = Path(folder), machine or Machine()
+    settings = name_aggregator(settings, aggregator)
+    identity = describe(settings, data_root, aggregator)
+    run = Run(folder, settings, aggregator)
+    if (folder / "settings.json").is_file():
+        check_same(folder, json.loads((folder / "settings.json").read_text()), identity)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty and no run folder; choose another one")
+    if run.complete:
+        return run
+
+    table = read_images(find_part(data_root, "train"))
+    model = build_model(settings, aggregator)
+    folder.mkdir(parents=True, exist_ok=True)
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    text = json.dumps(identity | {"versions": versions}, indent=2)
+    write_atomically(folder / "settings.json", text.encode())
+
+    validate = make_validator(settings, data_root, machine)
+    progress = train(model, settings, table, folder, validate, machine)
+    if progress.epoch == settings.epochs:
+        state, epoch = model.state_dict(), settings.epochs - 1
+        if settings.keep == "best" and progress.best_epoch >= 0:
+            state, epoch = read_checked(folder / "best.pt")["state_dict"], progress.best_epoch
+        saved = {"state_dict": state, "settings": settings.to_dict(), "epoch": epoch}
+        write_atomically(folder / "model.pt", to_bytes(saved))
+    return run
+
+
+def open_run(folder: str | Path, aggregator: nn.Module | None = None) -> Run:
+    """A run folder that is there.
+
+    Raises:
+        FileNotFoundError: it isn't one.
+    """
+    path = Path(folder) / "settings.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no run at {folder} (no settings.json); python -m vpr_lib train makes one")
+    return Run(Path(folder), Settings.from_dict(json.loads(path.read_text())["settings"]), aggregator)
+
+
+def evaluate_run(run: Run, data_root: str | Path, split: str, machine: Machine | None = None) -> Evaluation:
+    """Describe, search and score a split; predictions are kept in the run folder and read the next time.
+
+    Args:
+        run: a complete run.
+        data_root: folder with the split; any root, not only the one trained on.
+        split: its name.
+        machine: device, workers, batch size.
+
+    Raises:
+        FileNotFoundError: no such split, or the run isn't complete.
+        ValueError: the split has no database or no queries.
+    """
+    machine = machine or Machine()
+    database, queries = read_split(data_root, split)
+    model = run.load_model()
+    key = f"{fingerprint(model)}-{database.fingerprint()}-{queries.fingerprint()}"
+    path = run.folder / "predictions" / f"{split}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.npz"
+    if not path.is_file():
+        size = run.settings.image_size
+        predictions = predict(model, PhotoDataset(database, size), PhotoDataset(queries, size), run.settings, machine)
+        path.parent.mkdir(exist_ok=True)
+        buffer = io.BytesIO()
+        np.savez(buffer, indices=predictions[0], distances=predictions[1])
+        write_atomically(path, buffer.getvalue())
+    with np.load(path) as found:
+        return score(split, database, queries, found["indices"], found["distances"], run.settings)
+
+
+def predict(
+    model: nn.Module, database: PhotoDataset, queries: PhotoDataset, settings: Settings, machine: Machine
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest database photos of each query: indices (Q, K) int64 and distances (Q, K) float32."""
+    descriptors = [extract_dataset(model, part, settings.precision, machine) for part in (database, queries)]
+    k = min(max(NUM_PREDICTIONS, *settings.ks), len(database.table))
+    distances, indices = search(*descriptors, k, device=str(choose_device(machine.device)))
+    return indices, distances
+
+
+def score(
+    split: str,
+    database: ImageTable,
+    queries: ImageTable,
+    indices: np.ndarray,
+    distances: np.ndarray,
+    settings: Settings,
+) -> Evaluation:
+    """Compare predictions with the photos' positions. Ranks beyond the database are left out, with a warning."""
+    positives = find_positives(database.utm, queries.utm, settings.radius_m)
+    ks = [k for k in settings.ks if k <= len(database)]
+    if len(ks) < len(settings.ks):
+        beyond = sorted(set(settings.ks) - set(ks))
+        warnings.warn(f"no recall at k = {beyond}: the database of {split} has {len(database)} photos", stacklevel=2)
+    if not ks:
+        raise ValueError(f"all of ks = {settings.ks} exceed the {len(database)} photos in the database of {split}")
+    recall = recall_at_k(indices, positives, ks)
+    return Evaluation(split, indices, distances, positives, queries.utm, recall)
+
+
+def make_validator(settings: Settings, data_root: str | Path, machine: Machine) -> Callable[[nn.Module], Scores]:
+    """A function that measures a model on the validation splits; decoded photos are kept between epochs."""
+    splits = {}
+    for split in validation_splits(settings, data_root):
+        tables = read_split(data_root, split)
+        splits[split] = [PhotoDataset(table, settings.image_size, machine.cache_gb) for table in tables]
+
+    def validate(model: nn.Module) -> Scores:
+        scores = {}
+        for split, (database, queries) in splits.items():
+            predictions = predict(model, database, queries, settings, machine)
+            scores[split] = score(split, database.table, queries.table, *predictions, settings).recall
+        return scores
+
+    return validate
+
+
+def validation_splits(settings: Settings, data_root: str | Path) -> list[str]:
+    """The splits to measure each epoch: those the settings name, or all whose name ends in "val"."""
+    if settings.val_splits is not None:
+        return list(settings.val_splits)
+    return [split for split in find_splits(data_root) if split.endswith("val")]
+
+
+def name_aggregator(settings: Settings, aggregator: nn.Module | None) -> Settings:
+    """Settings that name the instance's class, if an instance is given."""
+    if aggregator is None:
+        return settings
+    return replace(settings, aggregator=type(aggregator).__name__, aggregator_options={})
+
+
+def describe(settings: Settings, data_root: str | Path, aggregator: nn.Module | None) -> dict[str, Any]:
+    """What makes a run this run and no other: settings, photos (names and sizes), an instance's class and arguments."""
+    tables = [read_images(find_part(data_root, "train"))]
+    for split in validation_splits(settings, data_root):
+        tables += read_split(data_root, split)
+    data = hashlib.sha256("".join(t.fingerprint() for t in tables).encode()).hexdigest()[:16]
+    identity = {"settings": settings.to_dict(), "data": data}
+    return identity if aggregator is None else identity | {"aggregator": describe_module(aggregator)}
+
+
+def describe_module(module: nn.Module) -> list[str]:
+    """A line for each submodule: its name, class, plain attributes and forward pass (a cell may have been edited)."""
+    lines = []
+    for name, part in module.named_modules():
+        plain = {k: v for k, v in vars(part).items() if isinstance(v, int | float | str | tuple) and k != "training"}
+        shapes = {k: tuple(p.shape) for k, p in part.named_parameters(recurse=False)}
+        code = hashlib.sha256(part.forward.__code__.co_code + repr(part.forward.__code__.co_consts).encode())
+        lines.append(f"{name}: {type(part).__name__} {plain} {shapes} {code.hexdigest()[:8]}")
+    return lines
+
+
+def check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise a ValueError that lists how a run folder differs from what is asked for."""
+    old, new = ({**d["settings"], "data": d["data"], "instance": d.get("aggregator")} for d in (found, wanted))
+    changed = [f"{k} is {old.get(k)} there, {new.get(k)} asked for" for k in old | new if old.get(k) != new.get(k)]
+    if changed:
+        raise ValueError(f"{folder} holds another run: {'; '.join(changed)}. Choose another folder")
+
+
+def compare_runs(
+    runs: Mapping[str, Run], data_root: str | Path, splits: Sequence[str], machine: Machine | None = None
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Evaluate runs on the same splits, with what it takes to call a difference one.
+
+    Args:
+        runs: name -> complete run.
+        data_root: folder with the splits.
+        splits: their names.
+        machine: device, workers, batch size.
+
+    Returns:
+        {name: {split: {"recall": {k: percent}, "queries", "without_positive", "interval": 95% of R@1, "p_value": of
+        the paired test on R@1 against the run before, None for the first}}}
+    """
+    results: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in runs}
+    for split in splits:
+        before = None
+        for name, run in runs.items():
+            evaluation = evaluate_run(run, data_root, split, machine)
+            # Queries of one spot succeed and fail together: resample 25 m cells, not queries.
+            cells = np.unique(np.floor(evaluation.query_utm / 25.0), axis=0, return_inverse=True)[1]
+            results[name][split] = evaluation.to_dict() | {
+                "recall": evaluation.recall,
+                "interval": bootstrap_interval(evaluation.hits, cells.ravel()),
+                "p_value": None if before is None else paired_test(before, evaluation.hits),
+            }
+            before = evaluation.hits
+    return results

@@ -1,0 +1,72 @@
+"""Places -> batches of P places x K distinct photos, a function of (seed, epoch) alone."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vpr_lib.datasets import Batch
+
+
+class PlaceSampler:
+    """Yields batches of `num_places` places with `images_per_place` distinct photos each.
+
+    Every epoch visits each place once, in an order drawn anew over all cities together, with photos drawn
+    without replacement. The last batch may be smaller; it is left out if it has a single place, which has no negatives.
+
+    Args:
+        places: (N,) str, the place of each photo; "" is no place. Equal strings are one place.
+        num_places: P, over all ranks together.
+        images_per_place: K; a place with fewer photos is left out (`num_left_out` says how many).
+        seed: with the epoch it determines every batch.
+        rank, world_size: process `rank` of `world_size` gets every world_size-th place of each batch.
+
+    Raises:
+        ValueError: fewer than two places have K photos, or P can't be shared by the ranks.
+    """
+
+    def __init__(
+        self,
+        places: np.ndarray,
+        num_places: int,
+        images_per_place: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if num_places % world_size or num_places < 2 * world_size:
+            raise ValueError(
+                f"num_places = {num_places} must be a multiple of the {world_size} ranks, 2 or more for each"
+            )
+        self.num_places, self.images_per_place, self.seed = num_places, images_per_place, seed
+        self.rank, self.world_size = rank, world_size
+        names, self.labels = np.unique(np.asarray(places, dtype=object).astype(str), return_inverse=True)
+        rows = np.argsort(self.labels, kind="stable")
+        photos = np.split(rows, np.cumsum(np.bincount(self.labels))[:-1])
+        known = [p for name, p in zip(names, photos, strict=True) if name]
+        self.photos = [p for p in known if len(p) >= images_per_place]
+        self.num_left_out = len(known) - len(self.photos)
+        if len(self.photos) < 2:
+            raise ValueError(
+                f"{len(self.photos)} places have {images_per_place} photos or more, of {len(known)} places in "
+                f"{len(places)} photos; training needs two. The place is the name's note, <place>_<City>"
+            )
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the epoch to iterate, from its `first_batch` on (to resume in mid-epoch)."""
+        self.epoch, self.first_batch = epoch, first_batch
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        full, rest = divmod(len(self.photos), self.num_places)
+        return full + (rest >= 2 * self.world_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.photos))
+        for number in range(self.first_batch, len(self)):
+            chosen = order[number * self.num_places :][: self.num_places]
+            chosen = chosen[: len(chosen) // self.world_size * self.world_size][self.rank :: self.world_size]
+            seed = (self.seed, self.epoch, number, self.rank)
+            draw = np.random.default_rng(seed)
+            rows = [draw.choice(self.photos[i], self.images_per_place, replace=False) for i in chosen]
+            yield Batch(np.concatenate(rows), seed)

@@ -1,0 +1,168 @@
+"""Every choice of a run in one place: defaults are the published study, presets change what they must.
+
+`Settings` says what is computed and names the run; `Machine` says how, and never changes a result's meaning.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is computed. The defaults reproduce the published comparison (ResNet-18, 320 px, 10 epochs)."""
+
+    # Model
+    backbone: str = "resnet18"  # torchvision's name: resnet18, resnet34 or resnet50
+    weights: str | None = "imagenet"  # "imagenet", None (random) or a path to a checkpoint
+    crop_after: str = "layer3"  # stride 16: 320 px give a 20 x 20 map, fine enough to keep the layout
+    freeze_until: str | None = "layer2"  # conv1..layer2 keep their pretrained edges and textures; None trains all
+    aggregator: str = "MixVPR"  # a name in aggregators.AGGREGATORS
+    aggregator_options: Mapping[str, Any] = field(default_factory=dict)  # over the class's own defaults
+
+    # Photos and batches
+    image_size: int = 320  # pixels, height and width; photos are squeezed to a square, as published
+    num_places: int = 32  # P places a batch: more places, more hard negatives to mine
+    images_per_place: int = 4  # K distinct photos of each, so every photo has K - 1 positives
+    randaugment_ops: int = 3  # operations a photo; 0 turns augmentation off
+    randaugment_magnitude: int = 9  # of 30, torchvision's default
+
+    # Loss
+    loss: str = "MultiSimilarityLoss"  # exact class name in pytorch_metric_learning.losses
+    loss_options: Mapping[str, Any] = field(default_factory=dict)  # over training.PUBLISHED_OPTIONS
+    miner: str | None = "MultiSimilarityMiner"  # exact class name in pytorch_metric_learning.miners, None for all pairs
+    miner_options: Mapping[str, Any] = field(default_factory=dict)
+
+    # Optimization
+    optimizer: str = "AdamW"  # Adam, AdamW or SGD (momentum 0.9)
+    lr: float = 1e-3
+    weight_decay: float = 3e-4  # decoupled for AdamW, an L2 term in the gradient for Adam and SGD
+    scheduler: str | None = "MultiStepLR"  # MultiStepLR, CosineAnnealingLR, ReduceLROnPlateau or None
+    milestones: tuple[int, ...] = (5, 10, 15, 25)  # epochs after which MultiStepLR lowers the rate
+    gamma: float = 0.3  # factor of MultiStepLR and ReduceLROnPlateau
+    patience: int = 2  # epochs without a better validation recall before ReduceLROnPlateau acts
+    warmup_steps: int = 600  # optimizer steps of linear warm-up; multiplies whatever the scheduler says
+    epochs: int = 10
+    precision: str = "auto"  # auto, float32, bfloat16 or float16 (the last with a gradient scaler)
+    seed: int = 0  # initial weights, batches and augmentation
+
+    # Evaluation
+    val_splits: tuple[str, ...] | None = None  # measured each epoch; None: the splits whose name ends in "val"
+    keep: str = "best"  # weights to keep: "best" R@1 on the first validation split, or "last"
+    ks: tuple[int, ...] = (1, 5, 10, 15, 20, 25)
+    radius_m: float = 25.0  # a database photo this near the query counts as right
+
+    def __post_init__(self) -> None:
+        for name in ("num_places", "images_per_place"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name} is {getattr(self, name)}; a metric loss needs at least 2")
+        for name in ("image_size", "epochs", "lr", "radius_m"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        check_choice("keep", self.keep, ("best", "last"))
+        check_choice("precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, as written into a run folder."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
+        """The inverse of `to_dict`; a key of another version is an error that names it."""
+        return set_values(cls(), values)
+
+    def hash(self) -> str:
+        """8 hex digits that change with any setting."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How a run is computed: nothing here is part of a run's name."""
+
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    num_workers: int = -1  # loader processes; -1 chooses by device and cores
+    save_every_s: float = 300.0  # seconds between checkpoints in mid-epoch: what a pulled plug costs at most
+    cache_gb: float = 1.0  # memory for decoded photos, shared by the workers; a larger set is decoded every time
+    eval_batch_size: int = 64  # photos a forward pass in evaluation
+    progress: bool = True  # progress bars
+
+
+def check_choice(what: str, name: str, valid: Iterable[str]) -> str:
+    """`name`, if it is valid.
+
+    Raises:
+        ValueError: it isn't; the message lists the valid ones.
+    """
+    valid = list(valid)
+    if name not in valid:
+        raise ValueError(f"unknown {what} {name!r}; valid: {', '.join(map(str, valid))}")
+    return name
+
+
+def set_values(settings: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of a settings dataclass with some fields changed; JSON lists become tuples.
+
+    Raises:
+        ValueError: a key is no field; the message lists the fields.
+    """
+    for key in values:
+        check_choice("setting", key, [f.name for f in fields(settings)])
+    return replace(settings, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def parse_value(key: str, text: str, old: Any) -> Any:
+    """The value in `--set key=value`: JSON where it parses, else a string; it must fit the type of `old`.
+
+    Raises:
+        ValueError: the type doesn't fit.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None if text == "None" else text
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if isinstance(old, tuple) and not isinstance(value, list):
+        value = [value]
+    expected = {tuple: list, dict: dict}.get(type(old), type(old))
+    optional = old is None or key in ("weights", "freeze_until", "miner", "scheduler", "val_splits")
+    if not (isinstance(value, expected) or optional) or (isinstance(value, bool) and expected is not bool):
+        raise ValueError(f"--set {key}={text}: expected {expected.__name__}, for example {key}={json.dumps(old)}")
+    return value
+
+
+_PAPER = Settings()
+
+PRESETS: dict[str, Settings] = {
+    # The published run on the real sets; a GPU's work.
+    "xs": _PAPER,
+    # A few hundred to a few thousand of one's own photos, no pretrained weights, minutes on a CPU.
+    "photos": replace(_PAPER, weights=None, freeze_until=None, image_size=128, epochs=30, keep="last"),
+    # The rendered city.
+    "mini": replace(_PAPER, weights=None, freeze_until=None, image_size=128, epochs=10, keep="last"),
+    # Seconds: for tests only, the numbers mean nothing.
+    "smoke": replace(
+        _PAPER,
+        weights=None,
+        freeze_until=None,
+        image_size=64,
+        num_places=4,
+        images_per_place=2,
+        epochs=2,
+        warmup_steps=2,
+        randaugment_ops=1,
+        ks=(1, 5, 10),
+    ),
+}
+
+
+def get_preset(name: str) -> Settings:
+    """One of `PRESETS`.
+
+    Raises:
+        ValueError: unknown name; the message lists the presets.
+    """
+    return PRESETS[check_choice("preset", name, PRESETS)]
