@@ -33,10 +33,8 @@ class PlaceSampler:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if num_places % world_size or num_places < 2 * world_size:
-            raise ValueError(
-                f"num_places = {num_places} must be a multiple of the {world_size} ranks, 2 or more for each"
-            )
+        if num_places % world_size:
+            raise ValueError(f"num_places = {num_places} must be a multiple of the {world_size} ranks")
         self.num_places, self.images_per_place, self.seed = num_places, images_per_place, seed
         self.rank, self.world_size = rank, world_size
         names, self.labels = np.unique(np.asarray(places, dtype=object).astype(str), return_inverse=True)
@@ -59,7 +57,7 @@ class PlaceSampler:
     def __len__(self) -> int:
         """Batches in a whole epoch."""
         full, rest = divmod(len(self.photos), self.num_places)
-        return full + (rest >= 2 * self.world_size)
+        return full + (rest >= max(2, self.world_size))
 
     def __iter__(self) -> Iterator[Batch]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.photos))

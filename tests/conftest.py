@@ -1,0 +1,66 @@
+"""A small data root of made-up places, and the real photos where they are at hand."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vpr_lib.settings import Machine, get_preset
+
+SF_PHOTOS = Path(os.environ.get("SF_PHOTOS", Path(__file__).parents[2] / "shared/data/sf_photos"))
+
+
+def photo_name(east, north, heading="", date="", note="", pano="x"):
+    return f"@{east:.2f}@{north:.2f}@10@S@37.7@-122.5@{pano}@@{heading}@@@@{date}@{note}@.jpg"
+
+
+def write_photo(path, place, view=0, size=72):
+    """A photo of a made-up place: the same coarse blocks of colour each time, shifted and with noise."""
+    blocks = np.random.default_rng(place).integers(0, 256, (4, 4, 3))
+    pixels = np.kron(blocks, np.ones((size // 4, size // 4, 1)))
+    noise = np.random.default_rng((place, view)).normal(0, 12, pixels.shape)
+    pixels = np.roll(pixels, view % 3, axis=1) + noise
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+
+
+def make_root(root, num_places=8, photos=4):
+    """train/ with two cities that both number their places from 0, and a split val/."""
+    for place in range(num_places):
+        city = ("Aba", "Éze")[place % 2]
+        for view in range(photos):
+            name = photo_name(
+                1000 * place + view, 4e6, 398, f"2015{view + 1:02}", f"{place // 2:05}_{city}", f"p{view}"
+            )
+            write_photo(root / "train" / city.lower() / name, place, view)
+    for place in range(100, 106):
+        for view in range(3):
+            half = "queries" if view == 2 else "database"
+            name = photo_name(1000 * place + 5 * view, 4e6, 90, f"2016{view + 1:02}", pano=f"p{view}")
+            write_photo(root / "val" / half / name, place, view)
+    return root
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory):
+    return make_root(tmp_path_factory.mktemp("a@b") / "root")  # an @ in a parent folder must not matter
+
+
+@pytest.fixture(scope="session")
+def sf_photos():
+    if not SF_PHOTOS.is_dir():
+        pytest.skip(f"no real photos at {SF_PHOTOS}; set SF_PHOTOS to their data root")
+    return SF_PHOTOS
+
+
+@pytest.fixture
+def settings():
+    return replace(get_preset("smoke"), aggregator="GeM", image_size=32, num_places=3, crop_after="layer1")
+
+
+@pytest.fixture
+def machine():
+    return Machine(device="cpu", num_workers=0, progress=False)

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import InterpolationMode, autoaugment
+
+from vpr_lib import augment
+from vpr_lib.datasets import IMAGENET_MEAN, IMAGENET_STD
+
+# In the order of ours.
+TORCHVISION_NAMES = (
+    *("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Identity", "Brightness", "Color"),
+    *("Contrast", "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize"),
+)
+
+
+@pytest.fixture
+def images():
+    """Smooth noise, as photos are, with one dark and one flat image among them."""
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=(5, 3, 9, 9)).astype(np.float32))
+    smooth = torch.nn.functional.interpolate(noise, (48, 64), mode="bicubic")
+    pixels = (smooth * 60 + 120).clamp(0, 255)
+    pixels[3] /= 4
+    pixels[4] = 77
+    return pixels.byte()
+
+
+def one_operation(images, number, sign, magnitude):
+    """Our operation for all images, as `randaugment` calls it."""
+    strength = magnitude / augment.MAX_MAGNITUDE
+    if number < len(augment.WARPS):
+        matrix = augment.WARPS[number](sign * strength, *images.shape[-2:])
+        return augment.warp(images, np.repeat(np.array(matrix)[None], len(images), 0))
+    return augment.OPERATIONS[number](images, torch.full((len(images), 1, 1, 1), sign), strength)
+
+
+@pytest.mark.parametrize("magnitude", [0, 9, 23])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+@pytest.mark.parametrize("number, name", list(enumerate(TORCHVISION_NAMES)))
+def test_each_operation_is_torchvisions(images, number, name, sign, magnitude):
+    reference = autoaugment.RandAugment(magnitude=magnitude)
+    magnitudes, signed = reference._augmentation_space(31, images.shape[-2:])[name]
+    value = float(magnitudes[magnitude]) if magnitudes.ndim else 0.0
+    value *= sign if signed else 1.0
+    ours = one_operation(images, number, sign, magnitude).int()
+    for image, mine in zip(images, ours, strict=True):
+        theirs = autoaugment._apply_op(image, name, value, InterpolationMode.BILINEAR, None).int()
+        difference = (mine - theirs).abs()
+        # A rounding step apart at most, but for warps, whose edge pixels sit on a knife's edge.
+        assert (difference > 1).float().mean() < (0.003 if number < len(augment.WARPS) else 1e-9)
+
+
+def test_all_operations_are_there_and_equally_likely():
+    assert len(augment.OPERATIONS) == len(autoaugment.RandAugment()._augmentation_space(31, (48, 64)))
+    noise = np.random.default_rng(0).integers(10, 240, (1, 3, 24, 24), dtype=np.uint8)
+    many = torch.from_numpy(noise).expand(14 * 200, -1, -1, -1)
+    done = augment.randaugment(many, (3,), num_ops=1, magnitude=9)
+    different = torch.unique(done.flatten(1), dim=0, return_counts=True)
+    # 14 operations, 9 of them signed: 23 outcomes. The unsigned ones come twice as often.
+    assert len(different[0]) == 23
+    assert different[1].min() > 60 and different[1].max() < 280
+
+
+def test_a_batch_is_a_function_of_its_seed_alone(images):
+    before = images.clone()
+    first = augment.randaugment(images, (0, 1, 2))
+    torch.rand(3)
+    assert torch.equal(first, augment.randaugment(images, (0, 1, 2)))
+    assert not torch.equal(first, augment.randaugment(images, (0, 1, 3)))
+    assert torch.equal(images, before)
+    assert torch.equal(augment.randaugment(images, (0,), num_ops=0), images)
+
+
+def test_normalise_is_totensor_and_normalize(images):
+    slow = torch.stack([(images[:, c] / 255 - IMAGENET_MEAN[c]) / IMAGENET_STD[c] for c in range(3)], dim=1)
+    found = augment.normalise(images)
+    torch.testing.assert_close(found, slow, rtol=1e-5, atol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_the_gpu_draws_the_same_operations(images):
+    on_gpu = augment.randaugment(images.cuda(), (5,)).cpu().int()
+    assert ((on_gpu - augment.randaugment(images, (5,)).int()).abs() > 1).float().mean() < 0.01
