@@ -122,10 +122,15 @@ def load_batches(dataset: PhotoDataset, batches: Iterable[Batch], machine: Machi
         batch_size=None,
         sampler=batches,
         num_workers=num_workers,
+        collate_fn=_as_loaded,
         pin_memory=choose_device(machine.device).type == "cuda",
         persistent_workers=num_workers > 0,
         worker_init_fn=_start_worker,
     )
+
+
+def _as_loaded(photos: Photos) -> Photos:
+    return photos  # the dataset gives whole batches
 
 
 def _start_worker(worker: int) -> None:

@@ -31,7 +31,8 @@ def make_loss(settings: Settings, num_classes: int, embedding_size: int) -> nn.M
     Raises:
         ValueError: no such loss, or options it doesn't take.
     """
-    sizes = {"num_classes": num_classes, "embedding_size": embedding_size, "descriptors_dim": embedding_size}
+    sizes = {"num_classes": num_classes}
+    sizes |= dict.fromkeys(("embedding_size", "descriptors_dim"), embedding_size)
     return _make(losses, losses.BaseMetricLossFunction, "loss", settings.loss, settings.loss_options, sizes)
 
 
