@@ -96,6 +96,24 @@ def test_mixvpr_in_loops():
     torch.testing.assert_close(module(x)[0], rows.flatten() / rows.norm())
 
 
+def test_mixvpr_with_region_rows_and_idle_mixers_is_convap():
+    torch.manual_seed(0)
+    for shape in ((8, 8), (5, 7)):
+        mixvpr, convap = MixVPR(3, *shape, out_channels=6, row_init="regions"), ConvAP(3, 6, 2, 2)
+        convap.channel_pool.weight.data = mixvpr.channel_proj.weight.data[:, :, None, None]
+        convap.channel_pool.bias.data = mixvpr.channel_proj.bias.data
+        x = torch.rand(2, 3, *shape)
+        near = F.cosine_similarity(mixvpr(x), convap(x))
+        for mixer in mixvpr.mix:
+            nn.init.zeros_(mixer.mix[3].weight)
+        torch.testing.assert_close(mixvpr(x), convap(x))
+        assert (near > 0.9).all()  # the mixers start near the identity
+    with pytest.raises(ValueError, match="2 x 3 regions"):
+        MixVPR(3, 4, 2, out_rows=6, row_init="regions")
+    with pytest.raises(ValueError, match="valid: random, regions"):
+        MixVPR(3, 4, 4, row_init="pool")
+
+
 def test_mixvpr_names_the_image_size_it_was_built_for():
     with pytest.raises(ValueError, match=r"\(3, 4, 4\), got \(3, 5, 5\)"):
         MixVPR(3, 4, 4)(torch.rand(1, 3, 5, 5))
@@ -279,7 +297,7 @@ def test_weights_that_do_not_fit_are_errors():
 
 
 def test_a_model_is_a_function_of_its_settings_and_comes_back_from_disk(tmp_path):
-    settings = replace(Settings(), weights=None, image_size=64, aggregator_options={"out_rows": 2})
+    settings = replace(Settings(), weights=None, image_size=64, aggregator_options={"MixVPR": {"out_rows": 2}})
     torch.manual_seed(5)
     state = torch.get_rng_state()
     model = build_model(settings).eval()

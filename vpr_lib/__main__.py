@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -110,9 +110,7 @@ def compare_command(options: argparse.Namespace) -> int:
     path.write_text(table + "\n")
     print(f"\n{table}\n")
     for split, result in results[names[0]].items():
-        print(
-            f"{split}: {result['queries']} queries, {result['without_positive']} without a positive (count as missed)"
-        )
+        print(f"{split}: {count_queries(result)}")
     print(f"table: {path}")
     return 0
 
@@ -121,9 +119,12 @@ def print_evaluation(evaluation: Any) -> None:
     """One line: recalls and the number of queries."""
     result = evaluation.to_dict()
     recalls = "  ".join(f"R@{k} {percent:.2f}" for k, percent in result["recall"].items())
-    print(
-        f"{evaluation.split}: {recalls}  ({result['queries']} queries, {result['without_positive']} without a positive)"
-    )
+    print(f"{evaluation.split}: {recalls}  ({count_queries(result)})")
+
+
+def count_queries(result: Mapping[str, Any]) -> str:
+    """How many queries there were, and how many nobody can find."""
+    return f"{result['queries']} queries, {result['without_positive']} of them without a positive, counted as missed"
 
 
 def read_settings(options: argparse.Namespace) -> tuple[Settings, Machine]:

@@ -5,6 +5,7 @@ To add one: a class whose output has unit norm, and a line in `AGGREGATORS`. Con
 """
 
 import inspect
+import math
 from typing import Any
 
 import torch
@@ -112,6 +113,12 @@ class MixVPR(nn.Module):
         mix_depth: number of mixers.
         mlp_ratio: hidden width of a mixer, as a multiple of in_h * in_w.
         out_rows: positions after the projection.
+        row_init: "random", as published: each row of the descriptor starts as a signed mix of all positions, which a
+            shift of the image turns into another one. Or "regions": each row starts as the mean of its share of the
+            map, so the untrained model is nearly a ConvAP and learns from few photos without pretrained weights.
+
+    Raises:
+        ValueError: "regions" with more rows than positions, or another `row_init`.
 
     Source: Ali-bey et al., MixVPR: Feature Mixing for Visual Place Recognition (WACV 2023), section 3.
     """
@@ -125,12 +132,17 @@ class MixVPR(nn.Module):
         mix_depth: int = 4,
         mlp_ratio: float = 1.0,
         out_rows: int = 4,
+        row_init: str = "random",
     ) -> None:
         super().__init__()
         self.map_shape = (in_channels, in_h, in_w)
         self.mix = nn.Sequential(*(FeatureMixer(in_h * in_w, mlp_ratio) for _ in range(mix_depth)))
         self.channel_proj = nn.Linear(in_channels, out_channels)
         self.row_proj = nn.Linear(in_h * in_w, out_rows)
+        if check_choice("row_init", row_init, ("random", "regions")) == "regions":
+            with torch.no_grad():
+                self.row_proj.weight.copy_(region_means(in_h, in_w, out_rows))
+                self.row_proj.bias.zero_()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, in_channels, in_h, in_w) -> (B, out_channels * out_rows).
@@ -146,6 +158,23 @@ class MixVPR(nn.Module):
         x = self.mix(x.flatten(2))  # (B, C, H * W)
         x = self.channel_proj(x.transpose(1, 2)).transpose(1, 2)  # (B, out_channels, H * W)
         return unit(self.row_proj(x))  # (B, out_channels, out_rows) -> (B, D)
+
+
+def region_means(height: int, width: int, num_regions: int) -> torch.Tensor:
+    """Weights (num_regions, height * width) whose product with a map is the mean of each of its regions.
+
+    The regions form the grid nearest to a square: 4 are 2 x 2, 6 are 2 x 3.
+
+    Raises:
+        ValueError: the map is smaller than that grid.
+    """
+    rows = max(r for r in range(1, math.isqrt(num_regions) + 1) if num_regions % r == 0)
+    grid = (rows, num_regions // rows)
+    if grid[0] > height or grid[1] > width:
+        raise ValueError(f"a map of {height} x {width} can't be cut into {grid[0]} x {grid[1]} regions")
+    # A pooling is linear: its matrix is what it makes of the unit maps.
+    unit_maps = torch.eye(height * width).view(-1, height, width)
+    return F.adaptive_avg_pool2d(unit_maps, grid).flatten(1).T
 
 
 AGGREGATORS: dict[str, type[nn.Module]] = {

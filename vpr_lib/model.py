@@ -44,7 +44,7 @@ def build_model(settings: Settings, aggregator: nn.Module | None = None) -> VPRM
         backbone = ResNet(settings.backbone, settings.weights, settings.crop_after, settings.freeze_until)
         if aggregator is None:
             size = backbone.map_size(settings.image_size)
-            options = settings.aggregator_options
+            options = settings.aggregator_options.get(settings.aggregator, {})
             aggregator = build_aggregator(settings.aggregator, backbone.out_channels, size, size, **options)
     return VPRModel(backbone, aggregator)
 

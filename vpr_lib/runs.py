@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import platform
+import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -272,14 +273,20 @@ def describe(settings: Settings, data_root: str | Path, aggregator: nn.Module | 
 
 
 def describe_module(module: nn.Module) -> list[str]:
-    """A line for each submodule: its name, class, plain attributes and forward pass (a cell may have been edited)."""
+    """A line for each submodule: its name, class, plain attributes, shapes and code (a cell may have been edited)."""
     lines = []
     for name, part in module.named_modules():
         plain = {k: v for k, v in vars(part).items() if isinstance(v, int | float | str | tuple) and k != "training"}
         shapes = {k: tuple(p.shape) for k, p in part.named_parameters(recurse=False)}
-        code = hashlib.sha256(part.forward.__code__.co_code + repr(part.forward.__code__.co_consts).encode())
-        lines.append(f"{name}: {type(part).__name__} {plain} {shapes} {code.hexdigest()[:8]}")
+        code = hashlib.sha256(repr(describe_code(type(part).forward.__code__)).encode()).hexdigest()[:8]
+        lines.append(f"{name}: {type(part).__name__} {plain} {shapes} {code}")
     return lines
+
+
+def describe_code(code: types.CodeType) -> list[Any]:
+    """What a function does, without the addresses and line numbers that change from session to session."""
+    constants = [describe_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+    return [code.co_code, code.co_names, constants]
 
 
 def check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

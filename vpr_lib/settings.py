@@ -20,7 +20,9 @@ class Settings:
     crop_after: str = "layer3"  # stride 16: 320 px give a 20 x 20 map, fine enough to keep the layout
     freeze_until: str | None = "layer2"  # conv1..layer2 keep their pretrained edges and textures; None trains all
     aggregator: str = "MixVPR"  # a name in aggregators.AGGREGATORS
-    aggregator_options: Mapping[str, Any] = field(default_factory=dict)  # over the class's own defaults
+    aggregator_options: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # {aggregator: {argument: value}}, over the class's own defaults
 
     # Photos and batches
     image_size: int = 320  # pixels, height and width; photos are squeezed to a square, as published

@@ -1,0 +1,213 @@
+"""Decoding, loading, descriptors and search."""
+
+import io
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import photo_name, write_photo
+from PIL import Image
+from torchvision.transforms import functional as transforms
+
+from vpr_lib import descriptors as descriptors_module
+from vpr_lib.aggregators import AGGREGATORS
+from vpr_lib.augment import normalise
+from vpr_lib.datasets import Batch, PhotoDataset, decode, load_batches
+from vpr_lib.descriptors import extract, fingerprint
+from vpr_lib.model import build_model
+from vpr_lib.search import search, search_torch
+from vpr_lib.settings import replace
+from vpr_lib.table import read_images
+
+
+def jpeg(pixels, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def smooth_pixels(height, width):
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("size", [(48, 64), (100, 100), (300, 20)])
+def test_decode_is_pillows_bilinear_resize(size):
+    data = jpeg(smooth_pixels(240, 320), quality=95)
+    found = decode(data, size, "x")
+    slow = transforms.resize(Image.open(io.BytesIO(data)).convert("RGB"), size)  # torchvision's default is bilinear
+    assert found.shape == (3, *size) and found.dtype == np.uint8
+    assert np.abs(found.astype(int) - np.asarray(slow).transpose(2, 0, 1)).mean() < 1.0
+
+
+def test_decode_turns_a_phones_photo_upright():
+    pixels = smooth_pixels(60, 90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn by 90 degrees to show"
+    found = decode(jpeg(pixels, quality=95, exif=exif), (90, 60), "x")
+    assert np.abs(found.astype(int) - np.rot90(pixels, -1).transpose(2, 0, 1)).mean() < 6
+
+
+def test_grey_and_transparent_pictures_become_rgb():
+    for mode in ("L", "RGBA", "P"):
+        buffer = io.BytesIO()
+        Image.fromarray(smooth_pixels(32, 32)).convert(mode).save(buffer, "PNG")
+        assert decode(buffer.getvalue(), 16, "x").shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
+def test_an_unreadable_photo_is_named(tmp_path, damage, machine, settings):
+    for i in range(5):
+        write_photo(tmp_path / photo_name(i, 0), i)
+    victim = sorted(tmp_path.iterdir())[3]
+    data = victim.read_bytes()
+    victim.write_bytes({"truncated": data[: len(data) // 2], "text": b"no photo", "empty": b""}[damage])
+    for workers in (0, 1):
+        with pytest.raises(ValueError, match="not a readable photo") as error:
+            extract(build_model(settings), tmp_path, 32, machine=replace(machine, num_workers=workers))
+        assert victim.name in str(error.value)
+
+
+def test_the_cache_gives_the_same_photos(data_root, machine):
+    table = read_images(data_root / "train")
+    plain, cached = PhotoDataset(table, 40), PhotoDataset(table, 40, cache_gb=1.0)
+    assert plain.cache is None and PhotoDataset(table, 40, cache_gb=1e-4).cache is None
+    batches = [Batch(np.array([3, 1, 30])), Batch(np.array([1, 3]))]
+    for _ in range(2):
+        for batch in batches:
+            assert torch.equal(plain[batch].images, cached[batch].images)
+    assert cached.cached.sum() == 3
+    for photos, batch in zip(load_batches(cached, batches, replace(machine, num_workers=2)), batches, strict=True):
+        assert torch.equal(photos.images, plain[batch].images) and photos.rows.tolist() == batch.rows.tolist()
+
+
+@pytest.fixture(params=AGGREGATORS)
+def model(request, settings):
+    model = build_model(replace(settings, aggregator=request.param))
+    for _ in range(3):  # BatchNorm statistics other than the initial ones
+        model.train()(torch.rand(8, 3, 32, 32) * 3)
+    return model
+
+
+def test_extract_is_the_model_one_photo_at_a_time(model, data_root, machine):
+    table = read_images(data_root / "val")
+    model.eval()
+    with torch.no_grad():
+        one = [decode(table.read_bytes(i), 32, "x") for i in range(len(table))]
+        slow = torch.cat([model(normalise(torch.from_numpy(image)[None])) for image in one]).numpy()
+    model.train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    found = extract(model, data_root / "val", 32, precision="float32", machine=replace(machine, eval_batch_size=4))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, slow, atol=2e-5)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    half = extract(model, data_root / "val", 32, precision="bfloat16", machine=machine)
+    assert (F.cosine_similarity(torch.from_numpy(half), torch.from_numpy(slow)) > 0.99).all()
+    # The caller's model is left as it was: weights, statistics and mode.
+    assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_a_pack_is_described_like_its_folder(settings, data_root, tmp_path, machine):
+    with zipfile.ZipFile(tmp_path / "pack.zip", "w") as pack:
+        for path in (data_root / "val" / "database").iterdir():
+            pack.write(path, path.name)
+    model = build_model(settings)
+    found = [extract(model, f, 32, machine=machine) for f in (tmp_path / "pack.zip", data_root / "val" / "database")]
+    assert np.array_equal(*found)
+
+
+def test_cached_descriptors_are_those_of_this_model_data_and_size(settings, data_root, tmp_path, machine, monkeypatch):
+    calls = []
+    real = descriptors_module._extract
+    monkeypatch.setattr(descriptors_module, "_extract", lambda *args: calls.append(1) or real(*args))
+    queries = tmp_path / "queries"
+    shutil.copytree(data_root / "val" / "queries", queries)
+    model = build_model(settings)
+
+    def get(model=model, size=32, precision="float32"):
+        return extract(model, queries, size, tmp_path / "cache", precision, machine)
+
+    first = get()
+    assert np.array_equal(get(), first) and len(calls) == 1
+    get(size=40)
+    get(precision="bfloat16")
+    with torch.no_grad():
+        model.backbone.model.conv1.weight[0, 0, 0, 0] += 1e-3
+    assert not np.array_equal(get(), first) and len(calls) == 4
+    write_photo(next(queries.iterdir()), 7, size=80)  # another photo of the same name
+    get()
+    assert len(calls) == 5
+    assert not list((tmp_path / "cache").glob("*.tmp"))
+
+
+def test_fingerprint_sees_statistics_and_structure(settings):
+    model = build_model(settings)
+    before = fingerprint(model)
+    assert before == fingerprint(build_model(settings))
+    model.backbone.model.bn1.running_mean[0] += 1
+    assert fingerprint(model) != before
+
+
+def test_memory_of_extraction_does_not_grow_with_the_photos(settings, tmp_path, machine):
+    """What lives between two batches: beside the descriptors, no tensor of the batches before."""
+    for i in range(40):
+        write_photo(tmp_path / photo_name(i, 0), i)
+    model = build_model(settings)
+    alive = []
+
+    def count(module, inputs, output):
+        import gc
+
+        alive.append(sum(x.numel() for x in gc.get_objects() if type(x) is torch.Tensor and x.shape[1:2] == (3,)))
+
+    torch.nn.Module.register_forward_hook(model, count)
+    extract(model, tmp_path, 32, machine=replace(machine, eval_batch_size=4))
+    assert len(alive) == 10
+    assert max(alive[2:]) <= max(alive[:2])
+
+
+def slow_search(database, queries, k):
+    distances = np.linalg.norm(queries[:, None].astype(np.float64) - database[None], axis=2)
+    order = np.argsort(distances, axis=1)[:, :k]
+    return np.take_along_axis(distances, order, 1), order
+
+
+@pytest.mark.parametrize("how", ["faiss", "torch in one chunk", "torch in small chunks"])
+def test_search_against_a_sort(how):
+    rng = np.random.default_rng(0)
+    database, queries = (F.normalize(torch.from_numpy(rng.normal(size=(n, 16)))).numpy() for n in (103, 9))
+    database, queries = database.astype(np.float32), queries.astype(np.float32)
+    if how == "faiss":
+        distances, indices = search(database, queries, 10, device="cpu")
+    else:
+        chunk = 1000 if "one" in how else 7  # smaller than k, too
+        distances, indices = search_torch(torch.from_numpy(database), torch.from_numpy(queries), 10, "cpu", chunk)
+    expected_distances, expected = slow_search(database, queries, 10)
+    assert (indices == expected).all() and indices.dtype == np.int64
+    np.testing.assert_allclose(distances, expected_distances, atol=1e-3)
+    assert distances.dtype == np.float32
+
+
+def test_search_finds_the_photo_itself_at_distance_zero():
+    database = np.eye(5, dtype=np.float32)
+    distances, indices = search(database, database, 1, device="cpu")
+    assert indices[:, 0].tolist() == [0, 1, 2, 3, 4] and distances.max() == 0
+
+
+def test_search_errors():
+    database, queries = np.zeros((4, 3), np.float32), np.zeros((2, 3), np.float32)
+    for k in (0, 5):
+        with pytest.raises(ValueError, match=f"k = {k}, but the database has 4 photos"):
+            search(database, queries, k)
+    with pytest.raises(ValueError, match=r"expected \(N, D\) and \(Q, D\)"):
+        search(database, queries[:, :2], 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_search_on_a_gpu():
+    rng = np.random.default_rng(0)
+    database, queries = (rng.normal(size=(n, 64)).astype(np.float32) for n in (5000, 50))
+    assert (search(database, queries, 5, "cuda", 512)[1] == search(database, queries, 5, "cpu")[1]).mean() > 0.999
