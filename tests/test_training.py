@@ -146,6 +146,20 @@ def test_a_run_stopped_in_mid_epoch_goes_on_with_the_next_batch(settings, table,
         assert resumed.history[-1]["loss"] == whole.history[-1]["loss"]
 
 
+def test_random_numbers_of_the_model_itself_resume_too(settings, table, tmp_path, machine, monkeypatch):
+    def dropout():
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5))
+
+    weights = run(settings, table, tmp_path / "whole", machine, aggregator=dropout())[1]
+    machine = replace(machine, save_every_s=0.0, num_workers=1)
+    real, calls = training.check_finite, []
+    monkeypatch.setattr(training, "check_finite", lambda *args: calls.append(1) or 1 / (len(calls) != 5))
+    with pytest.raises(ZeroDivisionError):
+        run(settings, table, tmp_path / "stopped", machine, aggregator=dropout())
+    monkeypatch.setattr(training, "check_finite", real)
+    assert same(weights, run(settings, table, tmp_path / "stopped", machine, aggregator=dropout())[1])
+
+
 def test_a_finished_run_is_not_trained_further(settings, table, tmp_path, machine):
     first, weights = run(settings, table, tmp_path, machine, fixed_scores(50, 40))
     again, same_weights = run(settings, table, tmp_path, machine, fixed_scores())
@@ -165,7 +179,7 @@ def test_ctrl_c_saves_and_returns_what_there_is(settings, table, tmp_path, machi
     monkeypatch.setattr(training, "check_finite", interrupt)
     progress, _ = run(settings, table, tmp_path / "stopped", machine)
     assert (progress.epoch, progress.batch, progress.step) == (1, 1, 4) and len(progress.history) == 1
-    assert "stopped in epoch 2 after batch 1" in capsys.readouterr().out
+    assert "stopped in epoch 2, batch 1" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert same(weights, run(settings, table, tmp_path / "stopped", machine)[1])
 

@@ -116,7 +116,8 @@ def load_batches(dataset: PhotoDataset, batches: Iterable[Batch], machine: Machi
     Returns:
         An iterable of `Photos`.
     """
-    num_workers = choose_num_workers(machine)
+    ready = dataset.transform is None and dataset.cached is not None and bool(dataset.cached.all())
+    num_workers = 0 if ready else choose_num_workers(machine)
     return torch.utils.data.DataLoader(
         dataset,
         batch_size=None,
@@ -126,6 +127,7 @@ def load_batches(dataset: PhotoDataset, batches: Iterable[Batch], machine: Machi
         pin_memory=choose_device(machine.device).type == "cuda",
         persistent_workers=num_workers > 0,
         worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # its own: iterating must not draw from the global one, or a resume would differ
     )
 
 

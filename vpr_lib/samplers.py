@@ -50,6 +50,12 @@ class PlaceSampler:
             )
         self.set_epoch(0)
 
+    def describe(self) -> str:
+        """What is trained on and what is left out, in a line."""
+        num_photos = sum(len(rows) for rows in self.photos)
+        left_out = f"; left out: {self.num_left_out} with fewer than {self.images_per_place} photos"
+        return f"{num_photos} photos of {len(self.photos)} places" + left_out * (self.num_left_out > 0)
+
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Choose the epoch to iterate, from its `first_batch` on (to resume in mid-epoch)."""
         self.epoch, self.first_batch = epoch, first_batch

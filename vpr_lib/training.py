@@ -33,7 +33,7 @@ from vpr_lib.checkpoints import (
     write_atomically,
 )
 from vpr_lib.datasets import PhotoDataset, Photos, load_batches
-from vpr_lib.devices import autocast, choose_device, choose_dtype
+from vpr_lib.devices import autocast, choose_device, choose_dtype, keep_freed_memory
 from vpr_lib.optimization import (
     Scores,
     first_score,
@@ -63,6 +63,14 @@ class Progress:
     best_score: float = -math.inf
     best_epoch: int = -1
     history: list[dict[str, float]] = field(default_factory=list)  # a row for each finished epoch
+
+    def add_batch(self, loss: float, trivial: float, num_photos: int) -> None:
+        """Count one finished batch."""
+        self.batch += 1
+        self.step += 1
+        self.loss_sum += loss
+        self.trivial_sum += trivial
+        self.num_photos += num_photos
 
 
 def train(
@@ -104,11 +112,14 @@ def train(
 
     sampler = PlaceSampler(table.places, settings.num_places, settings.images_per_place, settings.seed)
     on_cpu = device.type == "cpu"
+    if on_cpu:
+        keep_freed_memory()
     ops, magnitude = settings.randaugment_ops, settings.randaugment_magnitude
     augment = functools.partial(randaugment, num_ops=ops, magnitude=magnitude)
     dataset = PhotoDataset(table, settings.image_size, machine.cache_gb, augment if on_cpu else None)
     loader = load_batches(dataset, sampler, machine)
     labels = torch.from_numpy(sampler.labels)
+    print(f"training: {sampler.describe()}", flush=True)
 
     model.to(device, memory_format=torch.channels_last)
     loss_fn = make_loss(settings, int(labels.max()) + 1, descriptor_size(model, settings, device)).to(device)
@@ -130,7 +141,7 @@ def train(
         for epoch in range(progress.epoch, settings.epochs):
             model.train()
             sampler.set_epoch(epoch, progress.batch)
-            last_save = last_batch = time.monotonic()
+            last_save = time.monotonic()
             for photos in epoch_bar(loader, progress, settings, len(sampler), machine):
                 images = photos.images.to(device, non_blocking=True)
                 if not on_cpu:
@@ -149,21 +160,12 @@ def train(
                     scaler.step(optimizer)
                 scaler.update()
 
-                progress.batch += 1
-                progress.step += 1
-                progress.loss_sum += loss.item()
-                progress.trivial_sum += share_of_trivial_anchors(pairs, len(places))
-                progress.num_photos += len(places)
-                now = time.monotonic()
-                progress.seconds += now - last_batch
-                last_batch = now
-                if interrupted() or now - last_save > machine.save_every_s:
+                progress.add_batch(loss.item(), share_of_trivial_anchors(pairs, len(places)), len(places))
+                if interrupted() or time.monotonic() - last_save > machine.save_every_s:
                     save()
-                    last_save = now
+                    last_save = time.monotonic()
                 if interrupted():
-                    print(
-                        f"stopped in epoch {epoch + 1} after batch {progress.batch}; the same call goes on from there"
-                    )
+                    print(f"stopped in epoch {epoch + 1}, batch {progress.batch}; the same call goes on from there")
                     return progress
 
             scores = validate(model) if validate else {}
@@ -252,7 +254,7 @@ def resume(folder: Path, settings: Settings, parts: dict[str, Any]) -> Progress:
 def epoch_bar(
     loader: torch.utils.data.DataLoader, progress: Progress, settings: Settings, num_batches: int, machine: Machine
 ) -> Iterator[Photos]:
-    """The epoch's batches under a bar that counts photos: photos/s and time left."""
+    """The epoch's batches, timed, under a bar that counts photos: photos/s and time left."""
     photos_a_batch = settings.num_places * settings.images_per_place
     bar = tqdm(
         total=num_batches * photos_a_batch,
@@ -263,8 +265,11 @@ def epoch_bar(
         leave=False,
     )
     with bar:
+        start = time.monotonic()
         for photos in loader:
             yield photos
+            progress.seconds += time.monotonic() - start
+            start = time.monotonic()
             bar.set_postfix(loss=f"{progress.loss_sum / max(1, progress.batch):.3f}", refresh=False)
             bar.update(len(photos.rows))
 

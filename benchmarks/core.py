@@ -1,0 +1,189 @@
+"""Training step and evaluation of the kit against the usual recipe, on the same photos in one run.
+
+    python benchmarks/core.py [--data ROOT] [--image-size 320] [--places 8] [--rounds 3]
+
+The usual recipe: a file for each photo, Pillow decode, torchvision's Resize, RandAugment, ToTensor and Normalize photo
+by photo in loader processes; float32, contiguous; queries described one at a time. Model: ResNet-18 cropped after
+layer3, conv1..layer2 frozen, MixVPR. Both train on batches of the same size and evaluate the same files. It prints
+seconds and their ratio; ratios are what to quote, as machines differ and are shared.
+"""
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import faiss
+import numpy as np
+import torch
+import torchvision.transforms as T
+from PIL import Image
+from pytorch_metric_learning import losses, miners
+
+from vpr_lib.datasets import IMAGENET_MEAN, IMAGENET_STD
+from vpr_lib.descriptors import extract
+from vpr_lib.model import build_model
+from vpr_lib.recall import find_positives, recall_at_k
+from vpr_lib.samplers import PlaceSampler
+from vpr_lib.search import search
+from vpr_lib.settings import Machine, get_preset
+from vpr_lib.table import read_images, read_split
+from vpr_lib.training import train
+
+KS = (1, 5, 10, 25)
+
+
+def make_photos(root, num_places=24, photos=6, size=512):
+    """JPEGs of 512 x 512, 30 to 50 KB as street photos are: places of soft blocks, views with noise."""
+    for place in range(num_places):
+        blocks = np.random.default_rng(place).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        soft = np.asarray(Image.fromarray(blocks).resize((size, size), Image.Resampling.BICUBIC), dtype=np.int16)
+        for view in range(photos):
+            noise = np.random.default_rng((place, view)).normal(0, 6, soft.shape)
+            part = "train/city" if view < 4 else ("val/database", "val/queries")[view - 4]
+            name = f"@{1000 * place + view}@4000000@10@S@@@p{view}@@@@@@201501@{place:05}_City@.jpg"
+            path = root / part / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((soft + noise).clip(0, 255).astype(np.uint8)).save(path, quality=85)
+
+
+class UsualDataset(torch.utils.data.Dataset):
+    """A photo at a time, through Pillow."""
+
+    def __init__(self, table, size, augment):
+        steps = [T.Resize((size, size), interpolation=T.InterpolationMode.BILINEAR)]
+        steps += [T.RandAugment(num_ops=3, interpolation=T.InterpolationMode.BILINEAR)] if augment else []
+        self.transform = T.Compose([*steps, T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+        self.paths = [table.root / name for name in table.names]
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, row):
+        return self.transform(Image.open(self.paths[row]).convert("RGB")), row
+
+
+def usual_training(settings, table, steps):
+    """Seconds a step, the first one (warm-up) left out."""
+    model = build_model(settings)
+    sampler = PlaceSampler(table.places, settings.num_places, settings.images_per_place)
+    batches = [batch.rows.tolist() for batch in sampler][:steps]
+    loader = torch.utils.data.DataLoader(
+        UsualDataset(table, settings.image_size, True), batch_sampler=batches, num_workers=2
+    )
+    loss_fn = losses.MultiSimilarityLoss(alpha=1, beta=50, base=0)
+    miner = miners.MultiSimilarityMiner(epsilon=0.1)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    labels = torch.from_numpy(sampler.labels)
+    ends = []
+    for images, rows in loader:
+        descriptors = model(images)
+        places = labels[rows]
+        loss = loss_fn(descriptors, places, miner(descriptors, places))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        ends.append(time.perf_counter())
+    return float(np.mean(np.diff(ends)))
+
+
+def kit_training(settings, table, steps):
+    """Seconds a step of the kit's loop, the first epoch (which fills the cache and starts the workers) left out."""
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        progress = train(build_model(settings), replace(settings, epochs=2), table, folder, machine=MACHINE)
+    for row in progress.history[1:]:
+        seconds.append(settings.num_places * settings.images_per_place / row["photos_per_s"])
+    return float(np.mean(seconds))
+
+
+@torch.no_grad()
+def usual_descriptors(model, table, size, batch_size):
+    loader = torch.utils.data.DataLoader(UsualDataset(table, size, False), batch_size=batch_size, num_workers=2)
+    return torch.cat([model(images) for images, _ in loader]).numpy()
+
+
+def usual_evaluation(model, database, queries, size):
+    """From files to predictions; queries come one at a time, as their sizes may differ."""
+    database_descriptors = usual_descriptors(model, database, size, 16)
+    query_descriptors = usual_descriptors(model, queries, size, 1)
+    index = faiss.IndexFlatL2(database_descriptors.shape[1])
+    index.add(database_descriptors)
+    return index.search(query_descriptors, KS[-1] if len(database) >= KS[-1] else len(database))[1]
+
+
+def kit_evaluation(model, database, queries, size, precision="auto"):
+    found = [extract(model, table, size, precision=precision, machine=MACHINE) for table in (database, queries)]
+    return search(*found, min(KS[-1], len(database)), device="cpu")[1]
+
+
+def timed(function, *arguments):
+    start = time.perf_counter()
+    result = function(*arguments)
+    return time.perf_counter() - start, result
+
+
+def report(what, usual, kit):
+    ratios = [a / b for a, b in zip(usual, kit, strict=True)]
+    print(
+        f"{what}: usual {statistics.median(usual):.2f} s, kit {statistics.median(kit):.2f} s, "
+        f"ratio {statistics.median(ratios):.2f} (rounds: {', '.join(f'{r:.2f}' for r in ratios)})",
+        flush=True,
+    )
+
+
+def leave_one_out(descriptors, table):
+    """Recall of every photo against all others: finer steps than a small split has."""
+    indices = search(descriptors, descriptors, KS[-1] + 1, device="cpu")[1]
+    others = np.stack([row[row != i][: KS[-1]] for i, row in enumerate(indices)])
+    positives = [p[p != i] for i, p in enumerate(find_positives(table.utm, table.utm))]
+    return recall_at_k(others, positives, KS)
+
+
+MACHINE = Machine(device="cpu", progress=False)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="data root with train and val; made-up photos without it")
+    parser.add_argument("--image-size", type=int, default=320)
+    parser.add_argument("--places", type=int, default=8, help="places a batch, 4 photos each")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.data is None:
+            make_photos(Path(folder))
+        root = options.data or Path(folder)
+        settings = replace(get_preset("xs"), weights=None, image_size=options.image_size, num_places=options.places)
+        steps = 5
+        train_table = read_images(root / "train")
+        wanted = np.unique(train_table.places)[: steps * options.places]
+        train_table = train_table[np.isin(train_table.places.astype(str), wanted.astype(str))]
+        database, queries = read_split(root, "val")
+        print(f"{torch.get_num_threads()} threads, {options.image_size} px, {options.places} x 4 photos a batch")
+
+        usual, kit = [], []
+        for _ in range(options.rounds):
+            usual.append(usual_training(settings, train_table, steps))
+            kit.append(kit_training(settings, train_table, steps))
+        report("training step", usual, kit)
+
+        model = build_model(settings).eval()
+        usual, kit = [], []
+        for _ in range(options.rounds):
+            usual.append(timed(usual_evaluation, model, database, queries, options.image_size)[0])
+            kit.append(timed(kit_evaluation, model, database, queries, options.image_size)[0])
+        report(f"evaluation of {len(database)} + {len(queries)} photos", usual, kit)
+
+        exact = leave_one_out(usual_descriptors(model, database, options.image_size, 16), database)
+        fast = leave_one_out(extract(model, database, options.image_size, machine=MACHINE), database)
+        for k in KS:
+            print(f"R@{k}, every database photo against the others: float32 {exact[k]:.2f}, kit {fast[k]:.2f}")
+        print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()
