@@ -14,9 +14,9 @@ from torch import nn
 
 from vpr_lib import runs as runs_module
 from vpr_lib.__main__ import apply_changes, main
-from vpr_lib.aggregators import AvgPool
+from vpr_lib.aggregators import AvgPool, GeM
 from vpr_lib.descriptors import extract
-from vpr_lib.model import load_model
+from vpr_lib.model import build_model, load_model, save_model
 from vpr_lib.runs import compare_runs, evaluate_run, get_run, open_run, train_run
 from vpr_lib.settings import PRESETS, Machine, Settings, get_preset, replace
 from vpr_lib.table import read_split
@@ -94,6 +94,21 @@ def test_an_aggregator_from_a_cell(small, data_root, tmp_path, machine, count_tr
     assert open_run(run.folder, Max()).load_model()
 
 
+def test_a_run_leaves_the_instance_untrained(small, data_root, tmp_path, machine):
+    aggregator = GeM()
+    run = get_run(small, data_root, tmp_path, aggregator, machine)
+    assert aggregator.p.item() == 3.0 and run.load_model().aggregator.p.item() != 3.0
+
+
+def test_other_starting_weights_are_another_run(small, data_root, tmp_path, machine):
+    folders = set()
+    for seed in (1, 2):
+        save_model(build_model(replace(small, seed=seed)), small, tmp_path / "start.pt")
+        settings = replace(small, weights=str(tmp_path / "start.pt"))
+        folders.add(get_run(settings, data_root, tmp_path, machine=machine).folder)
+    assert len(folders) == 2
+
+
 def test_editing_the_cell_makes_another_run(small, data_root, tmp_path, machine):
     class Mean(nn.Module):
         def forward(self, x):
@@ -161,7 +176,8 @@ def test_ks_beyond_the_database_are_said(small, data_root, tmp_path, machine):
         run = get_run(replace(small, ks=(1, 10, 25)), data_root, tmp_path, machine=machine)
     with pytest.warns(UserWarning, match=message):
         assert set(evaluate_run(run, data_root, "val", machine).recall) == {1, 10}
-    run = get_run(replace(small, ks=(25,), val_splits=()), data_root, tmp_path, machine=machine)
+    with pytest.warns(UserWarning, match="the last one is kept"):
+        run = get_run(replace(small, ks=(25,), val_splits=()), data_root, tmp_path, machine=machine)
     with pytest.raises(ValueError, match="exceed the 12 photos"), pytest.warns(UserWarning):
         evaluate_run(run, data_root, "val", machine)
 

@@ -13,7 +13,7 @@ def test_names_of_real_photos(sf_photos):
     train = read_images(sf_photos / "train")
     assert len(train) == 1182
     counts = np.unique(train.places.astype(str), return_counts=True)[1]
-    assert len(counts) == 148 and 4 <= counts.min() and counts.max() <= 9
+    assert len(counts) == 148 and counts.min() >= 4 and counts.max() <= 9
     database, queries = read_split(sf_photos, "val")
     assert (len(database), len(queries)) == (384, 96)
     assert set(train.headings) == {0.0}

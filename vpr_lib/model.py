@@ -1,7 +1,9 @@
 """Backbone + aggregator = the model; saving, loading, and the weights the aggregators' authors published."""
 
+import copy
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +38,14 @@ def build_model(settings: Settings, aggregator: nn.Module | None = None) -> VPRM
 
     Args:
         settings: what to build.
-        aggregator: an instance to use in place of the one the settings name.
+        aggregator: an instance whose copy is used in place of the aggregator the settings name; it stays untrained,
+            so it can start the next run, too.
     """
     # The caller's random state is left as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         backbone = ResNet(settings.backbone, settings.weights, settings.crop_after, settings.freeze_until)
+        aggregator = copy.deepcopy(aggregator)
         if aggregator is None:
             size = backbone.map_size(settings.image_size)
             options = settings.aggregator_options.get(settings.aggregator, {})
@@ -127,8 +131,6 @@ def load_model(path: str | Path, aggregator: nn.Module | None = None) -> tuple[V
     Returns:
         The model in eval mode on the CPU, and its settings.
     """
-    from dataclasses import replace
-
     state = read_checkpoint(path)
     settings = Settings.from_dict(torch.load(path, map_location="cpu", weights_only=True)["settings"])
     model = build_model(replace(settings, weights=None), aggregator)

@@ -109,6 +109,9 @@ def get_run(
         runs_dir: where runs are kept; the folder's name follows from settings and data.
         aggregator: an instance in place of the one the settings name.
         machine: device, workers, checkpoints.
+
+    Returns:
+        The run; not complete if Ctrl-C stopped it, and the same call goes on.
     """
     settings = name_aggregator(settings, aggregator)
     identity = describe(settings, data_root, aggregator)
@@ -153,7 +156,9 @@ def train_run(
     progress = train(model, settings, table, folder, validate, machine)
     if progress.epoch == settings.epochs:
         state, epoch = model.state_dict(), settings.epochs - 1
-        if settings.keep == "best" and progress.best_epoch >= 0:
+        if settings.keep == "best" and progress.best_epoch < 0:
+            warnings.warn("no validation split to choose the best epoch on: the last one is kept", stacklevel=2)
+        elif settings.keep == "best":
             state, epoch = read_checked(folder / "best.pt")["state_dict"], progress.best_epoch
         saved = {"state_dict": state, "settings": settings.to_dict(), "epoch": epoch}
         write_atomically(folder / "model.pt", to_bytes(saved))
@@ -263,13 +268,17 @@ def name_aggregator(settings: Settings, aggregator: nn.Module | None) -> Setting
 
 
 def describe(settings: Settings, data_root: str | Path, aggregator: nn.Module | None) -> dict[str, Any]:
-    """What makes a run this run and no other: settings, photos (names and sizes), an instance's class and arguments."""
+    """What makes a run this run: settings, photos (names and sizes), starting weights, an instance's code."""
     tables = [read_images(find_part(data_root, "train"))]
     for split in validation_splits(settings, data_root):
         tables += read_split(data_root, split)
     data = hashlib.sha256("".join(t.fingerprint() for t in tables).encode()).hexdigest()[:16]
     identity = {"settings": settings.to_dict(), "data": data}
-    return identity if aggregator is None else identity | {"aggregator": describe_module(aggregator)}
+    if settings.weights and Path(settings.weights).is_file():
+        identity["weights"] = hashlib.sha256(Path(settings.weights).read_bytes()).hexdigest()[:16]
+    if aggregator is not None:
+        identity["aggregator"] = describe_module(aggregator)
+    return identity
 
 
 def describe_module(module: nn.Module) -> list[str]:
@@ -291,7 +300,8 @@ def describe_code(code: types.CodeType) -> list[Any]:
 
 def check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise a ValueError that lists how a run folder differs from what is asked for."""
-    old, new = ({**d["settings"], "data": d["data"], "instance": d.get("aggregator")} for d in (found, wanted))
+    extra = {"data": "data", "weights": "weights file", "aggregator": "instance"}
+    old, new = (d["settings"] | {name: d.get(key) for key, name in extra.items()} for d in (found, wanted))
     changed = [f"{k} is {old.get(k)} there, {new.get(k)} asked for" for k in old | new if old.get(k) != new.get(k)]
     if changed:
         raise ValueError(f"{folder} holds another run: {'; '.join(changed)}. Choose another folder")
