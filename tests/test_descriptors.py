@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from conftest import photo_name, write_photo
 from PIL import Image
+from torch import nn
 from torchvision.transforms import functional as transforms
 
 from vpr_lib import descriptors as descriptors_module
-from vpr_lib.aggregators import AGGREGATORS
+from vpr_lib.aggregators import AGGREGATORS, AvgPool
 from vpr_lib.augment import normalise
 from vpr_lib.datasets import Batch, PhotoDataset, decode, load_batches
-from vpr_lib.descriptors import extract, fingerprint
-from vpr_lib.model import build_model
+from vpr_lib.descriptors import extract
+from vpr_lib.model import VPRModel, build_model, fingerprint
 from vpr_lib.search import search, search_torch
 from vpr_lib.settings import replace
 from vpr_lib.table import read_images
@@ -121,8 +122,8 @@ def test_a_pack_is_described_like_its_folder(settings, data_root, tmp_path, mach
 
 def test_cached_descriptors_are_those_of_this_model_data_and_size(settings, data_root, tmp_path, machine, monkeypatch):
     calls = []
-    real = descriptors_module._extract
-    monkeypatch.setattr(descriptors_module, "_extract", lambda *args: calls.append(1) or real(*args))
+    real = descriptors_module.extract_dataset
+    monkeypatch.setattr(descriptors_module, "extract_dataset", lambda *args: calls.append(1) or real(*args))
     queries = tmp_path / "queries"
     shutil.copytree(data_root / "val" / "queries", queries)
     model = build_model(settings)
@@ -149,6 +150,8 @@ def test_fingerprint_sees_statistics_and_structure(settings):
     assert before == fingerprint(build_model(settings))
     model.backbone.model.bn1.running_mean[0] += 1
     assert fingerprint(model) != before
+    variants = [VPRModel(nn.Identity(), AvgPool(normalise)) for normalise in (True, False)]
+    assert fingerprint(variants[0]) != fingerprint(variants[1])  # alike in name and weights
 
 
 def test_memory_of_extraction_does_not_grow_with_the_photos(settings, tmp_path, machine):

@@ -14,6 +14,7 @@ from vpr_lib.augment import normalise
 from vpr_lib.backbones import ResNet
 from vpr_lib.datasets import Batch, PhotoDataset, load_batches
 from vpr_lib.devices import autocast, choose_device, choose_dtype
+from vpr_lib.model import fingerprint
 from vpr_lib.settings import Machine
 from vpr_lib.table import ImageTable, read_images
 
@@ -44,31 +45,26 @@ def extract(
     """
     machine = machine or Machine()
     table = folder_or_zip if isinstance(folder_or_zip, ImageTable) else read_images(folder_or_zip)
-    dtype = choose_dtype(precision, choose_device(machine.device))
+    dataset = PhotoDataset(table, image_size)
     if cache_dir is None:
-        return _extract(model, PhotoDataset(table, image_size), dtype, machine)
-    key = f"{fingerprint(model)}-{table.fingerprint()}-{image_size}-{str(dtype).removeprefix('torch.')}"
+        return extract_dataset(model, dataset, precision, machine)
+    dtype = choose_dtype(precision, choose_device(machine.device))
+    key = f"{fingerprint(model)}-{table.fingerprint()}-{dataset.image_size}-{dtype}"
     path = Path(cache_dir) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.tmp")
         with open(partial, "wb") as file:
-            np.save(file, _extract(model, PhotoDataset(table, image_size), dtype, machine))
+            np.save(file, extract_dataset(model, dataset, precision, machine))
         os.replace(partial, path)
     return np.load(path)
 
 
-def extract_dataset(
-    model: nn.Module, dataset: PhotoDataset, precision: str = "auto", machine: Machine | None = None
-) -> np.ndarray:
-    """As `extract`, for a dataset that already stands (its cache is used)."""
-    machine = machine or Machine()
-    return _extract(model, dataset, choose_dtype(precision, choose_device(machine.device)), machine)
-
-
 @torch.inference_mode()
-def _extract(model: nn.Module, dataset: PhotoDataset, dtype: torch.dtype, machine: Machine) -> np.ndarray:
+def extract_dataset(model: nn.Module, dataset: PhotoDataset, precision: str, machine: Machine) -> np.ndarray:
+    """As `extract`, for a dataset that already stands (and may hold decoded photos)."""
     device = choose_device(machine.device)
+    dtype = choose_dtype(precision, device)
     model = prepare_for_inference(model, device)
     rows = np.arange(len(dataset.table))
     batches = [Batch(rows[i : i + machine.eval_batch_size]) for i in range(0, len(rows), machine.eval_batch_size)]
@@ -93,12 +89,3 @@ def prepare_for_inference(model: nn.Module, device: torch.device) -> nn.Module:
         if isinstance(module, ResNet):
             module.fold_batchnorm()
     return model
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Hex digits that change with the model's classes, its arguments as printed, or any weight."""
-    digest = hashlib.sha256(repr(model).encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -1,7 +1,9 @@
 """Backbone + aggregator = the model; saving, loading, and the weights the aggregators' authors published."""
 
 import copy
+import hashlib
 import math
+import types
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -139,3 +141,29 @@ def load_model(path: str | Path, aggregator: nn.Module | None = None) -> tuple[V
     except RuntimeError as error:
         raise ValueError(f"{path} was saved by another model than its settings build: {error}") from None
     return model.eval(), settings
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Hex digits that change with the model's classes, arguments, code or any weight."""
+    digest = hashlib.sha256("\n".join(describe_module(model)).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def describe_module(module: nn.Module) -> list[str]:
+    """A line for each submodule: its name, class, plain attributes, shapes and code (a cell may have been edited)."""
+    lines = []
+    for name, part in module.named_modules():
+        plain = {k: v for k, v in vars(part).items() if isinstance(v, int | float | str | tuple) and k != "training"}
+        shapes = {k: tuple(p.shape) for k, p in part.named_parameters(recurse=False)}
+        code = hashlib.sha256(repr(_describe_code(type(part).forward.__code__)).encode()).hexdigest()[:8]
+        lines.append(f"{name}: {type(part).__name__} {plain} {shapes} {code}")
+    return lines
+
+
+def _describe_code(code: types.CodeType) -> list[Any]:
+    """What a function does, without the addresses and line numbers that change from session to session."""
+    constants = [_describe_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+    return [code.co_code, code.co_names, constants]

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import platform
-import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,9 +22,9 @@ from torch import nn
 
 from vpr_lib.checkpoints import read_checked, to_bytes, write_atomically
 from vpr_lib.datasets import PhotoDataset
-from vpr_lib.descriptors import extract_dataset, fingerprint
+from vpr_lib.descriptors import extract_dataset
 from vpr_lib.devices import choose_device
-from vpr_lib.model import VPRModel, build_model, load_model
+from vpr_lib.model import VPRModel, build_model, describe_module, fingerprint, load_model
 from vpr_lib.optimization import Scores
 from vpr_lib.recall import (
     bootstrap_interval,
@@ -279,23 +278,6 @@ def describe(settings: Settings, data_root: str | Path, aggregator: nn.Module | 
     if aggregator is not None:
         identity["aggregator"] = describe_module(aggregator)
     return identity
-
-
-def describe_module(module: nn.Module) -> list[str]:
-    """A line for each submodule: its name, class, plain attributes, shapes and code (a cell may have been edited)."""
-    lines = []
-    for name, part in module.named_modules():
-        plain = {k: v for k, v in vars(part).items() if isinstance(v, int | float | str | tuple) and k != "training"}
-        shapes = {k: tuple(p.shape) for k, p in part.named_parameters(recurse=False)}
-        code = hashlib.sha256(repr(describe_code(type(part).forward.__code__)).encode()).hexdigest()[:8]
-        lines.append(f"{name}: {type(part).__name__} {plain} {shapes} {code}")
-    return lines
-
-
-def describe_code(code: types.CodeType) -> list[Any]:
-    """What a function does, without the addresses and line numbers that change from session to session."""
-    constants = [describe_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
-    return [code.co_code, code.co_names, constants]
 
 
 def check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
