@@ -5,6 +5,7 @@ from torchvision.transforms import InterpolationMode, autoaugment
 
 from vpr_lib import augment
 from vpr_lib.datasets import IMAGENET_MEAN, IMAGENET_STD
+from vpr_lib.settings import get_preset, replace
 
 # In the order of ours.
 TORCHVISION_NAMES = (
@@ -68,6 +69,34 @@ def test_a_batch_is_a_function_of_its_seed_alone(images):
     assert not torch.equal(first, augment.randaugment(images, (0, 1, 3)))
     assert torch.equal(images, before)
     assert torch.equal(augment.randaugment(images, (0,), num_ops=0), images)
+
+
+def test_random_crop_is_a_crop_resized():
+    """On a linear ramp a crop tells its box: the value at each corner is its position."""
+    ramp = torch.stack([torch.arange(100.0).expand(100, 100), torch.arange(100.0)[:, None].expand(100, 100)])
+    ramp = torch.cat([ramp, ramp[:1]])[None].expand(200, -1, -1, -1).byte()
+    crops = augment.random_crop(ramp, (4,), 0.6).float()
+    sides = []
+    for crop in crops:
+        left, right = crop[0, 50, 10].item(), crop[0, 50, 90].item()
+        top, bottom = crop[1, 10, 50].item(), crop[1, 90, 50].item()
+        sides.append((right - left) / 80)
+        assert abs((right - left) - (bottom - top)) <= 2  # the aspect ratio is kept
+        assert crop[0, 50, 50].item() == pytest.approx((left + right) / 2, abs=1.1)
+        assert crop[0].max() <= 99 and crop[0, 5:-5, 5:-5].min() >= 0
+    assert 0.58 <= min(sides) < 0.65 and 0.95 < max(sides) <= 1.02
+    assert torch.equal(augment.random_crop(ramp, (4,), 0.6).float(), crops)
+    whole = augment.random_crop(ramp, (4,), 1.0)
+    assert torch.equal(whole, ramp)
+
+
+def test_the_settings_say_what_is_done(images):
+    settings = replace(get_preset("smoke"), randaugment_ops=0)
+    assert torch.equal(augment.augment(images, (1,), settings), images)
+    cropped = augment.augment(images, (1,), replace(settings, crop_min=0.5))
+    assert torch.equal(cropped, augment.random_crop(images, (1,), 0.5))
+    both = augment.augment(images, (1,), replace(settings, crop_min=0.5, randaugment_ops=2))
+    assert torch.equal(both, augment.randaugment(cropped, (1,), 2))
 
 
 def test_normalise_is_totensor_and_normalize(images):

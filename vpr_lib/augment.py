@@ -1,7 +1,7 @@
 """A uint8 batch on its device -> an augmented, normalised float batch on the same device.
 
-RandAugment with torchvision's operations, magnitudes and distribution, but a batch at a time: the photos
-that drew the same operation are changed together. Source: Cubuk et al., RandAugment (NeurIPS 2020).
+RandAugment with torchvision's operations, magnitudes and distribution, but a batch at a time: the photos that drew the
+same operation are changed together. Source: Cubuk et al., RandAugment (NeurIPS 2020).
 """
 
 import math
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from vpr_lib.datasets import IMAGENET_MEAN, IMAGENET_STD
+from vpr_lib.settings import Settings
 
 MAX_MAGNITUDE = 30  # torchvision's 31 bins
 
@@ -27,6 +28,37 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1) * 255
     std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1) * 255
     return images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std)
+
+
+def augment(images: torch.Tensor, seed: tuple[int, ...], settings: Settings) -> torch.Tensor:
+    """What the settings ask for: a random crop, then RandAugment.
+
+    Args and Returns: as `randaugment`.
+    """
+    if settings.crop_min < 1:
+        images = random_crop(images, seed, settings.crop_min)
+    return randaugment(images, seed, settings.randaugment_ops, settings.randaugment_magnitude)
+
+
+def random_crop(images: torch.Tensor, seed: tuple[int, ...], min_side: float) -> torch.Tensor:
+    """Crop each photo to a share of its sides, drawn between `min_side` and 1, anywhere in it; resized back.
+
+    Args:
+        images: (B, 3, H, W) uint8, on any device; not changed.
+        seed: determines the crops.
+        min_side: smallest share of height and width, above 0.
+
+    Returns:
+        (B, 3, H, W) uint8, bilinear.
+    """
+    height, width = images.shape[-2:]
+    draw = np.random.default_rng((*seed, 1))  # not the numbers that choose the operations
+    side = draw.uniform(min_side, 1, len(images))
+    shift = draw.uniform(-0.5, 0.5, (len(images), 2)) * (1 - side)[:, None] * (width, height)
+    matrices = np.zeros((len(images), 2, 3))
+    matrices[:, 0, 0] = matrices[:, 1, 1] = side
+    matrices[:, :, 2] = shift
+    return warp(images, matrices)
 
 
 def randaugment(images: torch.Tensor, seed: tuple[int, ...], num_ops: int = 3, magnitude: int = 9) -> torch.Tensor:

@@ -28,6 +28,7 @@ class Settings:
     image_size: int = 320  # pixels, height and width; photos are squeezed to a square, as published
     num_places: int = 32  # P places a batch: more places, more hard negatives to mine
     images_per_place: int = 4  # K distinct photos of each, so every photo has K - 1 positives
+    crop_min: float = 1.0  # smallest side of a random crop, as a share; 1 crops nothing, as published
     randaugment_ops: int = 3  # operations a photo; 0 turns augmentation off
     randaugment_magnitude: int = 9  # of 30, torchvision's default
 
@@ -63,6 +64,8 @@ class Settings:
         for name in ("image_size", "epochs", "lr", "radius_m"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        if not 0 < self.crop_min <= 1:
+            raise ValueError(f"crop_min is {self.crop_min}; it must be above 0 and at most 1")
         check_choice("keep", self.keep, ("best", "last"))
         check_choice("precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
 

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from vpr_lib.augment import normalise, randaugment
+from vpr_lib.augment import augment, normalise
 from vpr_lib.checkpoints import (
     get_random_states,
     load_checkpoint,
@@ -114,9 +114,8 @@ def train(
     on_cpu = device.type == "cpu"
     if on_cpu:
         keep_freed_memory()
-    ops, magnitude = settings.randaugment_ops, settings.randaugment_magnitude
-    augment = functools.partial(randaugment, num_ops=ops, magnitude=magnitude)
-    dataset = PhotoDataset(table, settings.image_size, machine.cache_gb, augment if on_cpu else None)
+    transform = functools.partial(augment, settings=settings)
+    dataset = PhotoDataset(table, settings.image_size, machine.cache_gb, transform if on_cpu else None)
     loader = load_batches(dataset, sampler, machine)
     labels = torch.from_numpy(sampler.labels)
     print(f"training: {sampler.describe()}", flush=True)
@@ -145,7 +144,7 @@ def train(
             for photos in epoch_bar(loader, progress, settings, len(sampler), machine):
                 images = photos.images.to(device, non_blocking=True)
                 if not on_cpu:
-                    images = augment(images, photos.seed)
+                    images = transform(images, photos.seed)
                 places = labels[photos.rows].to(device)
 
                 with autocast(device, dtype):
