@@ -185,6 +185,17 @@ def test_frozen_stages_get_neither_gradient_nor_statistics():
     assert {n.split(".")[1] for n, p in ours.named_parameters() if p.requires_grad} == {"layer3"}
 
 
+def test_standardised_photos_look_alike_dark_or_bright():
+    torch.manual_seed(0)
+    plain, standardised = ResNet(crop_after="layer1").eval(), ResNet(crop_after="layer1", standardise=True).eval()
+    standardised.load_state_dict(plain.state_dict())
+    bright = torch.rand(2, 3, 32, 32)
+    dark = 0.2 * bright - torch.tensor([1.0, 1.5, 2.0])[:, None, None]
+    torch.testing.assert_close(standardised(dark), standardised(bright), rtol=1e-2, atol=1e-3)
+    by_hand = (bright - bright.mean((2, 3), keepdim=True)) / bright.std((2, 3), keepdim=True, correction=0)
+    torch.testing.assert_close(standardised(bright), plain(by_hand), rtol=1e-3, atol=1e-3)
+
+
 def test_unknown_backbones_and_stages():
     with pytest.raises(ValueError, match="valid: resnet18, resnet34, resnet50"):
         ResNet("resnet")

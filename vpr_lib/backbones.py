@@ -4,6 +4,7 @@ import urllib.error
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -26,6 +27,8 @@ class ResNet(nn.Module):
         crop_after: last stage to keep: layer1, layer2, layer3 or layer4.
         freeze_until: last stage that is not trained, "conv1" to "layer4"; None trains all. Frozen stages
             get no gradient and their BatchNorm stays in eval mode: its statistics don't move either.
+        standardise: bring each channel of each image to mean 0 and deviation 1 first, so that a dark photo looks like
+            a bright one. For backbones trained from random weights; pretrained ones have not seen such images.
 
     Attributes:
         out_channels: channels of the feature map.
@@ -45,6 +48,7 @@ class ResNet(nn.Module):
         weights: str | Path | None = None,
         crop_after: str = "layer3",
         freeze_until: str | None = None,
+        standardise: bool = False,
     ) -> None:
         super().__init__()
         self.name = check_choice("backbone", name, RESNETS)
@@ -57,8 +61,9 @@ class ResNet(nn.Module):
             delattr(self.model, unused)
         if weights is not None:
             self._load(read_weights(name, weights))
+        self.standardise = standardise
         self.stages = kept[1:]
-        self.stride = 2 ** (len(kept))
+        self.stride = 2 ** len(kept)
         last_block = getattr(self.model, kept[-1])[-1]
         self.out_channels = (last_block.conv3 if name == "resnet50" else last_block.conv2).out_channels
         self.frozen = [getattr(self.model, s) for s in frozen] + ([self.model.bn1] if frozen else [])
@@ -68,6 +73,8 @@ class ResNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, out_channels, H / stride, W / stride), sizes rounded up."""
+        if self.standardise:
+            images = F.instance_norm(images)
         x = self.model.maxpool(self.model.relu(self.model.bn1(self.model.conv1(images))))
         for stage in self.stages:
             x = getattr(self.model, stage)(x)

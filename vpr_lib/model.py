@@ -46,7 +46,9 @@ def build_model(settings: Settings, aggregator: nn.Module | None = None) -> VPRM
     # The caller's random state is left as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        backbone = ResNet(settings.backbone, settings.weights, settings.crop_after, settings.freeze_until)
+        backbone = ResNet(
+            settings.backbone, settings.weights, settings.crop_after, settings.freeze_until, settings.standardise
+        )
         aggregator = copy.deepcopy(aggregator)
         if aggregator is None:
             size = backbone.map_size(settings.image_size)
