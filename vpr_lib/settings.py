@@ -145,19 +145,20 @@ _PAPER = Settings()
 PRESETS: dict[str, Settings] = {
     # The published run on the real sets; a GPU's work.
     "xs": _PAPER,
-    # A few hundred to a few thousand of one's own photos, no pretrained weights, minutes on a CPU: 120 steps or so
-    # in all, so milder augmentation, no time to warm up, and a rate that ends at zero.
+    # A few hundred to a few thousand of one's own photos, no pretrained weights, minutes on a CPU. What is short is
+    # optimizer steps: so small photos and small batches, milder augmentation, no warm-up, a rate that ends at zero.
     "photos": replace(
         _PAPER,
         weights=None,
         freeze_until=None,
         standardise=True,
         aggregator_options={"MixVPR": {"row_init": "regions"}},
-        image_size=128,
+        image_size=96,
+        num_places=16,
         randaugment_ops=1,
         scheduler="CosineAnnealingLR",
         warmup_steps=0,
-        epochs=24,
+        epochs=40,
         keep="last",
     ),
     # The rendered city.
