@@ -158,7 +158,7 @@ PRESETS: dict[str, Settings] = {
         randaugment_ops=1,
         scheduler="CosineAnnealingLR",
         warmup_steps=0,
-        epochs=40,
+        epochs=30,
         keep="last",
     ),
     # The rendered city.
