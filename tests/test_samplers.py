@@ -81,6 +81,7 @@ def test_ranks_share_each_batch():
 def test_a_last_batch_of_one_place_is_left_out():
     places = np.repeat([f"p{i}" for i in range(9)], 2).astype(object)
     assert [len(rows) for rows in epoch(PlaceSampler(places, 4, 2), 0)] == [8, 8]
+    assert [PlaceSampler(places, p, 2).photos_per_epoch for p in (4, 5, 9, 50)] == [16, 18, 18, 18]
     assert [len(rows) for rows in epoch(PlaceSampler(places[:-4], 5, 2), 0)] == [10, 4]
 
 

@@ -65,6 +65,11 @@ class PlaceSampler:
         full, rest = divmod(len(self.photos), self.num_places)
         return full + (rest >= max(2, self.world_size))
 
+    @property
+    def photos_per_epoch(self) -> int:
+        """Photos in all batches of an epoch, over all ranks together."""
+        return min(len(self) * self.num_places, len(self.photos)) * self.images_per_place
+
     def __iter__(self) -> Iterator[Batch]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.photos))
         for number in range(self.first_batch, len(self)):

@@ -141,7 +141,7 @@ def train(
             model.train()
             sampler.set_epoch(epoch, progress.batch)
             last_save = time.monotonic()
-            for photos in epoch_bar(loader, progress, settings, len(sampler), machine):
+            for photos in epoch_bar(loader, progress, settings, sampler.photos_per_epoch, machine):
                 images = photos.images.to(device, non_blocking=True)
                 if not on_cpu:
                     images = transform(images, photos.seed)
@@ -251,13 +251,12 @@ def resume(folder: Path, settings: Settings, parts: dict[str, Any]) -> Progress:
 
 
 def epoch_bar(
-    loader: torch.utils.data.DataLoader, progress: Progress, settings: Settings, num_batches: int, machine: Machine
+    loader: torch.utils.data.DataLoader, progress: Progress, settings: Settings, num_photos: int, machine: Machine
 ) -> Iterator[Photos]:
     """The epoch's batches, timed, under a bar that counts photos: photos/s and time left."""
-    photos_a_batch = settings.num_places * settings.images_per_place
     bar = tqdm(
-        total=num_batches * photos_a_batch,
-        initial=progress.batch * photos_a_batch,
+        total=num_photos,
+        initial=progress.num_photos,
         desc=f"epoch {progress.epoch + 1}/{settings.epochs}",
         unit="photo",
         disable=not machine.progress,
