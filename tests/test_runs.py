@@ -244,7 +244,10 @@ def test_the_module_runs_as_a_program(tmp_path):
     (["--aggregator", "mix"], "unknown aggregator 'mix'; valid: AVG, GeM, ConvAP, MixVPR"),
     (["--set", "learning_rate=1"], "unknown --set key 'learning_rate'; valid: backbone,"),
     (["--set", "lr"], "expected KEY=VALUE"),
-    (["--set", "lr=fast"], "expected float, for example lr=0.001"),
+    (["--set", "lr=fast"], "--set lr=fast: expected float"),
+    (["--set", "lr=null"], "expected float"),
+    (["--set", "weights=5"], "expected str or NoneType"),
+    (["--set", "epochs=true"], "expected int"),
     (["--set", "epochs=2.5"], "expected int"),
     (["--set", "loss=Triplet"], "unknown loss 'Triplet'; valid: AngularLoss"),
     (["--set", "optimizer=adam"], "valid: Adam, AdamW, SGD"),
@@ -290,6 +293,8 @@ def test_set_reaches_settings_and_machine():
     ]
     settings, machine = apply_changes(Settings(), changes)
     assert (settings.lr, settings.milestones, settings.weights, settings.freeze_until) == (1.0, (3, 4), None, "conv1")
+    one_split = apply_changes(Settings(), ["val_splits=sf_val", "milestones=7", "miner=None"])[0]
+    assert (one_split.val_splits, one_split.milestones, one_split.miner) == (("sf_val",), (7,), None)
     assert settings.loss_options == {"alpha": 2} and machine == Machine(device="cpu")
     with pytest.raises(ValueError, match="valid: device, num_workers"):
         apply_changes(Settings(), ["lr=1"], machine_only=True)

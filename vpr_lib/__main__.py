@@ -150,9 +150,9 @@ def apply_changes(settings: Settings, changes: Sequence[str], machine_only: bool
             raise ValueError(f"--set {change}: expected KEY=VALUE")
         check_choice("--set key", key, keys)
         if key in machine_keys:
-            machine = set_values(machine, {key: parse_value(key, text, getattr(machine, key))})
+            machine = set_values(machine, {key: parse_value(Machine, key, text)})
         else:
-            settings = set_values(settings, {key: parse_value(key, text, getattr(settings, key))})
+            settings = set_values(settings, {key: parse_value(Settings, key, text)})
     return settings, machine
 
 

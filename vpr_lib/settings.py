@@ -3,11 +3,11 @@
 `Settings` says what is computed and names the run; `Machine` says how, and never changes a result's meaning.
 """
 
-import hashlib
 import json
+import types
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,6 @@ class Settings:
         """The inverse of `to_dict`; a key of another version is an error that names it."""
         return set_values(cls(), values)
 
-    def hash(self) -> str:
-        """8 hex digits that change with any setting."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
-
 
 @dataclass(frozen=True)
 class Machine:
@@ -119,24 +115,30 @@ def set_values(settings: Any, values: Mapping[str, Any]) -> Any:
     return replace(settings, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def parse_value(key: str, text: str, old: Any) -> Any:
-    """The value in `--set key=value`: JSON where it parses, else a string; it must fit the type of `old`.
+def parse_value(cls: type, key: str, text: str) -> Any:
+    """The value in `--set key=value`: JSON where it parses, else the text itself.
+
+    Args:
+        cls: `Settings` or `Machine`, whose type hints say what the key takes.
+        key: name of a field.
+        text: what stands behind the equals sign.
 
     Raises:
-        ValueError: the type doesn't fit.
+        ValueError: the key takes another type.
     """
+    hint = get_type_hints(cls)[key]
+    kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = [{tuple: list, Mapping: dict}.get(get_origin(kind), kind) for kind in kinds]
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = None if text == "None" else text
-    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if isinstance(old, tuple) and not isinstance(value, list):
+    if list in kinds and isinstance(value, int | str):
         value = [value]
-    expected = {tuple: list, dict: dict}.get(type(old), type(old))
-    optional = old is None or key in ("weights", "freeze_until", "miner", "scheduler", "val_splits")
-    if not (isinstance(value, expected) or optional) or (isinstance(value, bool) and expected is not bool):
-        raise ValueError(f"--set {key}={text}: expected {expected.__name__}, for example {key}={json.dumps(old)}")
+    if float in kinds and type(value) is int:
+        value = float(value)
+    if type(value) not in kinds:
+        raise ValueError(f"--set {key}={text}: expected {' or '.join(kind.__name__ for kind in kinds)}")
     return value
 
 
