@@ -14,7 +14,7 @@ from torch import nn
 
 from vpr_lib import runs as runs_module
 from vpr_lib.__main__ import apply_changes, main
-from vpr_lib.aggregators import AvgPool, GeM
+from vpr_lib.aggregators import AvgPool, ConvAP, GeM, MixVPR
 from vpr_lib.descriptors import extract
 from vpr_lib.model import build_model, load_model, save_model
 from vpr_lib.runs import compare_runs, evaluate_run, get_run, open_run, train_run
@@ -92,6 +92,68 @@ def test_an_aggregator_from_a_cell(small, data_root, tmp_path, machine, count_tr
     with pytest.raises(ValueError, match="unknown aggregator 'Max'"):
         open_run(run.folder).load_model()
     assert open_run(run.folder, Max()).load_model()
+
+
+class Helped(nn.Module):
+    """An aggregator whose forward leans on a helper, a list and a default."""
+
+    def __init__(self, weights=(1.0, 2.0)):
+        super().__init__()
+        self.weights = list(weights)
+
+    def helper(self, x, scale=1.0):
+        return x.mean((2, 3)) * self.weights[0] * scale
+
+    def forward(self, x):
+        return F.normalize(self.helper(x))
+
+
+def other_helper():
+    class Other(Helped):
+        def helper(self, x, scale=1.0):
+            return x.amax((2, 3)) * self.weights[0] * scale
+
+    Other.__name__ = "Helped"
+    return Other()
+
+
+@pytest.mark.parametrize("one, other", [
+    (lambda: GeM(3.0), lambda: GeM(1.0)),
+    (Helped, lambda: Helped((1.0, 3.0))),
+    (Helped, other_helper),
+    (lambda: MixVPR(64, 8, 8, row_init="random"), lambda: MixVPR(64, 8, 8, row_init="regions")),
+])  # fmt: skip
+def test_instances_that_differ_are_other_runs(small, data_root, tmp_path, machine, monkeypatch, one, other):
+    monkeypatch.setattr(runs_module, "train_run", lambda settings, root, folder, *rest: folder)
+    folders = [get_run(small, data_root, tmp_path, make, machine) for make in (one, one, other)]
+    assert folders[0] == folders[1] != folders[2]  # a function's random weights follow the seed, too
+
+
+def test_a_builtin_trained_as_an_instance_is_not_rebuilt_with_defaults(small, data_root, tmp_path, machine):
+    run = get_run(small, data_root, tmp_path, lambda: ConvAP(64, 16, s1=4, s2=1), machine)
+    assert evaluate_run(run, data_root, "val", machine)
+    for wrong in (None, ConvAP(64, 16, s1=1, s2=4)):
+        with pytest.raises(ValueError, match=r"that differs from this one|another model"):
+            open_run(run.folder, wrong).load_model()
+    assert open_run(run.folder, ConvAP(64, 16, s1=4, s2=1)).load_model()
+
+
+def test_a_kill_while_the_settings_are_written_blocks_nothing(small, data_root, tmp_path, machine):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json.tmp").write_text("{")
+    assert train_run(small, data_root, tmp_path / "run", machine=machine).complete
+
+
+def test_random_weights_that_are_frozen_are_said(small, data_root, tmp_path, machine):
+    with pytest.warns(UserWarning, match="random weights are frozen until conv1"):
+        get_run(replace(small, freeze_until="conv1"), data_root, tmp_path, machine=machine)
+
+
+def test_plateau_without_validation_is_told_before_the_training(small, data_root, tmp_path, machine):
+    settings = replace(small, scheduler="ReduceLROnPlateau", val_splits=())
+    with pytest.raises(ValueError, match="needs a validation split"):
+        get_run(settings, data_root, tmp_path, machine=machine)
+    assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
 def test_a_run_leaves_the_instance_untrained(small, data_root, tmp_path, machine):
@@ -255,6 +317,11 @@ def test_the_module_runs_as_a_program(tmp_path):
     (["--set", "keep=first"], "valid: best, last"),
     (["--set", "precision=int8"], "valid: auto, float32, bfloat16, float16"),
     (["--set", "num_places=1"], "needs at least 2"),
+    (["--set", "ks=[]"], "expected ranks of 1 or more"),
+    (["--set", "ks=[0,1]"], "expected ranks of 1 or more"),
+    (["--set", "device=gpu"], "unknown device 'gpu'; valid: auto, cpu"),
+    (["--set", 'aggregator_options={"GEM": {"p": 1}}'], "unknown aggregator in aggregator_options 'GEM'; valid: AVG"),
+    (["--set", 'aggregator_options={"GeM": 1}'], "expected {argument: value}"),
     (["--set", "images_per_place=9"], "0 places have 9 photos or more"),
     (["--epochs", "0"], "must be positive"),
     (["--set", 'val_splits=["test"]'], "has no test/"),
@@ -280,6 +347,26 @@ def test_bad_data_roots(tmp_path, capsys):
     assert "holiday.jpg: no UTM" in capsys.readouterr().err
     assert main(["evaluate", "--run", str(tmp_path / "run2"), "--data", str(root), "--split", "val"]) == 1
     assert "no run at" in capsys.readouterr().err
+
+
+def test_an_error_in_a_loader_process_is_one_clear_line_too(tmp_path):
+    root = make_root(tmp_path / "root")
+    for photo in (root / "train").rglob("*.jpg"):
+        photo.write_bytes(b"no photo")
+    command = [sys.executable, "-m", "vpr_lib", "train", "--data", str(root), "--out", str(tmp_path / "run"), *SMOKE]
+    done = subprocess.run([*command, "--set", "num_workers=1"], capture_output=True, text=True)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"error: {root}") and "is not a readable photo" in done.stderr
+
+
+def test_compare_looks_at_all_splits_before_it_trains(data_root, tmp_path, capsys):
+    root = make_root(tmp_path / "root")
+    shutil.copytree(root / "val" / "database", root / "later" / "database")
+    assert main(["compare", "--data", str(root), "--out", str(tmp_path / "o"), *SMOKE]) == 1
+    assert "later has no queries/" in capsys.readouterr().err
+    assert main(["compare", "--data", str(data_root), "--out", str(tmp_path / "o"), *SMOKE, "--set", "aggregator=AVG"])
+    assert "--set aggregator would do nothing" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
 
 
 def test_set_reaches_settings_and_machine():

@@ -184,6 +184,28 @@ def test_ctrl_c_saves_and_returns_what_there_is(settings, table, tmp_path, machi
     assert same(weights, run(settings, table, tmp_path / "stopped", machine)[1])
 
 
+def test_ctrl_c_in_an_epoch_of_one_batch(settings, table, tmp_path, machine, monkeypatch):
+    settings = replace(settings, num_places=8)
+    weights = run(settings, table, tmp_path / "whole", machine)[1]
+    real = training.check_finite
+    monkeypatch.setattr(training, "check_finite", lambda *args: os.kill(os.getpid(), signal.SIGINT))
+    progress, _ = run(settings, table, tmp_path / "stopped", machine)
+    assert (progress.epoch, progress.batch) == (0, 1) and progress.seconds > 0
+    monkeypatch.setattr(training, "check_finite", real)
+    assert same(weights, run(settings, table, tmp_path / "stopped", machine)[1])
+
+
+def test_a_run_goes_on_where_the_device_has_another_precision(settings, table, tmp_path, machine, monkeypatch):
+    """Begun in bfloat16 on one GPU, continued in float16, with a scaler, on another; and back."""
+    for number, (first, second) in enumerate([("bfloat16", "float16"), ("float16", "float32")]):
+        folder = tmp_path / str(number)
+        monkeypatch.setattr(training, "choose_dtype", lambda *args, name=first: getattr(torch, name))
+        run(settings, table, folder, machine)
+        shutil.copy(folder / PREVIOUS, folder / NEWEST)  # the end of the first epoch
+        monkeypatch.setattr(training, "choose_dtype", lambda *args, name=second: getattr(torch, name))
+        assert run(settings, table, folder, machine)[0].epoch == 2
+
+
 def test_a_loss_that_is_no_number_names_the_photos(settings, table, tmp_path, machine):
     class Broken(nn.Module):
         def __init__(self):

@@ -91,13 +91,17 @@ def compare_command(options: argparse.Namespace) -> int:
     """Train and evaluate several aggregators on all splits of a data root."""
     from vpr_lib.figures import comparison_table
     from vpr_lib.runs import compare_runs, get_run
-    from vpr_lib.table import find_splits
+    from vpr_lib.table import find_splits, read_split
 
     settings, machine = read_settings(options)
     names = [check_choice("aggregator", name.strip(), AGGREGATORS) for name in options.aggregators.split(",")]
     splits = find_splits(options.data)
     if not splits:
         raise ValueError(f"{options.data} has no evaluation split: a folder with database/ and queries/")
+    if any(change.startswith("aggregator=") for change in options.set):
+        raise ValueError("compare trains --aggregators A,B,...; --set aggregator would do nothing")
+    for split in splits:
+        read_split(options.data, split)  # a split that can't be read is told now, not after the training
     runs = {}
     for name in names:
         print(f"{name}: {settings.epochs} epochs at {settings.image_size} px", flush=True)

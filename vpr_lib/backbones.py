@@ -127,7 +127,7 @@ def read_weights(name: str, weights: str | Path) -> dict[str, torch.Tensor]:
         except (urllib.error.URLError, OSError) as error:
             raise ConnectionError(
                 f"ImageNet weights of {name} can't be downloaded ({error}); without a network pass weights=None "
-                "for random weights (--set weights=null), or the path of a weights file"
+                "for random weights (--set weights=null --set freeze_until=null), or the path of a weights file"
             ) from None
     state = read_checkpoint(weights)
     prefix = "backbone.model."

@@ -22,7 +22,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         OSError: it can't be written; what `path` held before is still there.
     """
     path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partial = path.with_name(f"{path.name}.tmp")
     try:
         with open(partial, "wb") as file:
             file.write(data)

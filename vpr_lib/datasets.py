@@ -2,7 +2,7 @@
 
 import io
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -105,7 +105,33 @@ class PhotoDataset(torch.utils.data.Dataset):
         return image
 
 
-def load_batches(dataset: PhotoDataset, batches: Iterable[Batch], machine: Machine) -> torch.utils.data.DataLoader:
+class _ErrorsAsItems(torch.utils.data.Dataset):
+    """Hands errors over as items: raised in a worker, they would arrive wrapped in its traceback."""
+
+    def __init__(self, dataset: PhotoDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, batch: Batch) -> Photos | Exception:
+        try:
+            return self.dataset[batch]
+        except (ValueError, OSError) as error:
+            return error
+
+
+class BatchLoader:
+    """Iterates a `DataLoader` of whole batches; raises what went wrong in its workers."""
+
+    def __init__(self, loader: torch.utils.data.DataLoader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Photos]:
+        for photos in self.loader:
+            if isinstance(photos, Exception):
+                raise photos
+            yield photos
+
+
+def load_batches(dataset: PhotoDataset, batches: Iterable[Batch], machine: Machine) -> BatchLoader:
     """Load batches in order, ahead of their use, in processes of their own.
 
     Args:
@@ -114,12 +140,12 @@ def load_batches(dataset: PhotoDataset, batches: Iterable[Batch], machine: Machi
         machine: says how many processes, and the device; for CUDA, photos are loaded into pinned memory.
 
     Returns:
-        An iterable of `Photos`.
+        An iterable of `Photos`; raises as `PhotoDataset.read` does.
     """
     ready = dataset.transform is None and dataset.cached is not None and bool(dataset.cached.all())
     num_workers = 0 if ready else choose_num_workers(machine)
-    return torch.utils.data.DataLoader(
-        dataset,
+    loader = torch.utils.data.DataLoader(
+        _ErrorsAsItems(dataset),
         batch_size=None,
         sampler=batches,
         num_workers=num_workers,
@@ -129,9 +155,10 @@ def load_batches(dataset: PhotoDataset, batches: Iterable[Batch], machine: Machi
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # its own: iterating must not draw from the global one, or a resume would differ
     )
+    return BatchLoader(loader)
 
 
-def _as_loaded(photos: Photos) -> Photos:
+def _as_loaded(photos: Photos | Exception) -> Photos | Exception:
     return photos  # the dataset gives whole batches
 
 

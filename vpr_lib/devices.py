@@ -7,12 +7,18 @@ import sys
 
 import torch
 
-from vpr_lib.settings import Machine
+from vpr_lib.settings import Machine, check_choice
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes a GPU where there is one."""
+    """The device of that name; "auto" takes a GPU where there is one.
+
+    Raises:
+        ValueError: no such device here.
+    """
     if name != "auto":
+        kinds = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        check_choice("device", name.partition(":")[0], ["auto", *(kind for kind, there in kinds.items() if there)])
         return torch.device(name)
     if torch.cuda.is_available():
         return torch.device("cuda")

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import inspect
 import math
 import types
 from collections.abc import Mapping
@@ -12,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from vpr_lib.aggregators import ConvAP, MixVPR, build_aggregator
+from vpr_lib.aggregators import AGGREGATORS, ConvAP, MixVPR, build_aggregator
 from vpr_lib.backbones import STAGES, ResNet, read_checkpoint
-from vpr_lib.settings import Settings
+from vpr_lib.settings import Settings, check_choice
 
 
 class VPRModel(nn.Module):
@@ -32,7 +33,7 @@ class VPRModel(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised images (B, 3, H, W) -> (B, D) float32 descriptors of unit L2 norm."""
-        return self.aggregator(self.backbone(images))
+        return self.aggregator(self.backbone(images)).float()
 
 
 def build_model(settings: Settings, aggregator: nn.Module | None = None) -> VPRModel:
@@ -43,6 +44,10 @@ def build_model(settings: Settings, aggregator: nn.Module | None = None) -> VPRM
         aggregator: an instance whose copy is used in place of the aggregator the settings name; it stays untrained,
             so it can start the next run, too.
     """
+    for name, options in settings.aggregator_options.items():
+        check_choice("aggregator in aggregator_options", name, AGGREGATORS)
+        if not isinstance(options, Mapping):
+            raise ValueError(f"aggregator_options of {name} is {options!r}; expected {{argument: value}}")
     # The caller's random state is left as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -147,25 +152,44 @@ def load_model(path: str | Path, aggregator: nn.Module | None = None) -> tuple[V
 
 def fingerprint(model: nn.Module) -> str:
     """Hex digits that change with the model's classes, arguments, code or any weight."""
-    digest = hashlib.sha256("\n".join(describe_module(model)).encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return hashlib.sha256("\n".join([*describe_module(model), hash_weights(model)]).encode()).hexdigest()
 
 
 def describe_module(module: nn.Module) -> list[str]:
-    """A line for each submodule: its name, class, plain attributes, shapes and code (a cell may have been edited)."""
+    """A line for each submodule: name, class, attributes, shapes and code, but not its weights.
+
+    A class of one's own is known by the code of all its methods, as a notebook cell may have been edited.
+    """
     lines = []
     for name, part in module.named_modules():
-        plain = {k: v for k, v in vars(part).items() if isinstance(v, int | float | str | tuple) and k != "training"}
+        attributes = {k: _describe(v) for k, v in sorted(vars(part).items()) if k[0] != "_" and k != "training"}
         shapes = {k: tuple(p.shape) for k, p in part.named_parameters(recurse=False)}
-        code = hashlib.sha256(repr(_describe_code(type(part).forward.__code__)).encode()).hexdigest()[:8]
-        lines.append(f"{name}: {type(part).__name__} {plain} {shapes} {code}")
+        own = [c for c in type(part).__mro__ if not c.__module__.startswith(("torch", "builtins"))]
+        methods = [_describe(f) for c in own for _, f in sorted(vars(c).items()) if inspect.isfunction(f)]
+        code = hashlib.sha256(repr(methods).encode()).hexdigest()[:8]
+        lines.append(f"{name}: {type(part).__name__} {attributes} {shapes} {code}")
     return lines
 
 
-def _describe_code(code: types.CodeType) -> list[Any]:
-    """What a function does, without the addresses and line numbers that change from session to session."""
-    constants = [_describe_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
-    return [code.co_code, code.co_names, constants]
+def _describe(value: Any) -> Any:
+    """A value in words that are the same in the next session: no addresses, no line numbers."""
+    if inspect.isfunction(value):
+        function = inspect.unwrap(value)
+        cells = [_describe(cell.cell_contents) for cell in function.__closure__ or () if cell != types.CellType()]
+        return [_describe(function.__code__), _describe(function.__defaults__), cells]
+    if isinstance(value, types.CodeType):
+        return [value.co_code, value.co_names, [_describe(c) for c in value.co_consts]]
+    if isinstance(value, Mapping):
+        return {str(k): _describe(v) for k, v in value.items()}
+    if isinstance(value, tuple | list | set | frozenset):
+        return [_describe(v) for v in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
+    return repr(value) if isinstance(value, bool | int | float | str | bytes | None) else type(value).__name__
+
+
+def hash_weights(module: nn.Module) -> str:
+    """Hex digits that change with any parameter or buffer of the state dict."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -108,7 +109,10 @@ def step_scheduler(scheduler: Scheduler | None, scores: Scores) -> None:
             raise ValueError("ReduceLROnPlateau needs a validation split; the data root has none (val_splits)")
         scheduler.step(first_score(scores))
     elif scheduler:
-        scheduler.step()
+        with warnings.catch_warnings():
+            # A run resumed behind an epoch's last batch rightly steps the scheduler first.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            scheduler.step()
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from vpr_lib.checkpoints import read_checked, to_bytes, write_atomically
 from vpr_lib.datasets import PhotoDataset
 from vpr_lib.descriptors import extract_dataset
 from vpr_lib.devices import choose_device
-from vpr_lib.model import VPRModel, build_model, describe_module, fingerprint, load_model
+from vpr_lib.model import VPRModel, build_model, describe_module, fingerprint, hash_weights, load_model
 from vpr_lib.optimization import Scores
 from vpr_lib.recall import (
     bootstrap_interval,
@@ -60,12 +60,20 @@ class Run:
 
         Raises:
             FileNotFoundError: the run isn't complete.
+            ValueError: it was trained with another aggregator instance.
         """
         if not self.complete:
             raise FileNotFoundError(
                 f"{self.folder} has no model.pt: its training hasn't ended; train it again to go on"
             )
-        return load_model(self.folder / "model.pt", self.aggregator)[0]
+        model = load_model(self.folder / "model.pt", self.aggregator)[0]
+        trained = json.loads((self.folder / "settings.json").read_text()).get("aggregator")
+        if trained is not None and trained != describe_module(model.aggregator):
+            raise ValueError(
+                f"{self.folder} was trained with an instance of {self.settings.aggregator} that differs from this one; "
+                "pass one made as it was: open_run(folder, aggregator=...)"
+            )
+        return model
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ def get_run(
     settings: Settings,
     data_root: str | Path,
     runs_dir: str | Path = "runs",
-    aggregator: nn.Module | None = None,
+    aggregator: nn.Module | Callable[[], nn.Module] | None = None,
     machine: Machine | None = None,
 ) -> Run:
     """The run of these settings on these photos: trained if it isn't there yet, else read.
@@ -106,13 +114,15 @@ def get_run(
         settings: what to train.
         data_root: folder with `train` and evaluation splits.
         runs_dir: where runs are kept; the folder's name follows from settings and data.
-        aggregator: an instance in place of the one the settings name.
+        aggregator: an instance in place of the one the settings name, or a function that makes one. The function is
+            called with the settings' seed, so the run is found again in the next session; an instance with random
+            weights is another run each time it is made.
         machine: device, workers, checkpoints.
 
     Returns:
         The run; not complete if Ctrl-C stopped it, and the same call goes on.
     """
-    settings = name_aggregator(settings, aggregator)
+    settings, aggregator = resolve_aggregator(settings, aggregator)
     identity = describe(settings, data_root, aggregator)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{settings.aggregator}-{settings.optimizer}-lr{settings.lr:g}-seed{settings.seed}-{digest}"
@@ -123,7 +133,7 @@ def train_run(
     settings: Settings,
     data_root: str | Path,
     folder: str | Path,
-    aggregator: nn.Module | None = None,
+    aggregator: nn.Module | Callable[[], nn.Module] | None = None,
     machine: Machine | None = None,
 ) -> Run:
     """Train into a folder, go on with what it holds, or return at once if it is complete.
@@ -134,16 +144,19 @@ def train_run(
         ValueError: the folder holds a run of other settings or data, or something else.
     """
     folder, machine = Path(folder), machine or Machine()
-    settings = name_aggregator(settings, aggregator)
+    settings, aggregator = resolve_aggregator(settings, aggregator)
     identity = describe(settings, data_root, aggregator)
     run = Run(folder, settings, aggregator)
     if (folder / "settings.json").is_file():
         check_same(folder, json.loads((folder / "settings.json").read_text()), identity)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and not (folder.is_dir() and all(p.suffix == ".tmp" for p in folder.iterdir())):
         raise ValueError(f"{folder} is not empty and no run folder; choose another one")
     if run.complete:
         return run
 
+    if settings.weights is None and settings.freeze_until is not None:
+        frozen = f"random weights are frozen until {settings.freeze_until}"
+        warnings.warn(f"{frozen}; --set freeze_until=null trains them", stacklevel=2)
     table = read_images(find_part(data_root, "train"))
     model = build_model(settings, aggregator)
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +171,8 @@ def train_run(
         if settings.keep == "best" and progress.best_epoch < 0:
             warnings.warn("no validation split to choose the best epoch on: the last one is kept", stacklevel=2)
         elif settings.keep == "best":
-            state, epoch = read_checked(folder / "best.pt")["state_dict"], progress.best_epoch
+            best = read_checked(folder / "best.pt")
+            state, epoch = best["state_dict"], best["epoch"]
         saved = {"state_dict": state, "settings": settings.to_dict(), "epoch": epoch}
         write_atomically(folder / "model.pt", to_bytes(saved))
     return run
@@ -193,11 +207,15 @@ def evaluate_run(run: Run, data_root: str | Path, split: str, machine: Machine |
     database, queries = read_split(data_root, split)
     model = run.load_model()
     key = f"{fingerprint(model)}-{database.fingerprint()}-{queries.fingerprint()}"
-    path = run.folder / "predictions" / f"{split}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.npz"
+    path = (
+        run.folder
+        / "predictions"
+        / f"{split.strip('/').replace('/', '-')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.npz"
+    )
     if not path.is_file():
         size = run.settings.image_size
         predictions = predict(model, PhotoDataset(database, size), PhotoDataset(queries, size), run.settings, machine)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         np.savez(buffer, indices=predictions[0], distances=predictions[1])
         write_atomically(path, buffer.getvalue())
@@ -235,8 +253,11 @@ def score(
     return Evaluation(split, indices, distances, positives, queries.utm, recall)
 
 
-def make_validator(settings: Settings, data_root: str | Path, machine: Machine) -> Callable[[nn.Module], Scores]:
-    """A function that measures a model on the validation splits; decoded photos are kept between epochs."""
+def make_validator(settings: Settings, data_root: str | Path, machine: Machine) -> Callable[[nn.Module], Scores] | None:
+    """A function that measures a model on the validation splits; decoded photos are kept between epochs.
+
+    None where there is no validation split.
+    """
     splits = {}
     for split in validation_splits(settings, data_root):
         tables = read_split(data_root, split)
@@ -249,7 +270,7 @@ def make_validator(settings: Settings, data_root: str | Path, machine: Machine) 
             scores[split] = score(split, database.table, queries.table, *predictions, settings).recall
         return scores
 
-    return validate
+    return validate if splits else None
 
 
 def validation_splits(settings: Settings, data_root: str | Path) -> list[str]:
@@ -259,11 +280,17 @@ def validation_splits(settings: Settings, data_root: str | Path) -> list[str]:
     return [split for split in find_splits(data_root) if split.endswith("val")]
 
 
-def name_aggregator(settings: Settings, aggregator: nn.Module | None) -> Settings:
-    """Settings that name the instance's class, if an instance is given."""
+def resolve_aggregator(
+    settings: Settings, aggregator: nn.Module | Callable[[], nn.Module] | None
+) -> tuple[Settings, nn.Module | None]:
+    """Make the instance if a function is given; settings that name its class."""
     if aggregator is None:
-        return settings
-    return replace(settings, aggregator=type(aggregator).__name__, aggregator_options={})
+        return settings, None
+    if not isinstance(aggregator, nn.Module):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            aggregator = aggregator()
+    return replace(settings, aggregator=type(aggregator).__name__, aggregator_options={}), aggregator
 
 
 def describe(settings: Settings, data_root: str | Path, aggregator: nn.Module | None) -> dict[str, Any]:
@@ -277,12 +304,13 @@ def describe(settings: Settings, data_root: str | Path, aggregator: nn.Module | 
         identity["weights"] = hashlib.sha256(Path(settings.weights).read_bytes()).hexdigest()[:16]
     if aggregator is not None:
         identity["aggregator"] = describe_module(aggregator)
+        identity["aggregator_weights"] = hash_weights(aggregator)[:16]
     return identity
 
 
 def check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise a ValueError that lists how a run folder differs from what is asked for."""
-    extra = {"data": "data", "weights": "weights file", "aggregator": "instance"}
+    extra = {"data": "data", "weights": "weights file", "aggregator": "instance", "aggregator_weights": "its weights"}
     old, new = (d["settings"] | {name: d.get(key) for key, name in extra.items()} for d in (found, wanted))
     changed = [f"{k} is {old.get(k)} there, {new.get(k)} asked for" for k in old | new if old.get(k) != new.get(k)]
     if changed:

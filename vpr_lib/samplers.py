@@ -43,6 +43,7 @@ class PlaceSampler:
         known = [p for name, p in zip(names, photos, strict=True) if name]
         self.photos = [p for p in known if len(p) >= images_per_place]
         self.num_left_out = len(known) - len(self.photos)
+        self.num_without_place = len(rows) - sum(len(p) for p in known)
         if len(self.photos) < 2:
             raise ValueError(
                 f"{len(self.photos)} places have {images_per_place} photos or more, of {len(known)} places in "
@@ -53,8 +54,10 @@ class PlaceSampler:
     def describe(self) -> str:
         """What is trained on and what is left out, in a line."""
         num_photos = sum(len(rows) for rows in self.photos)
-        left_out = f"; left out: {self.num_left_out} with fewer than {self.images_per_place} photos"
-        return f"{num_photos} photos of {len(self.photos)} places" + left_out * (self.num_left_out > 0)
+        few = f"; left out: {self.num_left_out} places with fewer than {self.images_per_place} photos"
+        unnamed = f"; left out: {self.num_without_place} photos whose name holds no place"
+        counts = f"{num_photos} photos of {len(self.photos)} places"
+        return counts + few * (self.num_left_out > 0) + unnamed * (self.num_without_place > 0)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Choose the epoch to iterate, from its `first_batch` on (to resume in mid-epoch)."""

@@ -65,6 +65,8 @@ class Settings:
         for name in ("image_size", "epochs", "lr", "radius_m"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        if not self.ks or min(self.ks) < 1:
+            raise ValueError(f"ks is {self.ks}; expected ranks of 1 or more, for example (1, 5, 10)")
         if not 0 < self.crop_min <= 1:
             raise ValueError(f"crop_min is {self.crop_min}; it must be above 0 and at most 1")
         check_choice("keep", self.keep, ("best", "last"))

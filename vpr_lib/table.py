@@ -227,7 +227,15 @@ def find_splits(data_root: str | Path) -> list[str]:
     if not root.is_dir():
         raise FileNotFoundError(f"no data root at {root}; expected a folder with train/<city>/*.jpg and splits")
     folders = {p.name for p in root.iterdir() if (p / "database").is_dir()}
-    return sorted(folders | {p.stem for p in root.glob("*.zip") if p.stem != "train"})
+    return sorted(folders | {p.stem for p in root.glob("*.zip") if _is_split(p)})
+
+
+def _is_split(pack: Path) -> bool:
+    try:
+        with zipfile.ZipFile(pack) as archive:
+            return any(name.startswith("database/") for name in archive.namelist())
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{pack} is no complete zip file ({error}); make or copy the pack again") from None
 
 
 def read_split(data_root: str | Path, split: str) -> tuple[ImageTable, ImageTable]:

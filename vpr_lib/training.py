@@ -13,7 +13,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,9 @@ class Progress:
     best_epoch: int = -1
     history: list[dict[str, float]] = field(default_factory=list)  # a row for each finished epoch
 
-    def add_batch(self, loss: float, trivial: float, num_photos: int) -> None:
+    def add_batch(self, loss: float, trivial: float, num_photos: int, seconds: float) -> None:
         """Count one finished batch."""
+        self.seconds += seconds
         self.batch += 1
         self.step += 1
         self.loss_sum += loss
@@ -125,6 +126,8 @@ def train(
     miner = make_miner(settings)
     optimizer = make_optimizer(settings, [*model.parameters(), *loss_fn.parameters()])
     scheduler = make_scheduler(settings, optimizer)
+    if settings.scheduler == "ReduceLROnPlateau" and validate is None:
+        raise ValueError("ReduceLROnPlateau needs a validation split, and there is none (see val_splits)")
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
     parts = {"model": model, "loss": loss_fn, "optimizer": optimizer, "scaler": scaler}
@@ -140,7 +143,7 @@ def train(
         for epoch in range(progress.epoch, settings.epochs):
             model.train()
             sampler.set_epoch(epoch, progress.batch)
-            last_save = time.monotonic()
+            last_save = last_batch = time.monotonic()
             for photos in epoch_bar(loader, progress, settings, sampler.photos_per_epoch, machine):
                 images = photos.images.to(device, non_blocking=True)
                 if not on_cpu:
@@ -159,10 +162,12 @@ def train(
                     scaler.step(optimizer)
                 scaler.update()
 
-                progress.add_batch(loss.item(), share_of_trivial_anchors(pairs, len(places)), len(places))
-                if interrupted() or time.monotonic() - last_save > machine.save_every_s:
+                trivial, now = share_of_trivial_anchors(pairs, len(places)), time.monotonic()
+                progress.add_batch(loss.item(), trivial, len(places), seconds=now - last_batch)
+                last_batch = now
+                if interrupted() or now - last_save > machine.save_every_s:
                     save()
-                    last_save = time.monotonic()
+                    last_save = now
                 if interrupted():
                     print(f"stopped in epoch {epoch + 1}, batch {progress.batch}; the same call goes on from there")
                     return progress
@@ -209,7 +214,7 @@ def finish_epoch(
         "loss": progress.loss_sum / progress.batch,
         "trivial_anchors": progress.trivial_sum / progress.batch,
         "lr": optimizer.param_groups[0]["lr"],
-        "photos_per_s": progress.num_photos / progress.seconds,
+        "photos_per_s": progress.num_photos / max(progress.seconds, 1e-9),
     }
     for split, recalls in scores.items():
         row |= {f"{split} R@{k}": recall for k, recall in recalls.items()}
@@ -221,6 +226,12 @@ def finish_epoch(
     progress.batch = progress.num_photos = 0
     progress.loss_sum = progress.trivial_sum = progress.seconds = 0.0
     write_history(folder / "history.csv", progress.history)
+    recalls = "".join(f", {name} {value:.1f}" for name, value in row.items() if name.endswith("R@1"))
+    print(
+        f"epoch {row['epoch']}: loss {row['loss']:.3f}, {row['trivial_anchors']:.0%} of the anchors trivial, "
+        f"{row['photos_per_s']:.0f} photos/s{recalls}",
+        flush=True,
+    )
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:
@@ -243,7 +254,9 @@ def resume(folder: Path, settings: Settings, parts: dict[str, Any]) -> Progress:
         raise ValueError(f"{folder} holds a run of other settings ({'; '.join(changed)}); choose another folder")
     try:
         for name, part in parts.items():
-            part.load_state_dict(checkpoint[name])
+            # An empty state is that of a scaler not in use: the run began on a device of another precision.
+            if checkpoint[name]:
+                part.load_state_dict(checkpoint[name])
     except (RuntimeError, ValueError, KeyError) as error:
         raise ValueError(f"the checkpoint in {folder} is of another model: {error}") from None
     set_random_states(checkpoint["random"])
@@ -251,9 +264,9 @@ def resume(folder: Path, settings: Settings, parts: dict[str, Any]) -> Progress:
 
 
 def epoch_bar(
-    loader: torch.utils.data.DataLoader, progress: Progress, settings: Settings, num_photos: int, machine: Machine
+    loader: Iterable[Photos], progress: Progress, settings: Settings, num_photos: int, machine: Machine
 ) -> Iterator[Photos]:
-    """The epoch's batches, timed, under a bar that counts photos: photos/s and time left."""
+    """The epoch's batches under a bar that counts photos: photos/s and time left."""
     bar = tqdm(
         total=num_photos,
         initial=progress.num_photos,
@@ -263,11 +276,8 @@ def epoch_bar(
         leave=False,
     )
     with bar:
-        start = time.monotonic()
         for photos in loader:
             yield photos
-            progress.seconds += time.monotonic() - start
-            start = time.monotonic()
             bar.set_postfix(loss=f"{progress.loss_sum / max(1, progress.batch):.3f}", refresh=False)
             bar.update(len(photos.rows))
 
