@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from vpr_lib.augment import normalise
 from vpr_lib.backbones import ResNet
 from vpr_lib.datasets import Batch, PhotoDataset, load_batches
-from vpr_lib.devices import autocast, choose_device, choose_dtype
+from vpr_lib.devices import autocast, choose_device, choose_dtype, keep_freed_memory
 from vpr_lib.model import fingerprint
 from vpr_lib.settings import Machine
 from vpr_lib.table import ImageTable, read_images
@@ -65,6 +65,8 @@ def extract_dataset(model: nn.Module, dataset: PhotoDataset, precision: str, mac
     """As `extract`, for a dataset that already stands (and may hold decoded photos)."""
     device = choose_device(machine.device)
     dtype = choose_dtype(precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     model = prepare_for_inference(model, device)
     rows = np.arange(len(dataset.table))
     batches = [Batch(rows[i : i + machine.eval_batch_size]) for i in range(0, len(rows), machine.eval_batch_size)]
