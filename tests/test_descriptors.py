@@ -61,17 +61,16 @@ def test_grey_and_transparent_pictures_become_rgb():
         assert decode(buffer.getvalue(), 16, "x").shape == (3, 16, 16)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
-def test_an_unreadable_photo_is_named(tmp_path, damage, machine, settings):
+@pytest.mark.parametrize("damage, workers", [("truncated", 1), ("text", 0), ("empty", 0)])
+def test_an_unreadable_photo_is_named(tmp_path, damage, workers, machine, settings):
     for i in range(5):
         write_photo(tmp_path / photo_name(i, 0), i)
     victim = sorted(tmp_path.iterdir())[3]
     data = victim.read_bytes()
     victim.write_bytes({"truncated": data[: len(data) // 2], "text": b"no photo", "empty": b""}[damage])
-    for workers in (0, 1):
-        with pytest.raises(ValueError, match="not a readable photo") as error:
-            extract(build_model(settings), tmp_path, 32, machine=replace(machine, num_workers=workers))
-        assert victim.name in str(error.value)
+    with pytest.raises(ValueError, match="not a readable photo") as error:
+        extract(build_model(settings), tmp_path, 32, machine=replace(machine, num_workers=workers))
+    assert victim.name in str(error.value) and "Traceback" not in str(error.value)
 
 
 def test_the_cache_gives_the_same_photos(data_root, machine):

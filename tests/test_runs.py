@@ -162,6 +162,7 @@ def test_a_run_leaves_the_instance_untrained(small, data_root, tmp_path, machine
     assert aggregator.p.item() == 3.0 and run.load_model().aggregator.p.item() != 3.0
 
 
+@pytest.mark.slow
 def test_other_starting_weights_are_another_run(small, data_root, tmp_path, machine):
     folders = set()
     for seed in (1, 2):
@@ -294,6 +295,7 @@ def test_compare_prints_the_table(data_root, tmp_path, capsys):
     assert (tmp_path / "comparison-root-smoke.md").read_text() in out
 
 
+@pytest.mark.slow
 def test_the_module_runs_as_a_program(tmp_path):
     command = [sys.executable, "-m", "vpr_lib", "train", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -349,6 +351,7 @@ def test_bad_data_roots(tmp_path, capsys):
     assert "no run at" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_error_in_a_loader_process_is_one_clear_line_too(tmp_path):
     root = make_root(tmp_path / "root")
     for photo in (root / "train").rglob("*.jpg"):
