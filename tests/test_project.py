@@ -15,7 +15,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Data flows one way: each module imports only from those above it.
 ORDER = [
     *("settings", "table", "devices", "datasets", "samplers", "augment", "backbones", "aggregators", "model"),
-    *("optimization", "checkpoints", "training", "descriptors", "search", "recall", "runs", "figures", "__main__"),
+    *("optimization", "checkpoints", "training", "descriptors", "search", "recall", "runs"),
+    *("scenarios", "published", "study", "text_tables", "figures", "page", "sections", "report", "__main__"),
 ]
 
 
@@ -55,6 +56,7 @@ def test_importing_does_no_work(tmp_path):
     script = f"""
 import builtins, sys, torch, numpy, random, os, warnings
 import pytorch_metric_learning.losses, faiss, scipy.spatial, scipy.stats, torchvision, tqdm.auto, PIL.Image
+import matplotlib.figure
 before = torch.get_rng_state(), torch.get_num_threads(), torch.is_grad_enabled(), dict(os.environ), random.getstate()
 def refuse(event, args):
     writes = event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+")

@@ -1,4 +1,4 @@
-"""python -m vpr_lib train | evaluate | compare."""
+"""python -m vpr_lib train | evaluate | compare | report."""
 
 import argparse
 import json
@@ -31,12 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m vpr_lib", description="Visual place recognition.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = argparse.ArgumentParser(add_help=False)
-    run.add_argument("--data", required=True, metavar="ROOT", help="folder with train/<city>/*.jpg and splits")
-    run.add_argument("--preset", default="photos", metavar="P", help="smoke, mini, photos (default) or xs")
-    run.add_argument("--epochs", type=int, metavar="N")
-    run.add_argument("--image-size", type=int, metavar="S", help="pixels")
-    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting; may be repeated")
+    run = make_run_options("photos")
 
     train = commands.add_parser("train", parents=[run], help="train one model into a run folder, or go on with it")
     train.add_argument("--out", required=True, metavar="RUN", help="the run folder")
@@ -55,7 +50,23 @@ def make_parser() -> argparse.ArgumentParser:
     compare.add_argument("--out", default="runs", metavar="DIR", help="where the runs and the table go (runs)")
     compare.add_argument("--aggregators", default=",".join(AGGREGATORS), metavar="A,B,...")
     compare.set_defaults(command=compare_command)
+
+    report = commands.add_parser("report", parents=[make_run_options("mini")], help="train the study, write its page")
+    report.add_argument("--out", metavar="DIR", help="where figures and page go (reports/<preset>)")
+    report.add_argument("--runs", default="runs", metavar="DIR", help="where the runs are (runs)")
+    report.set_defaults(command=report_command)
     return parser
+
+
+def make_run_options(preset: str) -> argparse.ArgumentParser:
+    """The options of a command that trains, with its default preset."""
+    run = argparse.ArgumentParser(add_help=False)
+    run.add_argument("--data", required=True, metavar="ROOT", help="folder with train/<city>/*.jpg and splits")
+    run.add_argument("--preset", default=preset, metavar="P", help=f"smoke, mini, photos or xs ({preset})")
+    run.add_argument("--epochs", type=int, metavar="N")
+    run.add_argument("--image-size", type=int, metavar="S", help="pixels")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting; may be repeated")
+    return run
 
 
 def train_command(options: argparse.Namespace) -> int:
@@ -89,9 +100,9 @@ def evaluate_command(options: argparse.Namespace) -> int:
 
 def compare_command(options: argparse.Namespace) -> int:
     """Train and evaluate several aggregators on all splits of a data root."""
-    from vpr_lib.figures import comparison_table
     from vpr_lib.runs import compare_runs, get_run
     from vpr_lib.table import find_splits, read_split
+    from vpr_lib.text_tables import comparison_table
 
     settings, machine = read_settings(options)
     names = [check_choice("aggregator", name.strip(), AGGREGATORS) for name in options.aggregators.split(",")]
@@ -116,6 +127,21 @@ def compare_command(options: argparse.Namespace) -> int:
     for split, result in results[names[0]].items():
         print(f"{split}: {count_queries(result)}")
     print(f"table: {path}")
+    return 0
+
+
+def report_command(options: argparse.Namespace) -> int:
+    """Train the study on a data root and write its page."""
+    from vpr_lib.report import make_report
+
+    settings, machine = read_settings(options)
+    if any(change.startswith("aggregator=") for change in options.set):
+        raise ValueError("report trains every aggregator; --set aggregator would do nothing")
+    out, preset = options.out or f"reports/{options.preset}", get_preset(options.preset)
+    page = make_report(settings, options.data, out, options.runs, machine, options.preset, preset)
+    if page is None:
+        return 130
+    print(f"page: {page}")
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from vpr_lib.devices import choose_device, choose_num_workers
 from vpr_lib.settings import Machine
@@ -57,6 +57,28 @@ def decode(data: bytes, image_size: int | tuple[int, int], name: str) -> np.ndar
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} is not a readable photo ({error}); copy it again or remove it") from None
     return pixels.transpose(2, 0, 1)
+
+
+def read_thumbnail(table: ImageTable, row: int, max_pixels: int) -> np.ndarray:
+    """One photo to look at: its longer side at most `max_pixels`, the aspect ratio kept.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        ValueError: the bytes are no readable photo; the message names it.
+    """
+    data, name = table.read_bytes(row), str(table.root / table.names[row])
+    try:
+        with Image.open(io.BytesIO(data)) as photo:
+            width, height = photo.size
+            if photo.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # stored on its side
+                width, height = height, width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name} is not a readable photo ({error}); copy it again or remove it") from None
+    scale = min(1.0, max_pixels / max(width, height))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    return decode(data, size, name).transpose(1, 2, 0)
 
 
 class PhotoDataset(torch.utils.data.Dataset):

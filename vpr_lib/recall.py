@@ -115,6 +115,50 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def group_cells(utm: np.ndarray, size_m: float = 25.0) -> np.ndarray:
+    """Square cells of the ground: the groups of `bootstrap_interval`, as queries of one spot succeed and fail together.
+
+    Args:
+        utm: (Q, 2) float64, metres.
+        size_m: side of a cell, metres.
+
+    Returns:
+        (Q,) int64, the same number for queries in one cell.
+    """
+    return np.unique(np.floor(np.asarray(utm) / size_m), axis=0, return_inverse=True)[1].ravel()
+
+
+def recall_by_label(
+    hits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None
+) -> dict[str, dict[str, int | float | tuple[float, float]]]:
+    """Recall of each kind of query, for example of each scenario.
+
+    Args:
+        hits: (Q,) bool, whether each query was found.
+        labels: (Q,) str, the kind of each query; "" is none, such queries are left out.
+        groups: (Q,) labels drawn together, see `bootstrap_interval`.
+
+    Returns:
+        {label: {"queries": n, "recall": percent, "interval": 95%, (low, high) percent}}, sorted by label.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    hits, labels = np.asarray(hits, dtype=bool), np.asarray(labels, dtype=str)
+    if hits.shape != labels.shape:
+        raise ValueError(f"hits of shape {hits.shape} for labels of shape {labels.shape}; expected one a query")
+    found = {}
+    for label in np.unique(labels[labels != ""]):
+        chosen = labels == label
+        interval = bootstrap_interval(hits[chosen], None if groups is None else groups[chosen])
+        found[str(label)] = {
+            "queries": int(chosen.sum()),
+            "recall": float(100.0 * hits[chosen].mean()),
+            "interval": interval,
+        }
+    return found
+
+
 def paired_test(hits_a: np.ndarray, hits_b: np.ndarray) -> float:
     """Exact McNemar test: could two models that are equally good differ this much on the same queries?
 

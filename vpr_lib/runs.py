@@ -6,6 +6,7 @@
                predictions/      what `evaluate_run` found, a file for each split
 """
 
+import csv
 import hashlib
 import io
 import json
@@ -31,6 +32,7 @@ from vpr_lib.recall import (
     count_without_positive,
     find_positives,
     first_hits,
+    group_cells,
     paired_test,
     recall_at_k,
 )
@@ -54,6 +56,15 @@ class Run:
     def complete(self) -> bool:
         """Whether the training has ended and the weights are there."""
         return (self.folder / "model.pt").is_file()
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """A row for each finished epoch: epoch, loss, trivial_anchors, lr, photos_per_s, "<split> R@<k>"."""
+        path = self.folder / "history.csv"
+        if not path.is_file():
+            return []
+        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+        return [{name: float(value) for name, value in row.items()} for row in rows]
 
     def load_model(self) -> VPRModel:
         """The trained model, in eval mode on the CPU.
@@ -332,17 +343,29 @@ def compare_runs(
         {name: {split: {"recall": {k: percent}, "queries", "without_positive", "interval": 95% of R@1, "p_value": of
         the paired test on R@1 against the run before, None for the first}}}
     """
-    results: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in runs}
-    for split in splits:
-        before = None
-        for name, run in runs.items():
-            evaluation = evaluate_run(run, data_root, split, machine)
-            # Queries of one spot succeed and fail together: resample 25 m cells, not queries.
-            cells = np.unique(np.floor(evaluation.query_utm / 25.0), axis=0, return_inverse=True)[1]
-            results[name][split] = evaluation.to_dict() | {
-                "recall": evaluation.recall,
-                "interval": bootstrap_interval(evaluation.hits, cells.ravel()),
-                "p_value": None if before is None else paired_test(before, evaluation.hits),
+    found = {name: {s: evaluate_run(run, data_root, s, machine) for s in splits} for name, run in runs.items()}
+    return compare_evaluations(found)
+
+
+def compare_evaluations(
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """`compare_runs` for what is already evaluated.
+
+    Args:
+        evaluations: {name: {split: evaluation}}, the same splits for each name.
+    """
+    results: dict[str, dict[str, dict[str, Any]]] = {}
+    before: Mapping[str, Evaluation] = {}
+    for name, by_split in evaluations.items():
+        results[name] = {
+            split: found.to_dict()
+            | {
+                "recall": found.recall,
+                "interval": bootstrap_interval(found.hits, group_cells(found.query_utm)),
+                "p_value": paired_test(before[split].hits, found.hits) if before else None,
             }
-            before = evaluation.hits
+            for split, found in by_split.items()
+        }
+        before = by_split
     return results

@@ -1,0 +1,87 @@
+"""A pinhole camera at car height: metres in the city -> pixels in the photo."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+NEAR_M = 0.25  # what is nearer than this to the camera's plane is cut off
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera that looks level; the horizon may lie off the middle, as with a shifted lens, so verticals stay vertical.
+
+    Attributes:
+        x: metres east.
+        y: metres north.
+        heading: degrees clockwise from north.
+        height: metres above the road.
+        fov: horizontal field of view, degrees.
+        horizon: row of the horizon as a share of the photo's height.
+        size: pixels, height and width.
+    """
+
+    x: float
+    y: float
+    heading: float
+    height: float = 2.4
+    fov: float = 72.0
+    horizon: float = 0.58
+    size: int = 320
+
+    @property
+    def focal(self) -> float:
+        """Focal length in pixels."""
+        return self.size / 2 / math.tan(math.radians(self.fov / 2))
+
+    @property
+    def forward(self) -> np.ndarray:
+        """(2,) unit vector east, north."""
+        return np.array([math.sin(math.radians(self.heading)), math.cos(math.radians(self.heading))])
+
+    @property
+    def right(self) -> np.ndarray:
+        """(2,) unit vector to the right of the photo."""
+        return np.array([math.cos(math.radians(self.heading)), -math.sin(math.radians(self.heading))])
+
+    def to_view(self, points: np.ndarray) -> np.ndarray:
+        """(..., 2) metres east and north -> (..., 2) metres to the right and ahead."""
+        offset = np.asarray(points, float)[..., :2] - (self.x, self.y)
+        return np.stack([offset @ self.right, offset @ self.forward], axis=-1)
+
+    def to_pixels(self, view: np.ndarray, z: np.ndarray | float) -> np.ndarray:
+        """Right and ahead (..., 2), height z (...) -> column and row (..., 2); ahead must be positive."""
+        scale = self.focal / view[..., 1]
+        columns = self.size / 2 + view[..., 0] * scale
+        return np.stack([columns, self.horizon * self.size + (self.height - z) * scale], axis=-1)
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) metres -> (N, 2) column and row; nan for what lies behind the camera."""
+        view = self.to_view(points)
+        view = np.where(view[:, 1:] > NEAR_M, view, np.nan)
+        return self.to_pixels(view, np.asarray(points, float)[:, 2])
+
+    def project_polygon(self, points: np.ndarray) -> np.ndarray | None:
+        """A plane polygon (N, 3) in metres -> (M, 2) pixels of the part ahead; None if there is none."""
+        points = np.asarray(points, float)
+        corners = np.column_stack([self.to_view(points), points[:, 2]])
+        if (corners[:, 1] < NEAR_M).any():
+            corners = clip_near(corners)
+        if len(corners) < 3:
+            return None
+        return self.to_pixels(corners[:, :2], corners[:, 2])
+
+
+def clip_near(corners: np.ndarray) -> np.ndarray:
+    """The part of a polygon (N, 3: right, ahead, up) that lies at least `NEAR_M` ahead.
+
+    Source: Sutherland and Hodgman, Reentrant polygon clipping (1974), for one plane.
+    """
+    kept = []
+    for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        if a[1] >= NEAR_M:
+            kept.append(a)
+        if (a[1] >= NEAR_M) != (b[1] >= NEAR_M):
+            kept.append(a + (b - a) * (NEAR_M - a[1]) / (b[1] - a[1]))
+    return np.array(kept).reshape(-1, 3)

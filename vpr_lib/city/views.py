@@ -1,0 +1,359 @@
+"""Which photos a rendered data root holds: places, splits and scenarios, chosen before anything is drawn."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vpr_lib.city.camera import Camera
+from vpr_lib.city.drawing import Occluder, occluder_share
+from vpr_lib.city.light import Moment
+from vpr_lib.city.scene import City, Street, make_city, make_rng
+from vpr_lib.city.walls import find_visible
+
+HEADINGS = 4  # photos of a database spot, a quarter turn apart
+WATER_SHARE, WATER_STEP_M, SPOT_STEP_M, PLACE_STEP_M = 0.12, 45.0, 20.0, 32.0
+QUERIES = {"ordinary": 0.22, "viewpoint": 0.17, "illumination": 0.19, "occlusion": 0.15, "repetitive": 0.14,
+           "skyline": 0.13}  # fmt: skip
+TRAIN_LIGHTS = {"day": 0.6, "overcast": 0.2, "rain": 0.06, "sunset": 0.06, "backlight": 0.05, "night": 0.03}
+DAYLIGHT = {"day": 0.7, "overcast": 0.3}
+DIM = {"night": 0.35, "sunset": 0.25, "backlight": 0.2, "rain": 0.2}
+OCCLUDERS = ("truck", "bus", "crowd", "scaffold")
+
+# Where the imaginary cities lie: zone, letter, metres east and north of the corner, degrees clockwise they are turned.
+SITES = {
+    "sf": (10, "S", 547_300.0, 4_178_900.0, 9.0),
+    "tokyo": (54, "S", 386_100.0, 3_948_700.0, -17.0),
+    "Alderport": (31, "U", 448_200.0, 5_411_300.0, 23.0),
+    "Brynhaven": (33, "T", 290_400.0, 4_640_800.0, -31.0),
+    "Corvale": (18, "T", 583_700.0, 4_507_600.0, 29.0),
+    "Dunmere": (56, "H", 334_500.0, 6_251_200.0, -6.0),
+}
+
+
+@dataclass(frozen=True)
+class CitySettings:
+    """Sizes and difficulty of a rendered data root."""
+
+    seed: int = 0
+    size: int = 320  # pixels, height and width
+    quality: int = 88  # of the JPEGs
+    cities: int = 4  # in train
+    places: int = 240  # in train, over all its cities
+    photos_per_place: int = 8
+    val_database: int = 400
+    val_queries: int = 200
+    test_database: int = 400
+    test_queries: int = 200
+    tokyo_database: int = 320
+    tokyo_places: int = 60  # query places, each by day, at sunset and at night
+    difficulty: float = 1.0  # scales how far the cameras of queries and training photos stray
+
+    def __post_init__(self) -> None:
+        least = {"size": 32, "cities": 1, "places": 2, "photos_per_place": 2, "tokyo_places": 1}
+        least |= {"val_database": 32, "test_database": 32, "tokyo_database": 32, "val_queries": 6, "test_queries": 6}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise ValueError(f"{name} is {getattr(self, name)}; a rendered city needs at least {minimum}")
+        if not 0 <= self.difficulty <= 3:
+            raise ValueError(f"difficulty is {self.difficulty}; expected 0 to 3, 1 is the default")
+        if self.places < self.cities:
+            raise ValueError(f"places is {self.places}; expected at least one for each of {self.cities} cities")
+
+
+@dataclass(frozen=True)
+class View:
+    """One photo to take: where it goes, what it shows."""
+
+    path: str  # in the data root
+    city: int  # seed of `make_city`
+    blocks: int
+    camera: Camera
+    moment: Moment
+    occluder: Occluder | None = None
+    scenario: str = ""  # of a query
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Somewhere on a street."""
+
+    street: Street
+    along: float
+    water: bool = False
+
+    def camera(self, heading: float, size: int, shift: float = 0.0, side: float = 0.0) -> Camera:
+        """A camera here, `shift` metres along the street and `side` across it."""
+        x, y = self.street.point(self.along + shift, side)
+        return Camera(float(x), float(y), heading % 360, size=size)
+
+
+def make_views(settings: CitySettings) -> list[View]:
+    """All photos of a data root, in an order in which neighbours show the same houses."""
+    views = []
+    for number in range(settings.cities):
+        # Places are spread evenly; the first cities take the rest.
+        places = settings.places // settings.cities + (number < settings.places % settings.cities)
+        views += make_train_views(settings, number, places)
+    val = (settings.val_database, settings.val_queries)
+    views += make_split_views(settings, "sf_val", "sf", 101, *val, make_mixed_queries)
+    test = (settings.test_database, settings.test_queries)
+    views += make_split_views(settings, "sf_test", "sf", 102, *test, make_mixed_queries)
+    tokyo = (settings.tokyo_database, settings.tokyo_places)
+    views += make_split_views(settings, "tokyo_test", "tokyo", 103, *tokyo, make_daily_queries)
+    return views
+
+
+def city_seed(settings: CitySettings, number: int) -> int:
+    """Seeds of different data roots and cities never meet."""
+    return settings.seed * 1000 + number
+
+
+def count_blocks(spots: int, step_m: float) -> int:
+    """Blocks on a side of a city that has room for so many spots."""
+    return max(5, math.ceil(math.sqrt(spots * step_m / 140)) + 2)
+
+
+def find_spots(city: City, rng: np.random.Generator, number: int, step_m: float, water: int) -> list[Spot]:
+    """Spots on the inner streets, `step_m` apart along each, and `water` spots along the waterfront.
+
+    Raises:
+        ValueError: the city is too small for so many.
+    """
+    inner = [s for s in city.streets if 40 < s.centre < city.extent[1 - s.horizontal] - 40]
+    spots = [Spot(s, float(at)) for s in inner for at in np.arange(s.start + 45, s.end - 45, step_m)]
+    shore = city.streets[0]
+    seaside = [Spot(shore, float(at), True) for at in np.arange(shore.start + 20, shore.end - 20, WATER_STEP_M)]
+    if len(spots) < number - water or len(seaside) < water:
+        raise ValueError(f"a city has room for {len(spots) + len(seaside)} spots, {number} are asked for")
+    chosen = [spots[i] for i in sorted(rng.permutation(len(spots))[: number - water])]
+    return chosen + [seaside[i] for i in sorted(rng.permutation(len(seaside))[:water])]
+
+
+def nearest_spots(city: City, rng: np.random.Generator, number: int, water: int) -> list[Spot]:
+    """Spots that fill the streets around a point, as a survey does, and some along the waterfront."""
+    every = find_spots(city, rng, count_spots(city), SPOT_STEP_M, 0)
+    centre = np.array(city.extent) * rng.uniform(0.4, 0.6, 2)
+    spread = [np.abs(s.street.point(s.along) - centre).max() for s in every]
+    chosen = [every[i] for i in sorted(np.argsort(spread, kind="stable")[: number - water])]
+    return chosen + find_spots(city, rng, water, SPOT_STEP_M, water)
+
+
+def count_spots(city: City) -> int:
+    """How many spots `find_spots` has to offer on the inner streets."""
+    inner = [s for s in city.streets if 40 < s.centre < city.extent[1 - s.horizontal] - 40]
+    return sum(len(np.arange(s.start + 45, s.end - 45, SPOT_STEP_M)) for s in inner)
+
+
+# Photos
+
+
+def choose(rng: np.random.Generator, weights: dict[str, float]) -> str:
+    """A key, drawn with its weight."""
+    total = sum(weights.values())
+    return str(rng.choice(list(weights), p=[w / total for w in weights.values()]))
+
+
+def make_moment(rng: np.random.Generator, lights: dict[str, float], years: tuple[int, int], heading: float) -> Moment:
+    """A date and its light; the sun shines into the camera only in a backlit photo."""
+    light = choose(rng, lights)
+    sun = heading + (rng.uniform(-18, 18) if light == "backlight" else rng.uniform(100, 260))
+    return Moment(int(rng.integers(*years)), int(rng.integers(1, 13)), light, sun % 360, int(rng.integers(2**31)))
+
+
+def stray(rng: np.random.Generator, spot: Spot, camera: Camera, metres: float, degrees: float) -> Camera:
+    """The camera of another visit: on the road, a little off in place, heading, height and tilt."""
+    shift, side = rng.normal(0, metres), rng.uniform(-0.6, 0.6) * spot.street.road
+    moved = spot.camera(camera.heading + rng.normal(0, degrees), camera.size, shift, side)
+    return replace(moved, height=float(rng.uniform(2.0, 2.7)), horizon=float(0.58 + rng.normal(0, 0.02)))
+
+
+def look_across(rng: np.random.Generator, city: City, spot: Spot, camera: Camera) -> Camera | None:
+    """The same houses from 5 to 20 m along the street, turned by 20 to 60 degrees; None where that can't be."""
+    near = find_visible(city, camera).nearest[camera.size // 2]
+    if near == 0:
+        return None
+    target = np.array([camera.x, camera.y]) + camera.forward / near
+    for _ in range(12):
+        shift, side = rng.choice((-1, 1)) * rng.uniform(5, 19), rng.uniform(-0.6, 0.6) * spot.street.road
+        moved = spot.camera(0.0, camera.size, shift, side)
+        across, ahead = target - (moved.x, moved.y)
+        heading = math.degrees(math.atan2(across, ahead)) % 360
+        turn = abs((heading - camera.heading + 180) % 360 - 180)
+        distance = math.hypot(moved.x - camera.x, moved.y - camera.y)
+        if 20 <= turn <= 60 and 5 <= distance <= 20 and math.hypot(across, ahead) > 5:
+            return replace(moved, heading=heading)
+    return None
+
+
+def find_occluder(rng: np.random.Generator, camera: Camera) -> Occluder:
+    """Something that covers a third to two thirds of the photo."""
+    for _ in range(60):
+        kind = str(rng.choice(OCCLUDERS))
+        turn = {"truck": 90 + rng.normal(0, 25), "bus": 90 + rng.normal(0, 20), "crowd": 0, "scaffold": 90}[kind]
+        ahead = {"truck": rng.uniform(4.5, 8), "bus": rng.uniform(4.5, 9), "crowd": 3, "scaffold": rng.uniform(3, 6)}
+        right = {"crowd": rng.uniform(-0.5, 0.5), "scaffold": rng.uniform(-8, 8)}.get(kind, rng.uniform(-4, 4))
+        found = Occluder(kind, float(ahead[kind]), float(right), float(turn), int(rng.integers(2**31)))
+        if 0.36 <= occluder_share(camera, found) <= 0.64:
+            return found
+    raise ValueError("no truck, bus, crowd or scaffold covers a third to two thirds of the photo")  # can't happen
+
+
+def name_photo(site: str, camera: Camera, moment: Moment, pano: str, note: str = "") -> str:
+    """A file name in the real sets' convention."""
+    zone, letter, east, north, angle = SITES[site]
+    sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+    utm = east + camera.x * cosine + camera.y * sine, north - camera.x * sine + camera.y * cosine
+    heading = (camera.heading + angle) % 360
+    tilt = math.degrees(math.atan((camera.horizon - 0.5) * camera.size / camera.focal))
+    date = f"{moment.year}{moment.month:02}"
+    where = f"@{utm[0]:.2f}@{utm[1]:.2f}@{zone}@{letter}@@@{pano}@@{heading:.2f}"
+    return f"{where}@{tilt:.2f}@0.00@{camera.height:.2f}@{date}@{note}@.jpg"
+
+
+# Train
+
+
+def make_train_views(settings: CitySettings, number: int, places: int) -> Iterator[View]:
+    """The places of one city: the same spot and heading in other years, weather and traffic."""
+    names = [name for name in SITES if name[0].isupper()]
+    name = names[number % len(names)]
+    folder = name if number < len(names) else f"{name}{number // len(names) + 1}"
+    seed, blocks = city_seed(settings, number + 1), count_blocks(places, PLACE_STEP_M)
+    city, rng = make_city(seed, blocks), make_rng("train", seed)
+    spots = find_spots(city, rng, places, PLACE_STEP_M, min(round(0.06 * places), 6))
+    for place, spot in enumerate(spots):
+        heading = 180 + rng.uniform(-50, 50) if spot.water else spot.street.direction + pick_turn(rng)
+        base = spot.camera(heading, settings.size)
+        for photo in range(settings.photos_per_place):
+            camera = stray(rng, spot, base, 1.8 * settings.difficulty, 7 * settings.difficulty)
+            if rng.random() < 0.25 * settings.difficulty:
+                camera = look_across(rng, city, spot, base) or camera
+            moment = make_moment(rng, TRAIN_LIGHTS, (2008, 2022), camera.heading)
+            occluder = find_occluder(rng, camera) if rng.random() < 0.06 * settings.difficulty else None
+            file = name_photo(name, camera, moment, f"{seed}p{place:05}v{photo:02}", f"{place:07}_{folder}")
+            yield View(f"train/{folder.lower()}/{file}", seed, blocks, camera, moment, occluder)
+
+
+def pick_turn(rng: np.random.Generator) -> float:
+    """Degrees from the street's direction: along it, oblique, or at the houses."""
+    turn = rng.choice((0, 45, 90), p=(0.25, 0.45, 0.3)) + rng.normal(0, 10)
+    return float(rng.choice((-1, 1)) * turn + rng.choice((0, 180)))
+
+
+# Evaluation splits
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A database photo that a query is taken near."""
+
+    spot: Spot
+    camera: Camera
+    index: int
+
+
+Queries = Callable[[CitySettings, City, list[Anchor], int, np.random.Generator], list[View]]
+
+
+def make_split_views(
+    settings: CitySettings, split: str, site: str, number: int, database: int, queries: int, make_queries: Queries
+) -> list[View]:
+    """A database that surveys some streets by day, and queries taken near its photos years later."""
+    spots = math.ceil(database / HEADINGS)
+    water = max(1, round(WATER_SHARE * spots))
+    seed, blocks = (
+        city_seed(settings, number),
+        max(count_blocks(spots, SPOT_STEP_M), math.ceil(water * WATER_STEP_M / 75)),
+    )
+    city, rng = make_city(seed, blocks), make_rng(split, seed)
+    views, anchors = [], []
+    for index, spot in enumerate(nearest_spots(city, rng, spots, water)):
+        first = rng.uniform(0, 90)
+        turns = [120, 160, 200, 240] if spot.water else [first + 90 * turn for turn in range(HEADINGS)]
+        for turn in turns:
+            camera = spot.camera(turn + rng.normal(0, 3), settings.size, 0.0, rng.uniform(-0.4, 0.4) * spot.street.road)
+            moment = make_moment(rng, DAYLIGHT, (2009, 2015), camera.heading)
+            anchors.append(Anchor(spot, camera, index))
+            file = name_photo(site, camera, moment, f"{seed}d{index:04}h{round(turn):03}")
+            views.append(View(f"{split}/database/{file}", seed, blocks, camera, moment))
+    views, anchors = views[:database], anchors[:database]
+    for count, view in enumerate(make_queries(settings, city, anchors, queries, rng)):
+        pano = f"{seed}q{count:04}" + (f"-{view.detail}" if split == "tokyo_test" else "")
+        file = name_photo(site, view.camera, view.moment, pano)
+        views.append(replace(view, path=f"{split}/queries/{file}", city=seed, blocks=blocks))
+    return views
+
+
+def make_mixed_queries(
+    settings: CitySettings, city: City, anchors: list[Anchor], number: int, rng: np.random.Generator
+) -> list[View]:
+    """Queries of every scenario, in the shares of `QUERIES`."""
+    counts = {name: int(share * number) for name, share in QUERIES.items()}
+    counts["ordinary"] += number - sum(counts.values())
+    inland = [a for a in anchors if not a.spot.water]
+    pools = {name: inland for name in QUERIES}
+    pools["skyline"] = [a for a in anchors if a.spot.water and abs(a.camera.heading - 180) < 35]
+    pools["repetitive"] = [a for a in inland if estate_share(city, a.camera) > 0.5] or inland
+    views = []
+    for scenario, count in counts.items():
+        pool = pools[scenario]
+        order = [pool[i] for _ in range(1 + 4 * count // len(pool)) for i in rng.permutation(len(pool))]
+        taken = 0
+        for anchor in order:
+            view = make_query(settings, city, anchor, scenario, rng) if taken < count else None
+            if view is not None:
+                views.append(view)
+                taken += 1
+    return views
+
+
+def make_query(
+    settings: CitySettings, city: City, anchor: Anchor, scenario: str, rng: np.random.Generator
+) -> View | None:
+    """A photo of a scenario near a database photo; None where the scenario can't be had there."""
+    camera = stray(rng, anchor.spot, anchor.camera, 2.5 * settings.difficulty, 8 * settings.difficulty)
+    occluder, detail = None, ""
+    if scenario == "viewpoint":
+        camera = look_across(rng, city, anchor.spot, anchor.camera)
+        if camera is None:
+            return None
+    if scenario == "occlusion":
+        occluder = find_occluder(rng, camera)
+        detail = occluder.kind
+    lights = DIM if scenario == "illumination" else DAYLIGHT
+    moment = make_moment(rng, lights, (2016, 2023), camera.heading)
+    if scenario == "illumination":
+        detail = moment.light
+    return View("", 0, 0, camera, moment, occluder, scenario, detail)
+
+
+def make_daily_queries(
+    settings: CitySettings, city: City, anchors: list[Anchor], number: int, rng: np.random.Generator
+) -> list[View]:
+    """Places photographed three times: by day, at sunset and at night."""
+    inland = [a for a in anchors if not a.spot.water]
+    views = []
+    for pick in np.resize(rng.permutation(len(inland)), number):
+        anchor = inland[pick]
+        base = stray(rng, anchor.spot, anchor.camera, 2.5 * settings.difficulty, 8 * settings.difficulty)
+        for light in ("day", "sunset", "night"):
+            camera = replace(base, heading=(base.heading + rng.normal(0, 2)) % 360)
+            moment = make_moment(rng, {light: 1.0}, (2016, 2023), camera.heading)
+            views.append(View("", 0, 0, camera, moment, None, "ordinary" if light == "day" else "illumination", light))
+    return views
+
+
+def estate_share(city: City, camera: Camera) -> float:
+    """Share of the photo's columns whose nearest wall belongs to the repetitive district."""
+    small = replace(camera, size=64)
+    visible = find_visible(city, small)
+    styles = np.array([city.buildings[b].style == "estate" for b in city.wall_of[visible.index]], bool)
+    middles = np.arange(64) + 0.5
+    first = np.full(64, -1)
+    for row in reversed(range(len(visible.index))):  # the nearest last
+        left, right = visible.columns[row]
+        first[(left <= middles) & (middles <= right)] = row
+    return float(styles[first[first >= 0]].sum() / 64)

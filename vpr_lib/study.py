@@ -1,0 +1,260 @@
+"""The study: which runs it consists of, training them, and what is taken from them for its figures.
+
+A part of the study varies one thing: `vary_*(base) -> {label: Settings}`. Parts may share a run; it is trained once.
+"""
+
+import contextlib
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+from tqdm.contrib import DummyTqdmFile
+
+from vpr_lib.aggregators import AGGREGATORS
+from vpr_lib.datasets import read_thumbnail
+from vpr_lib.runs import Evaluation, Run, get_run
+from vpr_lib.samplers import PlaceSampler
+from vpr_lib.settings import Machine, Settings, check_choice
+from vpr_lib.table import ImageTable
+
+FAIL_CASES = "Fail cases"  # the last row of Fig. 5: no model is right
+
+
+def vary_aggregator(base: Settings) -> dict[str, Settings]:
+    """Fig. 1, 4 and 5: every aggregator there is; four, unless one was added."""
+    return {name: replace(base, aggregator=name) for name in AGGREGATORS}
+
+
+def vary_rate_and_decay(base: Settings) -> dict[str, Settings]:
+    """Fig. 2: learning rate x weight decay, ConvAP with AdamW."""
+    base = replace(base, aggregator="ConvAP", optimizer="AdamW")
+    return {
+        f"lr {lr:g}, weight decay {decay:g}": replace(base, lr=lr, weight_decay=decay)
+        for decay in (0.01, 0.001)
+        for lr in (0.01, 0.001)
+    }
+
+
+def vary_optimizer(base: Settings) -> dict[str, Settings]:
+    """Fig. 3: MixVPR with AdamW and Adam as the base says, and with SGD as MixVPR's authors used it."""
+    base = replace(base, aggregator="MixVPR")
+    return {
+        "AdamW": replace(base, optimizer="AdamW"),
+        "Adam": replace(base, optimizer="Adam"),
+        "SGD": replace(base, optimizer="SGD", lr=0.05, weight_decay=1e-3),
+    }
+
+
+def vary_scheduler(base: Settings) -> dict[str, Settings]:
+    """MixVPR with each schedule of the learning rate; milestones, factor and patience are the base's."""
+    names = ("MultiStepLR", "CosineAnnealingLR", "ReduceLROnPlateau")
+    return {name: replace(base, aggregator="MixVPR", scheduler=name) for name in names}
+
+
+STUDY: dict[str, Callable[[Settings], dict[str, Settings]]] = {
+    "aggregators": vary_aggregator,
+    "grid": vary_rate_and_decay,
+    "optimizers": vary_optimizer,
+    "schedulers": vary_scheduler,
+}
+
+Runs = dict[str, dict[str, Run]]  # part of the study -> label -> run
+
+
+def plan_study(base: Settings, parts: Sequence[str] | None = None) -> dict[str, dict[str, Settings]]:
+    """The settings of every run, by part and label.
+
+    Args:
+        base: what the parts vary.
+        parts: names in `STUDY`; None is all of them.
+
+    Raises:
+        ValueError: no such part; the message lists the valid ones.
+    """
+    return {part: STUDY[check_choice("part", part, STUDY)](base) for part in (STUDY if parts is None else parts)}
+
+
+def list_distinct(plan: Mapping[str, Mapping[str, Settings]]) -> dict[str, Settings]:
+    """What there is to train, in order: {name of the settings: settings}; equal settings are one run."""
+    return {name_settings(settings): settings for variants in plan.values() for settings in variants.values()}
+
+
+def name_settings(settings: Settings) -> str:
+    """A string that is the same for equal settings."""
+    return json.dumps(settings.to_dict(), sort_keys=True)
+
+
+def train_study(
+    base: Settings,
+    data_root: str | Path,
+    runs_dir: str | Path = "runs",
+    machine: Machine | None = None,
+    parts: Sequence[str] | None = None,
+    on_part: Callable[[str, dict[str, Run]], None] | None = None,
+) -> Runs:
+    """Train the study's runs one after another, or read those that are there.
+
+    Args:
+        base: what the parts vary.
+        data_root: folder with `train` and evaluation splits.
+        runs_dir: where runs are kept.
+        machine: device, workers, progress bars.
+        parts: names in `STUDY`; None is all of them.
+        on_part: called with a part's name and runs as soon as all of them are complete.
+
+    Returns:
+        {part: {label: run}}. If Ctrl-C stopped a training, its run is the last one there and is not complete
+        (see `is_complete`); the same call goes on.
+    """
+    machine = machine or Machine()
+    plan = plan_study(base, parts)
+    total = len(list_distinct(plan))
+    made: dict[str, Run] = {}
+    runs: Runs = {}
+    with bar_of_runs(total, machine) as bar:
+        for part, variants in plan.items():
+            runs[part] = {}
+            for label, settings in variants.items():
+                name = name_settings(settings)
+                if name not in made:
+                    print(f"run {len(made) + 1} of {total}, {part}: {label}", flush=True)
+                    made[name] = get_run(settings, data_root, runs_dir, machine=machine)
+                    bar.update(made[name].complete)
+                runs[part][label] = made[name]
+                if not made[name].complete:
+                    return runs
+            if on_part:
+                on_part(part, runs[part])
+    return runs
+
+
+def is_complete(runs: Runs) -> bool:
+    """Whether `train_study` went to its end."""
+    return all(run.complete for variants in runs.values() for run in variants.values())
+
+
+@contextlib.contextmanager
+def bar_of_runs(total: int, machine: Machine) -> Iterator[tqdm]:
+    """A bar over all runs, with time left; each epoch's own bar is below it, and printed lines go above both."""
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=total, desc="study", unit="run", disable=not machine.progress))
+        if machine.progress:
+            stack.enter_context(contextlib.redirect_stdout(DummyTqdmFile(sys.stdout)))
+        yield bar
+
+
+# What the figures take from runs.
+
+
+def count_steps(settings: Settings, table: ImageTable) -> tuple[int, int]:
+    """Optimizer steps and photos of one epoch over a training set."""
+    sampler = PlaceSampler(table.places, settings.num_places, settings.images_per_place, settings.seed)
+    return len(sampler), sampler.photos_per_epoch
+
+
+def learning_rates(run: Run, steps_per_epoch: int) -> np.ndarray:
+    """The learning rate of each optimizer step of a run: what the scheduler said, times the warm-up.
+
+    Returns:
+        (epochs * steps_per_epoch,) float64.
+    """
+    scheduled = np.repeat([row["lr"] for row in run.history], steps_per_epoch)
+    steps = np.arange(1, len(scheduled) + 1)
+    return scheduled * np.minimum(1.0, steps / max(1, run.settings.warmup_steps))
+
+
+def training_seconds(run: Run, photos_per_epoch: int) -> float:
+    """How long a run trained, validation not counted."""
+    return sum(photos_per_epoch / row["photos_per_s"] for row in run.history)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A model's first photo for a query."""
+
+    photo: np.ndarray  # (H, W, 3) uint8
+    distance_m: float  # on the ground, from the query
+    right: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query and what models found first."""
+
+    split: str
+    name: str
+    photo: np.ndarray  # (H, W, 3) uint8
+    matches: dict[str, Match]  # by model, in order
+
+
+def name_outcomes(models: Sequence[str], rights: np.ndarray) -> np.ndarray:
+    """Which of the models are right, in words: "Only MixVPR right", "Both right", "Fail cases".
+
+    Args:
+        models: two names.
+        rights: (Q, 2) bool.
+
+    Returns:
+        (Q,) str.
+    """
+    only = [f"Only {model} right" for model in models]
+    names = {(True, True): "Both right", (False, False): FAIL_CASES, (True, False): only[0], (False, True): only[1]}
+    return np.array([names[bool(first), bool(second)] for first, second in rights], dtype=str)
+
+
+def choose_examples(
+    names: Sequence[str], labels: Sequence[str], rights: np.ndarray, count: int = 2
+) -> dict[str, list[int]]:
+    """Queries to show for each label, chosen by rule and not by eye.
+
+    Queries are taken in the order of their names' SHA-256, which has nothing to do with what they show: first one on
+    which the models differ, if there is one, whichever of them is right; then any. At last, those not yet chosen that
+    no model finds, as `FAIL_CASES`.
+
+    Args:
+        names: Q names.
+        labels: Q labels; "" is not chosen from, except as a fail case.
+        rights: (Q, M) bool, which models are right.
+        count: queries a label.
+
+    Returns:
+        {label: indices of at most `count` queries}, in the order of the labels' first appearance in `labels`.
+    """
+    rights = np.asarray(rights, dtype=bool)
+    order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).hexdigest())
+    differ = rights.any(1) & ~rights.all(1)
+    chosen: dict[str, list[int]] = {}
+    for label in dict.fromkeys(label for label in labels if label):
+        members = [i for i in order if labels[i] == label]
+        first = [i for i in members if differ[i]][:1]
+        chosen[label] = (first + [i for i in members if i not in first])[:count]
+    taken = {i for indices in chosen.values() for i in indices}
+    failed = [i for i in order if not rights[i].any() and i not in taken][:count]
+    if failed and FAIL_CASES not in chosen:
+        chosen[FAIL_CASES] = failed
+    return chosen
+
+
+def read_example(
+    query: int, database: ImageTable, queries: ImageTable, evaluations: Mapping[str, Evaluation], max_pixels: int = 240
+) -> Example:
+    """A query's photo and each model's first one, small.
+
+    Args:
+        query: row of the query.
+        database, queries: the split.
+        evaluations: {model: what it found on the split}.
+        max_pixels: longer side of the photos.
+    """
+    matches = {}
+    for model, found in evaluations.items():
+        row = int(found.indices[query, 0])
+        distance_m = float(np.linalg.norm(queries.utm[query] - database.utm[row]))
+        matches[model] = Match(read_thumbnail(database, row, max_pixels), distance_m, bool(found.hits[query]))
+    split = next(iter(evaluations.values())).split
+    return Example(split, queries.names[query], read_thumbnail(queries, query, max_pixels), matches)
