@@ -1,4 +1,4 @@
-"""python -m vpr_lib train | evaluate | compare | report."""
+"""python -m vpr_lib city | train | evaluate | compare | report."""
 
 import argparse
 import json
@@ -30,6 +30,14 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m vpr_lib", description="Visual place recognition.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    city = commands.add_parser("city", help="render a small city as a data root")
+    city.add_argument("--out", required=True, metavar="ROOT", help="the data root to write, for example data/mini")
+    city.add_argument("--seed", type=int, default=0, help="another seed is another city (0)")
+    city.add_argument("--workers", type=int, default=-1, help="processes; the pixels stay the same (one for each core)")
+    city.add_argument("--force", action="store_true", help="delete the photos of another city that is there")
+    city.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="size, places, difficulty, ...")
+    city.set_defaults(command=city_command)
 
     run = make_run_options("photos")
 
@@ -67,6 +75,20 @@ def make_run_options(preset: str) -> argparse.ArgumentParser:
     run.add_argument("--image-size", type=int, metavar="S", help="pixels")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting; may be repeated")
     return run
+
+
+def city_command(options: argparse.Namespace) -> int:
+    """Render a data root."""
+    from vpr_lib.city.render import write_city
+    from vpr_lib.city.views import CitySettings
+
+    settings = CitySettings(seed=options.seed)
+    for change in options.set:
+        key, text = split_change(change, [f.name for f in fields(CitySettings)])
+        settings = set_values(settings, {key: parse_value(CitySettings, key, text)})
+    folder = write_city(options.out, settings, options.workers, options.force)
+    print(f"data root: {folder}")
+    return 0
 
 
 def train_command(options: argparse.Namespace) -> int:
@@ -175,15 +197,24 @@ def apply_changes(settings: Settings, changes: Sequence[str], machine_only: bool
     machine_keys = [f.name for f in fields(Machine)]
     keys = machine_keys if machine_only else [f.name for f in fields(Settings)] + machine_keys
     for change in changes:
-        key, equals, text = change.partition("=")
-        if not equals:
-            raise ValueError(f"--set {change}: expected KEY=VALUE")
-        check_choice("--set key", key, keys)
+        key, text = split_change(change, keys)
         if key in machine_keys:
             machine = set_values(machine, {key: parse_value(Machine, key, text)})
         else:
             settings = set_values(settings, {key: parse_value(Settings, key, text)})
     return settings, machine
+
+
+def split_change(change: str, keys: Sequence[str]) -> tuple[str, str]:
+    """Key and text of a `--set key=value`.
+
+    Raises:
+        ValueError: no such key (the message lists the valid ones), or no equals sign.
+    """
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise ValueError(f"--set {change}: expected KEY=VALUE")
+    return check_choice("--set key", key, keys), text
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from vpr_lib.settings import check_choice
 
 RESNETS = ("resnet18", "resnet34", "resnet50")
+CITY_WEIGHTS = Path(__file__).parent / "city" / "weights" / "resnet18.pt"  # made by vpr_lib.city.pretrain
 STAGES = ("conv1", "layer1", "layer2", "layer3", "layer4")
 
 
@@ -22,13 +23,15 @@ class ResNet(nn.Module):
 
     Args:
         name: resnet18, resnet34 or resnet50.
-        weights: "imagenet" (torchvision's first ImageNet weights, downloaded once), None for random ones, or
-            the path of a checkpoint with torchvision's names (under `backbone.model.` too).
+        weights: "imagenet" (torchvision's first ImageNet weights, downloaded once), "city" (resnet18 up to layer3,
+            trained on rendered streets, comes with the kit, see city/weights/README.md), None for random ones, or the
+            path of a checkpoint with torchvision's names (under `backbone.model.` too).
         crop_after: last stage to keep: layer1, layer2, layer3 or layer4.
         freeze_until: last stage that is not trained, "conv1" to "layer4"; None trains all. Frozen stages
             get no gradient and their BatchNorm stays in eval mode: its statistics don't move either.
         standardise: bring each channel of each image to mean 0 and deviation 1 first, so that a dark photo looks like
-            a bright one. For backbones trained from random weights; pretrained ones have not seen such images.
+            a bright one. For the weights "city", which were trained so, and backbones trained from random weights;
+            those pretrained on ImageNet have not seen such images.
 
     Attributes:
         out_channels: channels of the feature map.
@@ -120,14 +123,18 @@ class ResNet(nn.Module):
 
 
 def read_weights(name: str, weights: str | Path) -> dict[str, torch.Tensor]:
-    """A state dict with torchvision's names, from "imagenet" or a checkpoint file."""
+    """A state dict with torchvision's names, from "imagenet", "city" or a checkpoint file."""
+    if weights == "city":
+        check_choice("backbone with weights 'city'", name, ["resnet18"])
+        weights = CITY_WEIGHTS
     if weights == "imagenet":
         try:
             return torchvision.models.get_model_weights(name).IMAGENET1K_V1.get_state_dict(check_hash=True)
         except (urllib.error.URLError, OSError) as error:
             raise ConnectionError(
                 f"ImageNet weights of {name} can't be downloaded ({error}); without a network pass weights=None "
-                "for random weights (--set weights=null --set freeze_until=null), or the path of a weights file"
+                "for random weights (--set weights=null --set freeze_until=null), weights='city' for those that come along "
+                "(--set weights=city --set standardise=true), or the path of a weights file"
             ) from None
     state = read_checkpoint(weights)
     prefix = "backbone.model."
@@ -145,7 +152,7 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no weights file at {path}; pass a checkpoint, 'imagenet' or None")
+        raise FileNotFoundError(f"no weights file at {path}; pass a checkpoint, 'imagenet', 'city' or None")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged or foreign file

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vpr_lib.backbones import CITY_WEIGHTS
 from vpr_lib.checkpoints import read_checked, to_bytes, write_atomically
 from vpr_lib.datasets import PhotoDataset
 from vpr_lib.descriptors import extract_dataset
@@ -311,8 +312,9 @@ def describe(settings: Settings, data_root: str | Path, aggregator: nn.Module | 
         tables += read_split(data_root, split)
     data = hashlib.sha256("".join(t.fingerprint() for t in tables).encode()).hexdigest()[:16]
     identity = {"settings": settings.to_dict(), "data": data}
-    if settings.weights and Path(settings.weights).is_file():
-        identity["weights"] = hashlib.sha256(Path(settings.weights).read_bytes()).hexdigest()[:16]
+    weights = CITY_WEIGHTS if settings.weights == "city" else Path(settings.weights or "")
+    if weights.is_file():
+        identity["weights"] = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
     if aggregator is not None:
         identity["aggregator"] = describe_module(aggregator)
         identity["aggregator_weights"] = hash_weights(aggregator)[:16]

@@ -16,10 +16,10 @@ class Settings:
 
     # Model
     backbone: str = "resnet18"  # torchvision's name: resnet18, resnet34 or resnet50
-    weights: str | None = "imagenet"  # "imagenet", None (random) or a path to a checkpoint
+    weights: str | None = "imagenet"  # "imagenet", "city" (rendered streets), None (random) or a path to a checkpoint
     crop_after: str = "layer3"  # stride 16: 320 px give a 20 x 20 map, fine enough to keep the layout
     freeze_until: str | None = "layer2"  # conv1..layer2 keep their pretrained edges and textures; None trains all
-    standardise: bool = False  # each photo's channels to mean 0, deviation 1; helps random weights with dark photos
+    standardise: bool = False  # each photo's channels to mean 0, deviation 1; for "city" and random weights
     aggregator: str = "MixVPR"  # a name in aggregators.AGGREGATORS
     aggregator_options: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict
@@ -69,6 +69,8 @@ class Settings:
             raise ValueError(f"ks is {self.ks}; expected ranks of 1 or more, for example (1, 5, 10)")
         if not 0 < self.crop_min <= 1:
             raise ValueError(f"crop_min is {self.crop_min}; it must be above 0 and at most 1")
+        if self.weights == "city" and not self.standardise:
+            raise ValueError("weights 'city' were trained on standardised photos: they need standardise=true")
         check_choice("keep", self.keep, ("best", "last"))
         check_choice("precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
 

@@ -10,7 +10,7 @@ NEAR_M = 0.25  # what is nearer than this to the camera's plane is cut off
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera that looks level; the horizon may lie off the middle, as with a shifted lens, so verticals stay vertical.
+    """A camera that looks level; the horizon may lie off the middle, as with a shifted lens: verticals stay vertical.
 
     Attributes:
         x: metres east.

@@ -13,8 +13,9 @@ SCALE = 16
 BLANK_SCALE = 4  # of walls without windows
 LEVELS = 5  # a picture and its halvings, for distant houses
 COARSE = 2  # houses drawn at this level or a smaller one are cached without the larger pictures
-NAMES = ("CAFE", "BAKERY", "BOOKS", "PHARMACY", "TAILOR", "BAR", "NOODLES", "FLOWERS", "BANK", "HOTEL", "PIZZA", "SHOES",
-         "OPTIC", "TOYS", "SALON", "MARKET", "DELI", "TEA", "MUSIC", "CYCLES", "PAPER", "GALLERY", "SUSHI", "GRILL",
+NAMES = ("CAFE", "BAKERY", "BOOKS", "PHARMACY", "TAILOR", "BAR", "NOODLES", "FLOWERS", "BANK", "HOTEL", "PIZZA",
+         "SHOES", "OPTIC", "TOYS", "SALON", "MARKET", "DELI", "TEA", "MUSIC", "CYCLES", "PAPER",
+         "GALLERY", "SUSHI", "GRILL",
          "LAUNDRY", "PHONES", "CLINIC", "STUDIO", "VINYL", "WINES")  # fmt: skip
 
 

@@ -6,6 +6,7 @@ Everything is in metres east (x) and north (y) of the city's corner, and follows
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -147,8 +148,8 @@ def make_city(seed: int, blocks: int = 7) -> City:
     centres = rng.uniform(0, blocks, (2 * len(STYLES), 2))
     names = list(STYLES) * 2
     buildings, estates = [], []
-    for i, (west, east) in enumerate(zip(columns, columns[1:], strict=False)):
-        for j, (south, north) in enumerate(zip(rows, rows[1:], strict=False)):
+    for i, (west, east) in enumerate(pairwise(columns)):
+        for j, (south, north) in enumerate(pairwise(rows)):
             style = names[np.argmin(((centres - (i + 0.5, j + 0.5)) ** 2).sum(1))]
             edges = [west.road + west.walk, south.road + south.walk, -east.road - east.walk, -north.road - north.walk]
             block = np.array([west.centre, south.centre, east.centre, north.centre]) + edges

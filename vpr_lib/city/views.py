@@ -16,9 +16,8 @@ HEADINGS = 4  # photos of a database spot, a quarter turn apart
 WATER_SHARE, WATER_STEP_M, SPOT_STEP_M, PLACE_STEP_M = 0.12, 45.0, 20.0, 32.0
 QUERIES = {"ordinary": 0.22, "viewpoint": 0.17, "illumination": 0.19, "occlusion": 0.15, "repetitive": 0.14,
            "skyline": 0.13}  # fmt: skip
-TRAIN_LIGHTS = {"day": 0.6, "overcast": 0.2, "rain": 0.06, "sunset": 0.06, "backlight": 0.05, "night": 0.03}
 DAYLIGHT = {"day": 0.7, "overcast": 0.3}
-DIM = {"night": 0.35, "sunset": 0.25, "backlight": 0.2, "rain": 0.2}
+DIM = {"night": 0.3, "sunset": 0.25, "backlight": 0.2, "rain": 0.25}
 OCCLUDERS = ("truck", "bus", "crowd", "scaffold")
 
 # Where the imaginary cities lie: zone, letter, metres east and north of the corner, degrees clockwise they are turned.
@@ -48,6 +47,7 @@ class CitySettings:
     test_queries: int = 200
     tokyo_database: int = 320
     tokyo_places: int = 60  # query places, each by day, at sunset and at night
+    dim_share: float = 0.15  # of the training photos that are taken at sunset, at night, in rain, against the sun
     difficulty: float = 1.0  # scales how far the cameras of queries and training photos stray
 
     def __post_init__(self) -> None:
@@ -58,6 +58,8 @@ class CitySettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; a rendered city needs at least {minimum}")
         if not 0 <= self.difficulty <= 3:
             raise ValueError(f"difficulty is {self.difficulty}; expected 0 to 3, 1 is the default")
+        if not 0 <= self.dim_share <= 1:
+            raise ValueError(f"dim_share is {self.dim_share}; expected 0 to 1")
         if self.places < self.cities:
             raise ValueError(f"places is {self.places}; expected at least one for each of {self.cities} cities")
 
@@ -231,7 +233,8 @@ def make_train_views(settings: CitySettings, number: int, places: int) -> Iterat
             camera = stray(rng, spot, base, 1.8 * settings.difficulty, 7 * settings.difficulty)
             if rng.random() < 0.25 * settings.difficulty:
                 camera = look_across(rng, city, spot, base) or camera
-            moment = make_moment(rng, TRAIN_LIGHTS, (2008, 2022), camera.heading)
+            lights = DIM if rng.random() < settings.dim_share else DAYLIGHT
+            moment = make_moment(rng, lights, (2008, 2022), camera.heading)
             occluder = find_occluder(rng, camera) if rng.random() < 0.06 * settings.difficulty else None
             file = name_photo(name, camera, moment, f"{seed}p{place:05}v{photo:02}", f"{place:07}_{folder}")
             yield View(f"train/{folder.lower()}/{file}", seed, blocks, camera, moment, occluder)

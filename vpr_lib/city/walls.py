@@ -1,7 +1,7 @@
 """The houses' walls: which of them a camera sees, and drawing them in perspective.
 
-A wall stands upright and the camera is level, so along a column of the photo a wall has one depth, and 1 / depth changes
-linearly from column to column. Visibility, drawing, and what hides behind a wall all follow from that.
+A wall stands upright and the camera is level, so along a column of the photo a wall has one depth, and 1 / depth
+changes linearly from column to column. Visibility, drawing, and what hides behind a wall all follow from that.
 """
 
 import math
@@ -56,15 +56,15 @@ def find_visible(city: City, camera: Camera) -> VisibleWalls:
     keep = np.flatnonzero((columns[:, 1] > 0) & (columns[:, 0] < camera.size) & (columns[:, 1] - columns[:, 0] > 0.5))
     keep = keep[np.argsort(closest.sum(1)[keep])]
 
-    middles = np.arange(camera.size) + 0.5
+    middles = np.arange(0, camera.size, 2) + 1.0  # every second column is fine enough
     inside = (columns[keep, :1] <= middles) & (middles <= columns[keep, 1:])  # (V, S)
     slope = (inverse[keep, 1:] - inverse[keep, :1]) / (columns[keep, 1:] - columns[keep, :1])
     depth = np.where(inside, inverse[keep, :1] + slope * (middles - columns[keep, :1]), 0.0)
     eaves, tops = (values[city.wall_of[index[keep]], None] - camera.height for values in city_heights(city))
     covered = np.maximum.accumulate(np.where(inside, eaves * depth, -1e9), axis=0)  # tangent of the angle above level
-    before = np.vstack([np.full((1, camera.size), -1e9), covered[:-1]])
+    before = np.vstack([np.full((1, len(middles)), -1e9), covered[:-1]])
     seen = (inside & (tops * depth > before)).any(1)
-    keep, nearest = keep[seen], depth.max(0, initial=0.0)
+    keep, nearest = keep[seen], depth.max(0, initial=0.0).repeat(2)[: camera.size]
     return VisibleWalls(index[keep], columns[keep], inverse[keep], share[keep], nearest)
 
 
