@@ -133,7 +133,7 @@ def read_weights(name: str, weights: str | Path) -> dict[str, torch.Tensor]:
         except (urllib.error.URLError, OSError) as error:
             raise ConnectionError(
                 f"ImageNet weights of {name} can't be downloaded ({error}); without a network pass weights=None "
-                "for random weights (--set weights=null --set freeze_until=null), weights='city' for those that come along "
+                "for random weights (--set weights=null --set freeze_until=null), 'city' for those that come along "
                 "(--set weights=city --set standardise=true), or the path of a weights file"
             ) from None
     state = read_checkpoint(weights)

@@ -321,7 +321,7 @@ def make_query(
     occluder, detail = None, ""
     if scenario == "viewpoint":
         camera = look_across(rng, city, anchor.spot, anchor.camera)
-        if camera is None:
+        if camera is None or middle_house(city, anchor.camera) != middle_house(city, camera):
             return None
     if scenario == "occlusion":
         occluder = find_occluder(rng, camera)
@@ -331,6 +331,14 @@ def make_query(
     if scenario == "illumination":
         detail = moment.light
     return View("", 0, 0, camera, moment, occluder, scenario, detail)
+
+
+def middle_house(city: City, camera: Camera) -> int:
+    """The house in the middle of the photo; -1 where there is none."""
+    visible = find_visible(city, camera)
+    middle = camera.size / 2
+    before = np.flatnonzero((visible.columns[:, 0] <= middle) & (middle <= visible.columns[:, 1]))
+    return int(city.wall_of[visible.index[before[0]]]) if len(before) else -1
 
 
 def make_daily_queries(
