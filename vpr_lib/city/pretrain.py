@@ -37,12 +37,12 @@ TRAINING = Settings(
     freeze_until=None,
     standardise=True,
     aggregator="ConvAP",
-    image_size=128,
+    image_size=96,
     randaugment_ops=2,
     crop_min=0.8,
     scheduler="CosineAnnealingLR",
     warmup_steps=100,
-    epochs=20,
+    epochs=24,
     keep="last",
 )
 

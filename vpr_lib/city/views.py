@@ -41,8 +41,8 @@ class CitySettings:
     cities: int = 4  # in train
     places: int = 240  # in train, over all its cities
     photos_per_place: int = 8
-    val_database: int = 400
-    val_queries: int = 200
+    val_database: int = 320
+    val_queries: int = 160
     test_database: int = 400
     test_queries: int = 200
     tokyo_database: int = 320
