@@ -1,4 +1,4 @@
-# make setup | test | quick | lint | demo DATA=folder | clean
+# make setup | test | quick | lint | demo [DATA=folder] | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -36,10 +36,17 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The comparison of the four aggregators on any data root.
+# The whole study, its figures and one page: on the rendered city, or on any data root.
+DATA ?= data/mini
+PRESET ?= $(if $(filter data/mini,$(DATA)),mini,photos)
+
 demo: $(READY)
-	@test -n "$(DATA)" || { echo "usage: make demo DATA=folder (with train/<city>/*.jpg and val/{database,queries}/*.jpg)"; exit 1; }
-	$(BIN)/python -m vpr_lib compare --data "$(DATA)" --preset photos
+ifeq ($(DATA),data/mini)
+	@echo "== Rendering the city (1 to 2 minutes the first time)"
+	@$(BIN)/python -m vpr_lib city --out data/mini
+endif
+	@echo "== Running the study"
+	@$(BIN)/python -m vpr_lib report --data "$(DATA)" --preset $(PRESET) --out reports/$(PRESET)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

@@ -342,6 +342,19 @@ def test_full_disk_is_told_before_drawing(tmp_path, monkeypatch):
     assert not json.loads((tmp_path / "full" / "city.json").read_text())["complete"]
 
 
+def test_disk_that_fills_up_leaves_no_half_photo(tmp_path, monkeypatch):
+    def write_half(path, data):
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    with pytest.raises(OSError, match="No space left"):
+        write_city(tmp_path / "full", SMALL, workers=0, progress=False)
+    assert not list((tmp_path / "full" / "train").rglob("*.jpg"))
+    assert not json.loads((tmp_path / "full" / "city.json").read_text())["complete"]
+
+
 def test_command_line(tmp_path, capsys):
     arguments = ["city", "--out", str(tmp_path / "c"), "--workers", "0"]
     small = {k: v for k, v in vars(SMALL).items() if v != getattr(CitySettings(), k)}

@@ -11,7 +11,7 @@ from torch import nn
 
 from vpr_lib import backbones
 from vpr_lib.aggregators import AGGREGATORS, AvgPool, ConvAP, GeM, MixVPR, build_aggregator
-from vpr_lib.backbones import ResNet
+from vpr_lib.backbones import CITY_WEIGHTS, ResNet
 from vpr_lib.model import VPRModel, build_model, load_author_weights, load_model, save_model
 from vpr_lib.settings import Settings, replace
 
@@ -232,6 +232,22 @@ def test_weights_from_a_file(tmp_path):
     torch.save({"a": 1}, tmp_path / "int.pt")
     with pytest.raises(ValueError, match="no state dict"):
         backbones.read_checkpoint(tmp_path / "int.pt")
+
+
+def test_starter_weights_come_along():
+    backbone = ResNet("resnet18", weights="city", freeze_until="layer2", standardise=True)
+    stored = torch.load(CITY_WEIGHTS, weights_only=True)
+    assert CITY_WEIGHTS.stat().st_size <= 6e6
+    assert {v.dtype for v in stored.values() if v.is_floating_point()} == {torch.float16}
+    assert set(backbone.model.state_dict()) == set(stored)  # up to layer3
+    for key, value in backbone.model.state_dict().items():
+        torch.testing.assert_close(value, stored[key].to(value.dtype))
+    with pytest.raises(ValueError, match=r"resnet50.*valid: resnet18"):
+        ResNet("resnet50", weights="city")
+    with pytest.raises(ValueError, match=r"lack .* layer4"):
+        ResNet("resnet18", weights="city", crop_after="layer4")
+    with pytest.raises(ValueError, match="standardise=true"):
+        Settings(weights="city")
 
 
 def test_checkpoints_cannot_run_code(tmp_path):

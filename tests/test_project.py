@@ -18,6 +18,10 @@ ORDER = [
     *("optimization", "checkpoints", "training", "descriptors", "search", "recall", "runs"),
     *("scenarios", "published", "study", "text_tables", "figures", "page", "sections", "report", "__main__"),
 ]
+CITY = [
+    *("camera", "scene", "light", "facades", "sprites", "solids", "walls", "frame", "backdrop", "things", "drawing"),
+    *("views", "render", "pretrain"),
+]  # beside the core: only the command line imports it
 
 
 def test_environment_takes_its_packages_from_pyproject():
@@ -48,7 +52,12 @@ def imports_of(module):
 def test_modules_import_only_from_those_above_them():
     assert {p.stem for p in (ROOT / "vpr_lib").glob("*.py")} - {"__init__"} == set(ORDER)
     for number, module in enumerate(ORDER):
-        assert imports_of(module) <= set(ORDER[:number]), module
+        city = {"city.render", "city.views"} if module == "__main__" else set()
+        assert imports_of(module) <= set(ORDER[:number]) | city, module
+    assert {p.stem for p in (ROOT / "vpr_lib" / "city").glob("*.py")} - {"__init__"} == set(CITY)
+    for number, module in enumerate(CITY):
+        core = {"render": {"checkpoints"}, "pretrain": {"checkpoints", "runs", "settings"}}.get(module, set())
+        assert imports_of(f"city/{module}") <= {f"city.{name}" for name in CITY[:number]} | core, module
 
 
 @pytest.mark.slow
@@ -63,7 +72,7 @@ def refuse(event, args):
     if event in ("socket.connect", "subprocess.Popen", "os.mkdir") or (writes and "__pycache__" not in str(args[0])):
         raise RuntimeError(f"{{event}} {{args}} at import")
 sys.addaudithook(refuse)
-for module in {ORDER!r}:
+for module in {[*ORDER, *(f"city.{name}" for name in CITY)]!r}:
     __import__("vpr_lib." + module)
 after = torch.get_rng_state(), torch.get_num_threads(), torch.is_grad_enabled(), dict(os.environ), random.getstate()
 assert torch.equal(before[0], after[0]) and before[1:] == after[1:]

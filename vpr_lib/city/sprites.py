@@ -43,25 +43,23 @@ def draw_tree(variant: int, season: str) -> list[Image.Image]:
 
 @lru_cache(maxsize=64)
 def draw_person(variant: int) -> list[Image.Image]:
-    """A person, 40 x 100 pixels and its halvings, RGBA."""
+    """A person, 80 x 200 pixels and its halvings, RGBA."""
     rng = make_rng("person", variant)
     coat, legs = (mix(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.15, 0.8)) for _ in range(2))
     skin = mix(0.07, rng.uniform(0.3, 0.6), rng.uniform(0.35, 0.9))
     hair = mix(0.08, 0.5, rng.uniform(0.05, 0.5))
-    picture = Image.new("RGBA", (40, 100), (*coat, 0))
+    picture = Image.new("RGBA", (80, 200), (*coat, 0))
     draw = ImageDraw.Draw(picture)
-    stride = rng.uniform(2, 7)
-    draw.polygon(
-        (14, 52, 26, 52, 24 + stride, 98, 19 + stride, 98, 20, 62, 19 - stride, 98, 14 - stride, 98), fill=legs
-    )
-    draw.rounded_rectangle((10, 19, 30, 58), 6, fill=coat)
-    draw.line((11, 24, 8 - stride / 2, 52), fill=coat, width=5)
-    draw.line((29, 24, 32 + stride / 2, 52), fill=coat, width=5)
-    draw.ellipse((14, 3, 26, 18), fill=skin)
-    draw.pieslice((13, 1, 27, 17), 180, 360, fill=hair)
+    step = rng.uniform(4, 14)
+    trousers = ((28, 104), (52, 104), (48 + step, 196), (38 + step, 196), (40, 124), (38 - step, 196), (28 - step, 196))
+    draw.polygon(trousers, fill=legs)
+    draw.rounded_rectangle((20, 38, 60, 116), 12, fill=coat)
+    draw.line((22, 48, 16 - step / 2, 104), fill=coat, width=10)
+    draw.line((58, 48, 64 + step / 2, 104), fill=coat, width=10)
+    draw.ellipse((28, 6, 52, 36), fill=skin)
+    draw.pieslice((26, 2, 54, 34), 180, 360, fill=hair)
     if rng.random() < 0.4:
-        bag = mix(rng.random(), 0.6, 0.5)
-        draw.rectangle((29, 48, 38, 62), fill=bag)
+        draw.rectangle((58, 96, 76, 124), fill=mix(rng.random(), 0.6, 0.5))
     return make_levels(picture)
 
 
