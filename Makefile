@@ -38,15 +38,15 @@ format: $(READY)
 
 # The whole study, its figures and one page: on the rendered city, or on any data root.
 DATA ?= data/mini
-PRESET ?= $(if $(filter data/mini,$(DATA)),mini,photos)
+PRESET ?= $(if $(filter data/mini data/mini/ ./data/mini,$(DATA)),mini,photos)
 
 demo: $(READY)
-ifeq ($(DATA),data/mini)
+ifneq ($(filter data/mini data/mini/ ./data/mini,$(DATA)),)
 	@echo "== Rendering the city (1 to 2 minutes the first time)"
 	@$(BIN)/python -m vpr_lib city --out data/mini
 endif
 	@echo "== Running the study"
-	@$(BIN)/python -m vpr_lib report --data "$(DATA)" --preset $(PRESET) --out reports/$(PRESET)
+	@$(BIN)/python -m vpr_lib report --data "$(DATA)" --preset $(PRESET) --out "reports/$(notdir $(patsubst %/,%,$(DATA)))"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

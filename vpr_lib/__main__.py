@@ -35,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     city.add_argument("--out", required=True, metavar="ROOT", help="the data root to write, for example data/mini")
     city.add_argument("--seed", type=int, default=0, help="another seed is another city (0)")
     city.add_argument("--workers", type=int, default=-1, help="processes; the pixels stay the same (one for each core)")
-    city.add_argument("--force", action="store_true", help="delete the photos of another city that is there")
+    city.add_argument("--force", action="store_true", help="delete a rendered city that is there, and draw anew")
     city.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="size, places, difficulty, ...")
     city.set_defaults(command=city_command)
 
@@ -84,7 +84,7 @@ def city_command(options: argparse.Namespace) -> int:
 
     settings = CitySettings(seed=options.seed)
     for change in options.set:
-        key, text = split_change(change, [f.name for f in fields(CitySettings)])
+        key, text = split_change(change, [f.name for f in fields(CitySettings) if f.name != "seed"])
         settings = set_values(settings, {key: parse_value(CitySettings, key, text)})
     folder = write_city(options.out, settings, options.workers, options.force)
     print(f"data root: {folder}")

@@ -165,9 +165,9 @@ def report_scenarios(report: Report, evaluations: Evaluations) -> None:
             ("light", lights, {light: light for light in (*LIGHTS, *others)}),
         )
         for kind, labels, titles in kinds:
-            # A split of a single scenario, as tokyo_test, has nothing to set side by side but its lights.
-            single = kind == "scenario" and len(set(labels) - {""}) == 1 and (lights != "").any()
-            if (labels != "").any() and not single:
+            # Where queries differ in nothing but their light, as in tokyo_test, scenarios say less than lights.
+            only_light = kind == "scenario" and set(labels) <= {"", "ordinary", "illumination"} and (lights != "").any()
+            if (labels != "").any() and not only_light:
                 blocks += show_kinds(report, f"{kind}_{split}", f"{split}, by {kind}", found, labels, titles)
     if blocks:
         report.sections[6] = Section("Recall of each scenario", blocks)
@@ -185,7 +185,7 @@ def show_kinds(
     by_run = {run: recall_by_label(e.hits, labels, group_cells(e.query_utm)) for run, e in found.items()}
     split = next(iter(found.values())).split
     missing = int((labels == "").sum())
-    note = f" {missing} of the {len(labels)} queries have no label and are left out." if missing else ""
+    note = f" {missing} of the {len(labels)} queries are labelled otherwise or not at all." if missing else ""
     alt = f"Bars with 95% intervals: R@1 on {title}, of {', '.join(found)}."
     caption = f"R@1 on {title}; n queries each, lines are 95% intervals.{note}"
     figure = plot_bars(by_run, titles, split)

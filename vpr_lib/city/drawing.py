@@ -67,7 +67,7 @@ def draw_occluder(frame: Frame, occluder: Occluder) -> None:
     at = Placed(*spot, camera.heading + occluder.turn)
     if occluder.kind == "crowd":
         rng = make_rng("crowd", occluder.seed)
-        spots = rng.uniform((-0.62, 1.4), (0.62, 7.0), (26, 2)) * np.array([1.0, 1.0])
+        spots = rng.uniform((-0.62, 1.4), (0.62, 7.0), (26, 2))
         spots[:, 0] = spots[:, 0] * spots[:, 1] + occluder.right
         for across, ahead in spots[np.argsort(-spots[:, 1])]:
             ground = (camera.x, camera.y) + ahead * camera.forward + across * camera.right

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -21,7 +21,7 @@ from vpr_lib.city.drawing import draw_photo
 from vpr_lib.city.scene import make_city
 from vpr_lib.city.views import CitySettings, View, make_views
 
-PARTS = ("train", "sf_val", "sf_test", "tokyo_test", "scenarios.csv", "contact_sheet.jpg", "city.json")
+PARTS = ("train", "sf_val", "sf_test", "tokyo_test", "scenarios.csv", "contact_sheet.jpg")
 VERSION = 1  # of the renderer; another one draws other pixels
 CHUNK = 32  # photos a worker takes at once: neighbours, which share their houses' pictures
 
@@ -39,7 +39,7 @@ def write_city(
         folder: the data root to make.
         settings: sizes, difficulty, seed.
         workers: processes; -1 is one for each core, 0 draws in this one. The pixels are the same.
-        force: delete a data root of other settings that is there.
+        force: draw everything again, over a rendered data root of any settings.
         progress: show a bar.
 
     Returns:
@@ -53,10 +53,12 @@ def write_city(
     folder, settings = Path(folder), settings or CitySettings()
     state = {"version": VERSION, "settings": asdict(settings)}
     claim_folder(folder, state, force)
-    if json.loads((folder / "city.json").read_text()).get("complete"):
-        return folder
     views = make_views(settings)
-    todo = [view for view in views if not is_whole(folder / view.path)]
+    complete = json.loads((folder / "city.json").read_text()).get("complete")
+    there = Path.is_file if complete else is_whole
+    todo = [view for view in views if not there(folder / view.path)]
+    if complete and not todo:
+        return folder
     check_space(folder, len(todo), settings.size)
     write_scenarios(folder, views)
     if not (folder / "contact_sheet.jpg").is_file():
@@ -65,19 +67,24 @@ def write_city(
         print(f"contact sheet: {folder / 'contact_sheet.jpg'}", flush=True)
     for parent in {(folder / view.path).parent for view in views}:
         parent.mkdir(parents=True, exist_ok=True)
-    chunks = [(folder, settings.quality, todo[i : i + CHUNK]) for i in range(0, len(todo), CHUNK)]
-    with (
-        make_pool(workers) as run,
-        tqdm(
-            total=len(views), initial=len(views) - len(todo), unit="photo", desc=str(folder), disable=not progress
-        ) as bar,
-    ):
-        for count in run(write_photos, chunks):
-            bar.update(count)
+    draw_missing(folder, settings, views, todo, workers, progress)
     write_atomically(
         folder / "city.json", json.dumps(state | {"complete": True, "photos": len(views)}, indent=2).encode()
     )
     return folder
+
+
+def draw_missing(
+    folder: Path, settings: CitySettings, views: list[View], todo: list[View], workers: int, progress: bool
+) -> None:
+    """Draw what is to do, under a bar that counts all views."""
+    chunks = [(folder, settings.quality, todo[i : i + CHUNK]) for i in range(0, len(todo), CHUNK)]
+    with make_pool(workers) as run:
+        counts = run(write_photos, chunks)  # the workers fork here, before the bar starts its thread
+        done = len(views) - len(todo)
+        with tqdm(total=len(views), initial=done, unit="photo", desc=str(folder), disable=not progress) as bar:
+            for count in counts:
+                bar.update(count)
 
 
 def claim_folder(folder: Path, state: dict, force: bool) -> None:
@@ -87,22 +94,23 @@ def claim_folder(folder: Path, state: dict, force: bool) -> None:
         raise ValueError(f"{folder} is a file; choose a folder for the data root")
     if path.is_file():
         found = json.loads(path.read_text())
-        changed = [
-            f"{key} is {found.get('settings', {}).get(key)} there, {value} asked for"
-            for key, value in state["settings"].items()
-            if found.get("settings", {}).get(key) != value
-        ] + ["it is of another version of the renderer"] * (found.get("version") != state["version"])
-        if not changed:
+        old, new = found.get("settings", {}), state["settings"]
+        changed = [f"{key} is {old.get(key)} there, {new[key]} asked for" for key in new if old.get(key) != new[key]]
+        if found.get("version") != state["version"]:
+            changed.append("it is of another version of the renderer")
+        if not changed and not force:
             return
-        reason = f"{folder} holds another rendered city: {'; '.join(changed)}"
-    else:
-        reason = f"{folder} holds something that is no rendered city"
-    if folder.exists() and any(folder.iterdir()):
         if not force:
-            raise ValueError(f"{reason}. Choose another folder, or delete its {', '.join(PARTS[:4])} with --force")
+            raise ValueError(
+                f"{folder} holds another rendered city: {'; '.join(changed)}. Choose another folder, or have its photos "
+                "deleted and drawn anew with --force"
+            )
+        write_atomically(path, json.dumps(found | {"complete": False, "version": 0}).encode())  # if killed here
         for part in PARTS:
             target = folder / part
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds something that is no rendered city; it is left alone, choose another")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(state | {"complete": False}, indent=2).encode())
 
@@ -167,9 +175,7 @@ def write_scenarios(folder: Path, views: list[View]) -> None:
 
 
 def write_contact_sheet(path: Path, views: list[View], size: int = 200) -> None:
-    """A picture of what there is: a place through the years, then two queries of each scenario."""
-    from dataclasses import replace
-
+    """A picture of what there is: a place through the years, then up to six queries of each scenario."""
     place = Path(views[0].path).name.split("@")[-2]
     rows = [("one place", [v for v in views if f"@{place}@" in v.path][:6])]
     for scenario in ("ordinary", "viewpoint", "illumination", "occlusion", "repetitive", "skyline"):

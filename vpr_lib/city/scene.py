@@ -5,7 +5,7 @@ Everything is in metres east (x) and north (y) of the city's corner, and follows
 
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -133,6 +133,12 @@ class City:
     piers: np.ndarray
     estates: np.ndarray
 
+    @cached_property
+    def heights(self) -> tuple[np.ndarray, np.ndarray]:
+        """(B,) metres to the eaves and to the roof's top of each building."""
+        eaves = np.array([b.height for b in self.buildings])
+        return eaves, eaves + [b.roof_height for b in self.buildings]
+
     @property
     def extent(self) -> tuple[float, float]:
         """Metres east and north of the far corner."""
@@ -249,7 +255,7 @@ def place_furniture(
                         trees.append(
                             [*street.point(at, side * (street.road + 1.2)), rng.uniform(4, 9), rng.integers(6)]
                         )
-                    across, turn = side * (street.road - 1.1), 180 * (side < 0)
+                    across, turn = side * (street.road - 1.1), 180 * ((side < 0) != street.horizontal)
                     parking.append([*street.point(at + 3, across), street.direction + turn, rng.uniform(0.1, 0.8)])
                 at += rng.uniform(6.5, 9)
     return {"trees": np.array(trees), "lamps": np.array(lamps), "parking": np.array(parking)}

@@ -105,9 +105,9 @@ def place_walkers(frame: Frame) -> np.ndarray:
         if abs(across - street.centre) < NEARBY_M:
             for _ in range(rng.poisson(5 if frame.moment.light != "night" else 2)):
                 side = rng.choice((-1, 1)) * (street.road + rng.uniform(0.6, street.walk - 0.3))
-                rows.append(
-                    [*street.point(along + rng.uniform(-60, 60), side), rng.integers(48), rng.uniform(1.55, 1.9)]
-                )
+                at, variant, height = along + rng.uniform(-60, 60), rng.integers(48), rng.uniform(1.55, 1.9)
+                if street.start < at < street.end:  # not on the water
+                    rows.append([*street.point(at, side), variant, height])
     return np.array(rows).reshape(-1, 4)
 
 

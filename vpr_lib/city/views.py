@@ -18,6 +18,7 @@ QUERIES = {"ordinary": 0.22, "viewpoint": 0.17, "illumination": 0.19, "occlusion
            "skyline": 0.13}  # fmt: skip
 DAYLIGHT = {"day": 0.7, "overcast": 0.3}
 DIM = {"night": 0.3, "sunset": 0.25, "backlight": 0.2, "rain": 0.25}
+MOST_CITIES = 99  # in train; the splits' cities are numbered from 101
 OCCLUDERS = ("truck", "bus", "crowd", "scaffold")
 
 # Where the imaginary cities lie: zone, letter, metres east and north of the corner, degrees clockwise they are turned.
@@ -51,11 +52,23 @@ class CitySettings:
     difficulty: float = 1.0  # scales how far the cameras of queries and training photos stray
 
     def __post_init__(self) -> None:
-        least = {"size": 32, "cities": 1, "places": 2, "photos_per_place": 2, "tokyo_places": 1}
+        least = {
+            "seed": 0,
+            "quality": 1,
+            "size": 32,
+            "cities": 1,
+            "places": 2,
+            "photos_per_place": 2,
+            "tokyo_places": 1,
+        }
         least |= {"val_database": 32, "test_database": 32, "tokyo_database": 32, "val_queries": 6, "test_queries": 6}
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name} is {getattr(self, name)}; a rendered city needs at least {minimum}")
+        if self.quality > 95 or self.cities > MOST_CITIES:
+            raise ValueError(
+                f"quality is {self.quality}, cities is {self.cities}; at most 95 and {MOST_CITIES} are possible"
+            )
         if not 0 <= self.difficulty <= 3:
             raise ValueError(f"difficulty is {self.difficulty}; expected 0 to 3, 1 is the default")
         if not 0 <= self.dim_share <= 1:
@@ -109,7 +122,7 @@ def make_views(settings: CitySettings) -> list[View]:
 
 
 def city_seed(settings: CitySettings, number: int) -> int:
-    """Seeds of different data roots and cities never meet."""
+    """The seed of a data root's city, number 1 to 999: no two data roots share one."""
     return settings.seed * 1000 + number
 
 
@@ -118,35 +131,36 @@ def count_blocks(spots: int, step_m: float) -> int:
     return max(5, math.ceil(math.sqrt(spots * step_m / 140)) + 2)
 
 
-def find_spots(city: City, rng: np.random.Generator, number: int, step_m: float, water: int) -> list[Spot]:
-    """Spots on the inner streets, `step_m` apart along each, and `water` spots along the waterfront.
+def list_spots(city: City, step_m: float) -> list[Spot]:
+    """Spots on the inner streets, `step_m` apart along each."""
+    inner = [s for s in city.streets if 40 < s.centre < city.extent[1 - s.horizontal] - 40]
+    return [Spot(s, float(at)) for s in inner for at in np.arange(s.start + 45, s.end - 45, step_m)]
+
+
+def list_seaside(city: City) -> list[Spot]:
+    """Spots along the waterfront."""
+    shore = city.streets[0]
+    return [Spot(shore, float(at), True) for at in np.arange(shore.start + 20, shore.end - 20, WATER_STEP_M)]
+
+
+def pick_spots(rng: np.random.Generator, spots: list[Spot], number: int) -> list[Spot]:
+    """Some of the spots, in their order.
 
     Raises:
-        ValueError: the city is too small for so many.
+        ValueError: there are too few.
     """
-    inner = [s for s in city.streets if 40 < s.centre < city.extent[1 - s.horizontal] - 40]
-    spots = [Spot(s, float(at)) for s in inner for at in np.arange(s.start + 45, s.end - 45, step_m)]
-    shore = city.streets[0]
-    seaside = [Spot(shore, float(at), True) for at in np.arange(shore.start + 20, shore.end - 20, WATER_STEP_M)]
-    if len(spots) < number - water or len(seaside) < water:
-        raise ValueError(f"a city has room for {len(spots) + len(seaside)} spots, {number} are asked for")
-    chosen = [spots[i] for i in sorted(rng.permutation(len(spots))[: number - water])]
-    return chosen + [seaside[i] for i in sorted(rng.permutation(len(seaside))[:water])]
+    if len(spots) < number:
+        raise ValueError(f"the city has room for {len(spots)} spots, {number} are asked for")
+    return [spots[i] for i in sorted(rng.permutation(len(spots))[:number])]
 
 
-def nearest_spots(city: City, rng: np.random.Generator, number: int, water: int) -> list[Spot]:
-    """Spots that fill the streets around a point, as a survey does, and some along the waterfront."""
-    every = find_spots(city, rng, count_spots(city), SPOT_STEP_M, 0)
-    centre = np.array(city.extent) * rng.uniform(0.4, 0.6, 2)
-    spread = [np.abs(s.street.point(s.along) - centre).max() for s in every]
-    chosen = [every[i] for i in sorted(np.argsort(spread, kind="stable")[: number - water])]
-    return chosen + find_spots(city, rng, water, SPOT_STEP_M, water)
-
-
-def count_spots(city: City) -> int:
-    """How many spots `find_spots` has to offer on the inner streets."""
-    inner = [s for s in city.streets if 40 < s.centre < city.extent[1 - s.horizontal] - 40]
-    return sum(len(np.arange(s.start + 45, s.end - 45, SPOT_STEP_M)) for s in inner)
+def survey(city: City, number: int) -> list[Spot]:
+    """Spots that fill the streets around the estate nearest to the middle of the city."""
+    spots = list_spots(city, SPOT_STEP_M)
+    blocks = city.estates.reshape(-1, 2, 2).mean(1)
+    centre = blocks[((blocks - np.array(city.extent) / 2) ** 2).sum(1).argmin()]
+    spread = [np.abs(s.street.point(s.along) - centre).max() for s in spots]
+    return [spots[i] for i in sorted(np.argsort(spread, kind="stable")[:number])]
 
 
 # Photos
@@ -159,9 +173,9 @@ def choose(rng: np.random.Generator, weights: dict[str, float]) -> str:
 
 
 def make_moment(rng: np.random.Generator, lights: dict[str, float], years: tuple[int, int], heading: float) -> Moment:
-    """A date and its light; the sun shines into the camera only in a backlit photo."""
+    """A date and its light; in a backlit photo the sun shines into the camera."""
     light = choose(rng, lights)
-    sun = heading + (rng.uniform(-18, 18) if light == "backlight" else rng.uniform(100, 260))
+    sun = heading + rng.uniform(-18, 18) if light == "backlight" else rng.uniform(0, 360)
     return Moment(int(rng.integers(*years)), int(rng.integers(1, 13)), light, sun % 360, int(rng.integers(2**31)))
 
 
@@ -190,17 +204,19 @@ def look_across(rng: np.random.Generator, city: City, spot: Spot, camera: Camera
     return None
 
 
-def find_occluder(rng: np.random.Generator, camera: Camera) -> Occluder:
-    """Something that covers a third to two thirds of the photo."""
-    for _ in range(60):
+def find_occluder(rng: np.random.Generator, camera: Camera, city: City | None = None) -> Occluder:
+    """Something that covers a third to two thirds of the photo, and stands before the walls of the city."""
+    nearest = np.zeros(camera.size) if city is None else find_visible(city, camera).nearest
+    for _ in range(200):
         kind = str(rng.choice(OCCLUDERS))
         turn = {"truck": 90 + rng.normal(0, 25), "bus": 90 + rng.normal(0, 20), "crowd": 0, "scaffold": 90}[kind]
         ahead = {"truck": rng.uniform(4.5, 8), "bus": rng.uniform(4.5, 9), "crowd": 3, "scaffold": rng.uniform(3, 6)}
         right = {"crowd": rng.uniform(-0.5, 0.5), "scaffold": rng.uniform(-8, 8)}.get(kind, rng.uniform(-4, 4))
         found = Occluder(kind, float(ahead[kind]), float(right), float(turn), int(rng.integers(2**31)))
-        if 0.36 <= occluder_share(camera, found) <= 0.64:
+        column = int(np.clip(camera.size / 2 + camera.focal * right / ahead[kind], 0, camera.size - 1))
+        if nearest[column] * (ahead[kind] + 1) < 1 and 0.36 <= occluder_share(camera, found) <= 0.64:
             return found
-    raise ValueError("no truck, bus, crowd or scaffold covers a third to two thirds of the photo")  # can't happen
+    raise ValueError(f"nothing covers a third to two thirds of the photo at {camera.x:.0f}, {camera.y:.0f}")
 
 
 def name_photo(site: str, camera: Camera, moment: Moment, pano: str, note: str = "") -> str:
@@ -225,7 +241,9 @@ def make_train_views(settings: CitySettings, number: int, places: int) -> Iterat
     folder = name if number < len(names) else f"{name}{number // len(names) + 1}"
     seed, blocks = city_seed(settings, number + 1), count_blocks(places, PLACE_STEP_M)
     city, rng = make_city(seed, blocks), make_rng("train", seed)
-    spots = find_spots(city, rng, places, PLACE_STEP_M, min(round(0.06 * places), 6))
+    seaside = min(round(0.06 * places), 6)
+    spots = pick_spots(rng, list_spots(city, PLACE_STEP_M), places - seaside)
+    spots += pick_spots(rng, list_seaside(city), seaside)
     for place, spot in enumerate(spots):
         heading = 180 + rng.uniform(-50, 50) if spot.water else spot.street.direction + pick_turn(rng)
         base = spot.camera(heading, settings.size)
@@ -255,7 +273,6 @@ class Anchor:
 
     spot: Spot
     camera: Camera
-    index: int
 
 
 Queries = Callable[[CitySettings, City, list[Anchor], int, np.random.Generator], list[View]]
@@ -265,72 +282,95 @@ def make_split_views(
     settings: CitySettings, split: str, site: str, number: int, database: int, queries: int, make_queries: Queries
 ) -> list[View]:
     """A database that surveys some streets by day, and queries taken near its photos years later."""
-    spots = math.ceil(database / HEADINGS)
-    water = max(1, round(WATER_SHARE * spots))
-    seed, blocks = (
-        city_seed(settings, number),
-        max(count_blocks(spots, SPOT_STEP_M), math.ceil(water * WATER_STEP_M / 75)),
-    )
+    seaside = max(1, round(WATER_SHARE * database / HEADINGS))
+    spots = math.ceil(database / HEADINGS) - seaside
+    blocks = max(count_blocks(spots, SPOT_STEP_M), math.ceil(seaside * WATER_STEP_M / 75))
+    seed = find_city_with_estate(settings, number, blocks)
     city, rng = make_city(seed, blocks), make_rng(split, seed)
     views, anchors = [], []
-    for index, spot in enumerate(nearest_spots(city, rng, spots, water)):
+    for spot in pick_spots(rng, list_seaside(city), seaside) + survey(city, spots):
         first = rng.uniform(0, 90)
         turns = [120, 160, 200, 240] if spot.water else [first + 90 * turn for turn in range(HEADINGS)]
-        for turn in turns:
+        for turn in turns[: database - len(views)]:
             camera = spot.camera(turn + rng.normal(0, 3), settings.size, 0.0, rng.uniform(-0.4, 0.4) * spot.street.road)
             moment = make_moment(rng, DAYLIGHT, (2009, 2015), camera.heading)
-            anchors.append(Anchor(spot, camera, index))
-            file = name_photo(site, camera, moment, f"{seed}d{index:04}h{round(turn):03}")
+            anchors.append(Anchor(spot, camera))
+            file = name_photo(site, camera, moment, f"{seed}d{len(views):05}")
             views.append(View(f"{split}/database/{file}", seed, blocks, camera, moment))
-    views, anchors = views[:database], anchors[:database]
     for count, view in enumerate(make_queries(settings, city, anchors, queries, rng)):
-        pano = f"{seed}q{count:04}" + (f"-{view.detail}" if split == "tokyo_test" else "")
+        pano = f"{seed}q{count:05}" + (f"-{view.detail}" if split == "tokyo_test" else "")
         file = name_photo(site, view.camera, view.moment, pano)
         views.append(replace(view, path=f"{split}/queries/{file}", city=seed, blocks=blocks))
     return views
 
 
+def find_city_with_estate(settings: CitySettings, number: int, blocks: int) -> int:
+    """The seed of the first city numbered `number`, `number` + 10, ... that has a repetitive district inside."""
+    for attempt in range(number, 1000, 10):
+        city = make_city(city_seed(settings, attempt), blocks)
+        middles = city.estates.reshape(-1, 2, 2).mean(1) / city.extent
+        if ((middles > 0.25) & (middles < 0.75)).all(1).any():
+            return city.seed
+    raise ValueError(f"no city of {blocks} x {blocks} blocks has a repetitive district; try another seed")
+
+
 def make_mixed_queries(
     settings: CitySettings, city: City, anchors: list[Anchor], number: int, rng: np.random.Generator
 ) -> list[View]:
-    """Queries of every scenario, in the shares of `QUERIES`."""
-    counts = {name: int(share * number) for name, share in QUERIES.items()}
+    """Queries of every scenario, in the shares of `QUERIES`, at least one of each.
+
+    Raises:
+        ValueError: a scenario can't be had so often near this database.
+    """
+    counts = {name: max(1, int(share * number)) for name, share in QUERIES.items()}
     counts["ordinary"] += number - sum(counts.values())
     inland = [a for a in anchors if not a.spot.water]
     pools = {name: inland for name in QUERIES}
     pools["skyline"] = [a for a in anchors if a.spot.water and abs(a.camera.heading - 180) < 35]
-    pools["repetitive"] = [a for a in inland if estate_share(city, a.camera) > 0.5] or inland
+    pools["repetitive"] = [a for a in inland if estate_share(city, a.camera) > 0.5]
     views = []
     for scenario, count in counts.items():
-        pool = pools[scenario]
-        order = [pool[i] for _ in range(1 + 4 * count // len(pool)) for i in rng.permutation(len(pool))]
-        taken = 0
-        for anchor in order:
-            view = make_query(settings, city, anchor, scenario, rng) if taken < count else None
-            if view is not None:
-                views.append(view)
-                taken += 1
+        pool, made = pools[scenario], []
+        for _ in range(8 * count):
+            if pool and len(made) < count:
+                view = make_query(settings, city, pool[int(rng.integers(len(pool)))], anchors, scenario, rng)
+                made += [view] if view else []
+        if len(made) < count:
+            raise ValueError(
+                f"only {len(made)} of {count} {scenario} queries found; ask for fewer, or a larger database"
+            )
+        views += made
     return views
 
 
 def make_query(
-    settings: CitySettings, city: City, anchor: Anchor, scenario: str, rng: np.random.Generator
+    settings: CitySettings, city: City, anchor: Anchor, others: list[Anchor], scenario: str, rng: np.random.Generator
 ) -> View | None:
     """A photo of a scenario near a database photo; None where the scenario can't be had there."""
     camera = stray(rng, anchor.spot, anchor.camera, 2.5 * settings.difficulty, 8 * settings.difficulty)
-    occluder, detail = None, ""
+    occluder, detail = None, "day" if scenario == "ordinary" else ""
     if scenario == "viewpoint":
         camera = look_across(rng, city, anchor.spot, anchor.camera)
         if camera is None or middle_house(city, anchor.camera) != middle_house(city, camera):
             return None
+        if any(looks_alike(camera, other.camera) for other in others):  # another spot's photo would give it away
+            return None
+    if scenario == "repetitive" and estate_share(city, camera) < 0.4:
+        return None
     if scenario == "occlusion":
-        occluder = find_occluder(rng, camera)
+        occluder = find_occluder(rng, camera, city)
         detail = occluder.kind
     lights = DIM if scenario == "illumination" else DAYLIGHT
     moment = make_moment(rng, lights, (2016, 2023), camera.heading)
     if scenario == "illumination":
         detail = moment.light
     return View("", 0, 0, camera, moment, occluder, scenario, detail)
+
+
+def looks_alike(camera: Camera, other: Camera) -> bool:
+    """Less than 5 m and 20 degrees apart."""
+    turn = abs((camera.heading - other.heading + 180) % 360 - 180)
+    return turn < 20 and math.hypot(camera.x - other.x, camera.y - other.y) < 5
 
 
 def middle_house(city: City, camera: Camera) -> int:

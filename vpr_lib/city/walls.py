@@ -60,21 +60,12 @@ def find_visible(city: City, camera: Camera) -> VisibleWalls:
     inside = (columns[keep, :1] <= middles) & (middles <= columns[keep, 1:])  # (V, S)
     slope = (inverse[keep, 1:] - inverse[keep, :1]) / (columns[keep, 1:] - columns[keep, :1])
     depth = np.where(inside, inverse[keep, :1] + slope * (middles - columns[keep, :1]), 0.0)
-    eaves, tops = (values[city.wall_of[index[keep]], None] - camera.height for values in city_heights(city))
+    eaves, tops = (values[city.wall_of[index[keep]], None] - camera.height for values in city.heights)
     covered = np.maximum.accumulate(np.where(inside, eaves * depth, -1e9), axis=0)  # tangent of the angle above level
     before = np.vstack([np.full((1, len(middles)), -1e9), covered[:-1]])
     seen = (inside & (tops * depth > before)).any(1)
     keep, nearest = keep[seen], depth.max(0, initial=0.0).repeat(2)[: camera.size]
     return VisibleWalls(index[keep], columns[keep], inverse[keep], share[keep], nearest)
-
-
-def city_heights(city: City) -> tuple[np.ndarray, np.ndarray]:
-    """(B,) metres to the eaves and to the roof's top of each building, computed once for a city."""
-    if "heights" not in city.__dict__:
-        eaves = np.array([b.height for b in city.buildings])
-        tops = eaves + [b.roof_height for b in city.buildings]
-        object.__setattr__(city, "heights", (eaves, tops))
-    return city.__dict__["heights"]
 
 
 def draw_walls(canvas: Image.Image, city: City, camera: Camera, moment: Moment, visible: VisibleWalls) -> None:
