@@ -102,8 +102,8 @@ def claim_folder(folder: Path, state: dict, force: bool) -> None:
             return
         if not force:
             raise ValueError(
-                f"{folder} holds another rendered city: {'; '.join(changed)}. Choose another folder, or have its photos "
-                "deleted and drawn anew with --force"
+                f"{folder} holds another rendered city: {'; '.join(changed)}. Choose another folder, or have its "
+                "photos deleted and drawn anew with --force"
             )
         write_atomically(path, json.dumps(found | {"complete": False, "version": 0}).encode())  # if killed here
         for part in PARTS:
