@@ -163,6 +163,7 @@ def apart(a, b):
     return math.hypot(a.x - b.x, a.y - b.y), abs((a.heading - b.heading + 180) % 360 - 180)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["sf_val", "sf_test"])
 def test_every_query_has_a_database_photo_that_suits_its_scenario(views, split):
     database = [v.camera for v in views if f"{split}/database" in v.path]
@@ -181,6 +182,7 @@ def test_every_query_has_a_database_photo_that_suits_its_scenario(views, split):
 # Scenarios
 
 
+@pytest.mark.slow
 def test_occluders_cover_a_third_to_two_thirds(views):
     queries = [v for v in views if v.scenario == "occlusion"]
     assert {v.occluder.kind for v in queries} == {"truck", "bus", "crowd", "scaffold"}
@@ -193,6 +195,7 @@ def test_occluders_cover_a_third_to_two_thirds(views):
         assert 1 / 3 <= occluder_share(camera, view.occluder) <= 2 / 3
 
 
+@pytest.mark.slow
 def test_scenarios_show_what_they_say(views):
     by_name = {}
     for view in views:
@@ -241,6 +244,7 @@ def test_houses_of_an_estate_are_alike_but_not_the_same():
 # The data root
 
 
+@pytest.mark.slow
 def test_root_reads_as_any_other(mini):
     assert find_splits(mini) == ["sf_test", "sf_val", "tokyo_test"]
     train = read_images(mini / "train")
@@ -256,6 +260,7 @@ def test_root_reads_as_any_other(mini):
     assert json.loads((mini / "city.json").read_text())["complete"]
 
 
+@pytest.mark.slow
 def test_names_tell_where_the_camera_stood(mini):
     """UTM and heading of the file name against each other: they are turned by the same angle."""
     views = [v for v in make_views(SMALL) if v.path.startswith("sf_val/")]
@@ -275,6 +280,7 @@ def test_tokyo_has_every_place_by_day_at_sunset_and_at_night():
         assert len({(v.camera.x, v.camera.y) for v in three}) == 1
 
 
+@pytest.mark.slow
 def test_splits_lie_in_cities_of_their_own():
     cities = {}
     for view in make_views(SMALL):
@@ -283,6 +289,7 @@ def test_splits_lie_in_cities_of_their_own():
     assert all(not cities[a] & cities[b] for a in names for b in names if a < b)
 
 
+@pytest.mark.slow
 def test_pixels_follow_from_the_seed_alone(mini, tmp_path):
     again = write_city(tmp_path / "again", SMALL, workers=0, progress=False)
     assert read_photos(again) == read_photos(mini)
@@ -291,6 +298,7 @@ def test_pixels_follow_from_the_seed_alone(mini, tmp_path):
     assert not np.array_equal(make_city(other[0].city).walls, make_city(first[0].city).walls)
 
 
+@pytest.mark.slow
 def test_killed_render_goes_on(mini, tmp_path):
     folder = tmp_path / "killed"
     script = (
@@ -313,6 +321,7 @@ def test_killed_render_goes_on(mini, tmp_path):
     assert kept.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_finished_root_is_left_alone(mini):
     before = {p: p.stat().st_mtime_ns for p in mini.rglob("*")}
     write_city(mini, SMALL, progress=False)
@@ -332,6 +341,7 @@ def test_photos_of_ones_own_are_left_alone(tmp_path, force):
     assert own.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_another_city_is_refused_unless_forced(mini, tmp_path, monkeypatch):
     other = shutil.copytree(mini, tmp_path / "copy")
     fewer = replace(SMALL, tokyo_places=2)
@@ -347,6 +357,7 @@ def test_another_city_is_refused_unless_forced(mini, tmp_path, monkeypatch):
     assert len(read_split(other, "tokyo_test")[1]) == 6
 
 
+@pytest.mark.slow
 def test_a_lost_photo_is_drawn_again(mini, tmp_path):
     copy = shutil.copytree(mini, tmp_path / "copy")
     next(copy.rglob("database/*.jpg")).unlink()
@@ -368,6 +379,7 @@ def test_full_disk_is_told_before_drawing(tmp_path, monkeypatch):
     assert not json.loads((tmp_path / "full" / "city.json").read_text())["complete"]
 
 
+@pytest.mark.slow
 def test_disk_that_fills_up_leaves_no_half_photo(tmp_path, monkeypatch):
     def write_half(path, data):
         with path.open("wb") as file:
@@ -381,6 +393,7 @@ def test_disk_that_fills_up_leaves_no_half_photo(tmp_path, monkeypatch):
     assert not json.loads((tmp_path / "full" / "city.json").read_text())["complete"]
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path, capsys):
     arguments = ["city", "--out", str(tmp_path / "c"), "--workers", "0"]
     small = {k: v for k, v in vars(SMALL).items() if v != getattr(CitySettings(), k)}
