@@ -23,7 +23,8 @@ from vpr_lib.city.facades import Facade, draw_facade
 from vpr_lib.city.light import LIGHTS, Moment
 from vpr_lib.city.render import write_city
 from vpr_lib.city.scene import make_city
-from vpr_lib.city.views import CitySettings, estate_share, make_views
+from vpr_lib.city.spots import estate_share
+from vpr_lib.city.views import CitySettings, make_views
 from vpr_lib.recall import find_positives
 from vpr_lib.scenarios import read_scenarios
 from vpr_lib.table import find_splits, parse_name, read_images, read_split

@@ -19,8 +19,21 @@ ORDER = [
     *("scenarios", "published", "study", "text_tables", "figures", "page", "sections", "report", "__main__"),
 ]
 CITY = [
-    *("camera", "scene", "light", "facades", "sprites", "solids", "walls", "frame", "backdrop", "things", "drawing"),
-    *("views", "render", "pretrain"),
+    *(
+        "camera",
+        "scene",
+        "light",
+        "fronts",
+        "facades",
+        "sprites",
+        "solids",
+        "walls",
+        "frame",
+        "backdrop",
+        "things",
+        "drawing",
+    ),
+    *("spots", "views", "render", "pretrain"),
 ]  # beside the core: only the command line imports it
 
 
@@ -89,3 +102,11 @@ def test_checkpoints_are_loaded_weights_only():
     for path in (ROOT / "vpr_lib").rglob("*.py"):
         for call in re.findall(r"torch\.load\([^\n]*", path.read_text()):
             assert "weights_only=True" in call, path
+
+
+@pytest.mark.parametrize("page", ["README.md", "vpr_lib/city/weights/README.md"])
+def test_pages_link_to_what_is_there(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert ((ROOT / page).parent / target).exists(), target
+    assert not re.findall(r"\b(?:TODO|TBD|DEMO_\w+|STARTER|CARD|GAIN|STEPS|LOSS)\b", text)

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from vpr_lib.city.camera import NEAR_M, Camera
-from vpr_lib.city.facades import make_grain
 from vpr_lib.city.frame import Frame
+from vpr_lib.city.fronts import make_grain
 from vpr_lib.city.light import shade, shade_ground
 from vpr_lib.city.scene import make_rng
 from vpr_lib.city.sprites import make_clouds

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from vpr_lib.city.facades import mix
+from vpr_lib.city.fronts import mix
 from vpr_lib.city.scene import make_rng
 
 Face = tuple[np.ndarray, np.ndarray, float]  # corners (N, 3) metres, colour (3,) 0 to 255, light of its own 0 to 1

@@ -6,7 +6,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from vpr_lib.city.facades import make_levels, mix
+from vpr_lib.city.facades import make_levels
+from vpr_lib.city.fronts import mix
 from vpr_lib.city.scene import make_rng
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vpr_lib.city.camera import NEAR_M, Camera
-from vpr_lib.city.facades import LEVELS, SCALE, draw_lit, get_facade, tenant
+from vpr_lib.city.facades import LEVELS, draw_lit, get_facade, tenant
+from vpr_lib.city.fronts import SCALE
 from vpr_lib.city.light import LIGHTINGS, Lighting, Moment, shade
 from vpr_lib.city.scene import City
 
