@@ -403,3 +403,17 @@ def test_command_line(tmp_path, capsys):
     assert "contact sheet" in capsys.readouterr().out
     assert main([*arguments, "--set", "citys=3"]) == 1
     assert "valid: size, quality" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_study_runs_on_a_rendered_city(mini, tmp_path, capsys):
+    arguments = ["report", "--data", str(mini), "--out", str(tmp_path / "page"), "--runs", str(tmp_path / "runs")]
+    small = ("image_size=48", "epochs=1", "num_places=2", "images_per_place=2", "num_workers=0", "progress=false")
+    assert main([*arguments, *(part for change in small for part in ("--set", change))]) == 0
+    page = (tmp_path / "page" / "index.html").read_text()
+    for text in ("Contact sheet", "Viewpoint change", "tokyo_test, by light", "Fig. 5", "night"):
+        assert text in page, text
+    printed = capsys.readouterr().out
+    assert len(list((tmp_path / "runs").iterdir())) == 11  # shared runs are trained once
+    assert main([*arguments, *(part for change in small for part in ("--set", change))]) == 0
+    assert "epoch 1" in printed and "epoch 1" not in capsys.readouterr().out
