@@ -12,26 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from vpr_lib.files import write_atomically
+
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
-
-
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, through a power cut or a full disk too.
-
-    Raises:
-        OSError: it can't be written; what `path` held before is still there.
-    """
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.tmp")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(error.errno, f"{path} can't be written ({error.strerror}); what it held before is kept") from None
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:

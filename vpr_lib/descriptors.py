@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from vpr_lib.augment import normalise
 from vpr_lib.backbones import ResNet
 from vpr_lib.datasets import Batch, PhotoDataset, load_batches
 from vpr_lib.devices import autocast, choose_device, choose_dtype, keep_freed_memory
+from vpr_lib.files import open_atomically
 from vpr_lib.model import fingerprint
 from vpr_lib.settings import Machine
 from vpr_lib.table import ImageTable, read_images
@@ -53,10 +53,8 @@ def extract(
     path = Path(cache_dir) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        with open(partial, "wb") as file:
+        with open_atomically(path) as file:
             np.save(file, extract_dataset(model, dataset, precision, machine))
-        os.replace(partial, path)
     return np.load(path)
 
 

@@ -2,12 +2,11 @@
 
 import contextlib
 import ctypes
-import os
 import sys
 
 import torch
 
-from vpr_lib.settings import Machine, check_choice
+from vpr_lib.settings import Machine, check_choice, count_cores
 
 
 def choose_device(name: str) -> torch.device:
@@ -56,8 +55,7 @@ def choose_num_workers(machine: Machine) -> int:
     """Loader processes: one a core, at most 16, unless the machine's settings say otherwise."""
     if machine.num_workers >= 0:
         return machine.num_workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 16)
+    return min(count_cores(), 16)
 
 
 def keep_freed_memory() -> None:

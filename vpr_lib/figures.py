@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vpr_lib.checkpoints import write_atomically
+from vpr_lib.files import write_atomically
 from vpr_lib.study import Example
 
 WIDTH_IN = 8.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from vpr_lib.checkpoints import write_atomically
+from vpr_lib.files import write_atomically
 
 EMBED_BYTES = 8_000_000  # pictures up to this total go into the page, which is then one file to hand in
 

@@ -6,8 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
 
-from vpr_lib.checkpoints import write_atomically
 from vpr_lib.devices import choose_device
+from vpr_lib.files import write_atomically
 from vpr_lib.page import Block, Details, Picture, Section, Table, Text, write_page
 from vpr_lib.published import RECALLS
 from vpr_lib.recall import count_without_positive, find_positives

@@ -22,10 +22,11 @@ import torch
 from torch import nn
 
 from vpr_lib.backbones import CITY_WEIGHTS
-from vpr_lib.checkpoints import read_checked, to_bytes, write_atomically
+from vpr_lib.checkpoints import read_checked, to_bytes
 from vpr_lib.datasets import PhotoDataset
 from vpr_lib.descriptors import extract_dataset
 from vpr_lib.devices import choose_device
+from vpr_lib.files import write_atomically
 from vpr_lib.model import VPRModel, build_model, describe_module, fingerprint, hash_weights, load_model
 from vpr_lib.optimization import Scores
 from vpr_lib.recall import (

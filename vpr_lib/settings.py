@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -94,6 +95,11 @@ class Machine:
     cache_gb: float = 1.0  # memory for decoded photos, shared by the workers; a larger set is decoded every time
     eval_batch_size: int = 64  # photos a forward pass in evaluation
     progress: bool = True  # progress bars
+
+
+def count_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_choice(what: str, name: str, valid: Iterable[str]) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
-from vpr_lib.checkpoints import to_bytes, write_atomically
+from vpr_lib.checkpoints import to_bytes
 from vpr_lib.city.render import write_city
 from vpr_lib.city.views import CitySettings
+from vpr_lib.files import write_atomically
 from vpr_lib.runs import Run, train_run
 from vpr_lib.settings import Machine, Settings
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 
-from vpr_lib.checkpoints import write_atomically
 from vpr_lib.city.drawing import draw_photo
 from vpr_lib.city.scene import make_city
 from vpr_lib.city.views import CitySettings, View, make_views
+from vpr_lib.files import write_atomically
+from vpr_lib.settings import count_cores
 
 PARTS = ("train", "sf_val", "sf_test", "tokyo_test", "scenarios.csv", "contact_sheet.jpg")
 VERSION = 1  # of the renderer; another one draws other pixels
@@ -125,8 +126,7 @@ def check_space(folder: Path, photos: int, size: int) -> None:
 @contextmanager
 def make_pool(workers: int) -> Iterator:
     """`map` over processes; results come in order."""
-    workers = len(os.sched_getaffinity(0)) if workers < 0 and hasattr(os, "sched_getaffinity") else workers
-    workers = os.cpu_count() or 1 if workers < 0 else workers
+    workers = count_cores() if workers < 0 else workers
     if workers < 2:
         yield map
         return
