@@ -40,7 +40,7 @@ def smooth_pixels(height, width):
 @pytest.mark.parametrize("size", [(48, 64), (100, 100), (300, 20)])
 def test_decode_is_pillows_bilinear_resize(size):
     data = jpeg(smooth_pixels(240, 320), quality=95)
-    found = decode(data, size, "x")
+    found = decode(data, size)
     slow = transforms.resize(Image.open(io.BytesIO(data)).convert("RGB"), size)  # torchvision's default is bilinear
     assert found.shape == (3, *size) and found.dtype == np.uint8
     assert np.abs(found.astype(int) - np.asarray(slow).transpose(2, 0, 1)).mean() < 1.0
@@ -50,7 +50,7 @@ def test_decode_turns_a_phones_photo_upright():
     pixels = smooth_pixels(60, 90)
     exif = Image.Exif()
     exif[0x0112] = 6  # "turn by 90 degrees to show"
-    found = decode(jpeg(pixels, quality=95, exif=exif), (90, 60), "x")
+    found = decode(jpeg(pixels, quality=95, exif=exif), (90, 60))
     assert np.abs(found.astype(int) - np.rot90(pixels, -1).transpose(2, 0, 1)).mean() < 6
 
 
@@ -58,7 +58,7 @@ def test_grey_and_transparent_pictures_become_rgb():
     for mode in ("L", "RGBA", "P"):
         buffer = io.BytesIO()
         Image.fromarray(smooth_pixels(32, 32)).convert(mode).save(buffer, "PNG")
-        assert decode(buffer.getvalue(), 16, "x").shape == (3, 16, 16)
+        assert decode(buffer.getvalue(), 16).shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize("damage, workers", [("truncated", 1), ("text", 0), ("empty", 0)])
@@ -98,7 +98,7 @@ def test_extract_is_the_model_one_photo_at_a_time(model, data_root, machine):
     table = read_images(data_root / "val")
     model.eval()
     with torch.no_grad():
-        one = [decode(table.read_bytes(i), 32, "x") for i in range(len(table))]
+        one = [decode(table.read_bytes(i), 32) for i in range(len(table))]
         slow = torch.cat([model(normalise(torch.from_numpy(image)[None])) for image in one]).numpy()
     model.train()
     before = {k: v.clone() for k, v in model.state_dict().items()}

@@ -14,27 +14,17 @@ ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Data flows one way: each module imports only from those above it.
 ORDER = [
-    *("settings", "table", "devices", "datasets", "samplers", "augment", "backbones", "aggregators", "model"),
-    *("optimization", "checkpoints", "training", "descriptors", "search", "recall", "runs"),
+    *("settings", "files", "table", "devices", "datasets", "packs", "samplers", "augment", "backbones"),
+    *("aggregators", "model", "optimization", "checkpoints", "training", "descriptors", "search", "recall", "runs"),
     *("scenarios", "published", "study", "text_tables", "figures", "page", "sections", "report", "__main__"),
 ]
+# Beside the core: only the command line imports it.
 CITY = [
-    *(
-        "camera",
-        "scene",
-        "light",
-        "fronts",
-        "facades",
-        "sprites",
-        "solids",
-        "walls",
-        "frame",
-        "backdrop",
-        "things",
-        "drawing",
-    ),
-    *("spots", "views", "render", "pretrain"),
-]  # beside the core: only the command line imports it
+    *("camera", "scene", "light", "fronts", "facades", "sprites", "solids", "walls", "frame", "backdrop", "things"),
+    *("drawing", "spots", "views", "render", "pretrain"),
+]
+# What the city takes from the core.
+CITY_NEEDS = {"render": {"files", "settings"}, "pretrain": {"checkpoints", "files", "runs", "settings"}}
 
 
 def test_environment_takes_its_packages_from_pyproject():
@@ -69,8 +59,8 @@ def test_modules_import_only_from_those_above_them():
         assert imports_of(module) <= set(ORDER[:number]) | city, module
     assert {p.stem for p in (ROOT / "vpr_lib" / "city").glob("*.py")} - {"__init__"} == set(CITY)
     for number, module in enumerate(CITY):
-        core = {"render": {"checkpoints"}, "pretrain": {"checkpoints", "runs", "settings"}}.get(module, set())
-        assert imports_of(f"city/{module}") <= {f"city.{name}" for name in CITY[:number]} | core, module
+        above = {f"city.{name}" for name in CITY[:number]}
+        assert imports_of(f"city/{module}") <= above | CITY_NEEDS.get(module, set()), module
 
 
 @pytest.mark.slow
@@ -110,3 +100,9 @@ def test_pages_link_to_what_is_there(page):
     for target in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert ((ROOT / page).parent / target).exists(), target
     assert not re.findall(r"\b(?:TODO|TBD|DEMO_\w+|STARTER|CARD|GAIN|STEPS|LOSS)\b", text)
+
+
+def test_the_city_command_does_without_torch():
+    """It then fits into a small machine's memory, and starts at once."""
+    script = "import sys, vpr_lib.__main__, vpr_lib.city.render; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)

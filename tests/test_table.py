@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import photo_name, write_photo
 
-from vpr_lib.table import find_part, find_splits, parse_name, read_images, read_split
+from vpr_lib.table import find_splits, parse_name, read_images, read_split
 
 
 def test_parse_name_reads_the_published_convention():
@@ -150,9 +150,6 @@ def test_split_errors(data_root, tmp_path):
     make_pack(tmp_path / "s", tmp_path / "t.zip")
     with pytest.raises(ValueError, match="no photos under queries/"):
         read_split(tmp_path, "t")
-    make_pack(data_root / "val", tmp_path / "s.zip")
-    with pytest.raises(ValueError, match="both as a folder and as a pack"):
-        find_part(tmp_path, "s")
 
 
 def test_a_photo_that_is_gone_is_named(data_root, tmp_path):

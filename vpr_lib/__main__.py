@@ -1,4 +1,4 @@
-"""python -m vpr_lib city | train | evaluate | compare | report."""
+"""python -m vpr_lib city | pack | train | evaluate | compare | report."""
 
 import argparse
 import json
@@ -9,7 +9,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from vpr_lib.aggregators import AGGREGATORS
 from vpr_lib.settings import Machine, Settings, check_choice, get_preset, parse_value, set_values
 
 
@@ -39,11 +38,17 @@ def make_parser() -> argparse.ArgumentParser:
     city.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="size, places, difficulty, ...")
     city.set_defaults(command=city_command)
 
+    pack = commands.add_parser("pack", help="write a folder of photos as one file, resized: quick to copy and to read")
+    pack.add_argument("folder", help="ROOT/train, or a split")
+    pack.add_argument("--size", type=int, default=320, metavar="S", help="pixels, as the training's image size (320)")
+    pack.add_argument("--out", metavar="ZIP", help="the pack (the folder's name with .zip, in its place)")
+    pack.set_defaults(command=pack_command)
+
     run = make_run_options("photos")
 
     train = commands.add_parser("train", parents=[run], help="train one model into a run folder, or go on with it")
     train.add_argument("--out", required=True, metavar="RUN", help="the run folder")
-    train.add_argument("--aggregator", metavar="A", help=", ".join(AGGREGATORS))
+    train.add_argument("--aggregator", metavar="A", help="AVG, GeM, ConvAP, MixVPR or one that was added")
     train.set_defaults(command=train_command)
 
     evaluate = commands.add_parser("evaluate", help="recall of a run on a split")
@@ -56,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     compare = commands.add_parser("compare", parents=[run], help="train several aggregators, print the table")
     compare.add_argument("--out", default="runs", metavar="DIR", help="where the runs and the table go (runs)")
-    compare.add_argument("--aggregators", default=",".join(AGGREGATORS), metavar="A,B,...")
+    compare.add_argument("--aggregators", metavar="A,B,...", help="those to compare (all)")
     compare.set_defaults(command=compare_command)
 
     report = commands.add_parser("report", parents=[make_run_options("mini")], help="train the study, write its page")
@@ -91,8 +96,18 @@ def city_command(options: argparse.Namespace) -> int:
     return 0
 
 
+def pack_command(options: argparse.Namespace) -> int:
+    """Write a pack."""
+    from vpr_lib.packs import write_pack
+
+    pack = write_pack(options.folder, options.out, options.size)
+    print(f"pack: {pack}, {pack.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
 def train_command(options: argparse.Namespace) -> int:
     """Train one model."""
+    from vpr_lib.aggregators import AGGREGATORS
     from vpr_lib.runs import evaluate_run, train_run, validation_splits
 
     settings, machine = read_settings(options)
@@ -122,12 +137,14 @@ def evaluate_command(options: argparse.Namespace) -> int:
 
 def compare_command(options: argparse.Namespace) -> int:
     """Train and evaluate several aggregators on all splits of a data root."""
+    from vpr_lib.aggregators import AGGREGATORS
     from vpr_lib.runs import compare_runs, get_run
     from vpr_lib.table import find_splits, read_split
     from vpr_lib.text_tables import comparison_table
 
     settings, machine = read_settings(options)
-    names = [check_choice("aggregator", name.strip(), AGGREGATORS) for name in options.aggregators.split(",")]
+    names = options.aggregators.split(",") if options.aggregators else list(AGGREGATORS)
+    names = [check_choice("aggregator", name.strip(), AGGREGATORS) for name in names]
     splits = find_splits(options.data)
     if not splits:
         raise ValueError(f"{options.data} has no evaluation split: a folder with database/ and queries/")

@@ -40,6 +40,11 @@ def augment(images: torch.Tensor, seed: tuple[int, ...], settings: Settings) -> 
     return randaugment(images, seed, settings.randaugment_ops, settings.randaugment_magnitude)
 
 
+def augments(settings: Settings) -> bool:
+    """Whether `augment` changes anything."""
+    return settings.crop_min < 1 or settings.randaugment_ops > 0
+
+
 def random_crop(images: torch.Tensor, seed: tuple[int, ...], min_side: float) -> torch.Tensor:
     """Crop each photo to a share of its sides, drawn between `min_side` and 1, anywhere in it; resized back.
 

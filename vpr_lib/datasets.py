@@ -1,16 +1,21 @@
 """Table rows -> uint8 tensors: decoding and resizing, and nothing random but what a batch's seed says."""
 
+import contextlib
 import io
 import signal
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
+from tqdm.auto import tqdm
 
 from vpr_lib.devices import choose_device, choose_num_workers
-from vpr_lib.settings import Machine
+from vpr_lib.settings import Machine, count_cores
 from vpr_lib.table import ImageTable
 
 # Channel statistics of ImageNet in [0, 1], which all published backbones were trained with.
@@ -33,30 +38,48 @@ class Photos(NamedTuple):
     seed: tuple[int, ...]
 
 
-def decode(data: bytes, image_size: int | tuple[int, int], name: str) -> np.ndarray:
+def decode(data: bytes, image_size: int | tuple[int, int]) -> np.ndarray:
     """Decode and resize one photo (bilinear, antialiased; the aspect ratio is not kept, as published).
 
     Args:
         data: the file's bytes, JPEG or PNG.
         image_size: pixels, one number for a square or (height, width).
-        name: for the error message.
 
     Returns:
         (3, H, W) uint8, RGB.
 
     Raises:
-        ValueError: the bytes are no readable photo; the message names it.
+        ValueError: the bytes are no readable photo.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    with open_photo(data) as photo:
+        # A JPEG decodes faster at 1/2, 1/4 or 1/8; twice the wanted size leaves the resize to do.
+        photo.draft("RGB", (2 * width, 2 * height))
+        photo = ImageOps.exif_transpose(photo).convert("RGB")
+        return np.array(photo.resize((width, height), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+
+
+@contextlib.contextmanager
+def open_photo(data: bytes) -> Iterator[Image.Image]:
+    """A photo's file, opened by Pillow; what Pillow finds wrong with it, then or later, is a ValueError."""
     try:
         with Image.open(io.BytesIO(data)) as photo:
-            # A JPEG decodes faster at 1/2, 1/4 or 1/8; twice the wanted size leaves the resize to do.
-            photo.draft("RGB", (2 * width, 2 * height))
-            photo = ImageOps.exif_transpose(photo).convert("RGB")
-            pixels = np.array(photo.resize((width, height), Image.Resampling.BILINEAR))
+            yield photo
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name} is not a readable photo ({error}); copy it again or remove it") from None
-    return pixels.transpose(2, 0, 1)
+        raise ValueError(f"is not a readable photo ({error}); copy it again or remove it") from None
+
+
+def read_photo(table: ImageTable, row: int, image_size: int | tuple[int, int]) -> np.ndarray:
+    """The photo of a row, decoded and resized; see `decode`.
+
+    Raises:
+        ValueError: it is not readable; the message names it.
+    """
+    data = table.read_bytes(row)
+    try:
+        return decode(data, image_size)
+    except ValueError as error:  # only now: looking at a name would copy its memory into each worker
+        raise ValueError(f"{table.root / table.names[row]} {error}") from None
 
 
 def read_thumbnail(table: ImageTable, row: int, max_pixels: int) -> np.ndarray:
@@ -66,19 +89,26 @@ def read_thumbnail(table: ImageTable, row: int, max_pixels: int) -> np.ndarray:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        ValueError: the bytes are no readable photo; the message names it.
+        ValueError: it is not readable; the message names it.
     """
-    data, name = table.read_bytes(row), str(table.root / table.names[row])
-    try:
-        with Image.open(io.BytesIO(data)) as photo:
-            width, height = photo.size
-            if photo.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # stored on its side
-                width, height = height, width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name} is not a readable photo ({error}); copy it again or remove it") from None
+    width, height = read_size(table, row)
     scale = min(1.0, max_pixels / max(width, height))
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    return decode(data, size, name).transpose(1, 2, 0)
+    return read_photo(table, row, size).transpose(1, 2, 0)
+
+
+def read_size(table: ImageTable, row: int) -> tuple[int, int]:
+    """Width and height of a photo in pixels, as it is to be looked at.
+
+    Raises:
+        ValueError: it is not readable; the message names it.
+    """
+    try:
+        with open_photo(table.read_bytes(row)) as photo:
+            on_its_side = photo.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return photo.size[::-1] if on_its_side else photo.size
+    except ValueError as error:
+        raise ValueError(f"{table.root / table.names[row]} {error}") from None
 
 
 class PhotoDataset(torch.utils.data.Dataset):
@@ -102,6 +132,7 @@ class PhotoDataset(torch.utils.data.Dataset):
         self.transform = transform
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         shape = (len(table), 3, *self.image_size)
+        check_pack_size(table, self.image_size)
         self.cache = self.cached = None
         if np.prod(shape, dtype=np.float64) <= cache_gb * 1e9:
             self.cache = torch.empty(shape, dtype=torch.uint8).share_memory_()
@@ -119,12 +150,35 @@ class PhotoDataset(torch.utils.data.Dataset):
         """(3, H, W) uint8, from the cache where it holds the photo."""
         if self.cache is not None and self.cached[row]:
             return self.cache[row]
-        name = str(self.table.root / self.table.names[row])
-        image = torch.from_numpy(decode(self.table.read_bytes(row), self.image_size, name))
+        image = torch.from_numpy(read_photo(self.table, row, self.image_size))
         if self.cache is not None:
             self.cache[row] = image
             self.cached[row] = True
         return image
+
+    def fill_cache(self, progress: bool) -> None:
+        """Decode what the cache doesn't hold yet. Threads will do: Pillow works outside Python's lock."""
+        rows = np.flatnonzero(~self.cached.numpy()).tolist()
+        if not rows:
+            return
+        with (
+            ThreadPoolExecutor(count_cores()) as pool,
+            tqdm(total=len(rows), unit="photo", desc="decoding", disable=not progress, leave=False) as bar,
+        ):
+            for _ in pool.map(self.read, rows):
+                bar.update()
+
+
+def check_pack_size(table: ImageTable, image_size: tuple[int, int]) -> None:
+    """Warn where a pack was made of smaller photos than are asked for."""
+    if len(table) and table.offsets[0] >= 0:
+        width, height = read_size(table, 0)
+        if width < image_size[1] or height < image_size[0]:
+            warnings.warn(
+                f"the photos in {table.root} have {width} x {height} pixels and are enlarged to {image_size[1]} x "
+                f"{image_size[0]}; pack the originals again with --size {max(image_size)}, or train smaller",
+                stacklevel=3,
+            )
 
 
 class _ErrorsAsItems(torch.utils.data.Dataset):
@@ -164,8 +218,12 @@ def load_batches(dataset: PhotoDataset, batches: Iterable[Batch], machine: Machi
     Returns:
         An iterable of `Photos`; raises as `PhotoDataset.read` does.
     """
-    ready = dataset.transform is None and dataset.cached is not None and bool(dataset.cached.all())
-    num_workers = 0 if ready else choose_num_workers(machine)
+    on_cpu = choose_device(machine.device).type == "cpu"
+    if on_cpu and dataset.cache is not None and dataset.transform is None:
+        dataset.fill_cache(machine.progress)  # processes would only take the cores from the training
+        num_workers = 0
+    else:
+        num_workers = choose_num_workers(machine)
     loader = torch.utils.data.DataLoader(
         _ErrorsAsItems(dataset),
         batch_size=None,
@@ -173,6 +231,8 @@ def load_batches(dataset: PhotoDataset, batches: Iterable[Batch], machine: Machi
         num_workers=num_workers,
         collate_fn=_as_loaded,
         pin_memory=choose_device(machine.device).type == "cuda",
+        # Forked workers share the table's pages; elsewhere than on Linux forking isn't safe.
+        multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
         persistent_workers=num_workers > 0,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # its own: iterating must not draw from the global one, or a resume would differ

@@ -12,6 +12,7 @@ import mmap
 import os
 import re
 import struct
+import warnings
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+NUM_FIELDS = 14  # of a name, UTM east to note
 
 
 class PhotoName(NamedTuple):
@@ -92,22 +94,22 @@ def parse_name(name: str) -> PhotoName:
     Raises:
         ValueError: the name has no UTM coordinates.
     """
-    stem = os.path.splitext(name.rsplit("/", 1)[-1])[0]
-    found = stem.split("@")[1:]
-    field = dict(enumerate(found)).get
+    stem = os.path.splitext(name[name.rfind("/") + 1 :])[0]
+    found = [*stem.split("@")[1:], *[""] * NUM_FIELDS]
     try:
-        east, north = float(field(0, "")), float(field(1, ""))
+        east, north = float(found[0]), float(found[1])
     except ValueError:
         east = north = math.nan
     if not (math.isfinite(east) and math.isfinite(north)):
         raise ValueError(f"{name}: no UTM coordinates; expected a name like @544050.17@4174706.96@10@S@...@.jpg")
     try:
-        heading = float(field(8, "")) % 360.0
+        heading = float(found[8] or "nan") % 360.0
     except ValueError:
         heading = math.nan
-    return PhotoName(east, north, heading, _parse_month(field(12, "")), field(13, ""))
+    return PhotoName(east, north, heading, _parse_month(found[12]), found[13])
 
 
+@functools.lru_cache(maxsize=4096)  # half a million photos are of a few hundred months
 def _parse_month(timestamp: str) -> np.datetime64:
     """`201104`, `20110423` or `2011-04-23` -> 2011-04; anything else is unknown."""
     match = re.match(r"(\d{4})[-_]?(0[1-9]|1[0-2])", timestamp)
@@ -136,7 +138,7 @@ def read_images(folder_or_zip: str | Path) -> ImageTable:
         raise FileNotFoundError(f"no folder or pack at {root}; expected photos named @east@north@...@.jpg there")
     if not names:
         raise ValueError(f"{root} holds no photos ({', '.join(PHOTO_SUFFIXES)})")
-    order = np.argsort(np.array(names, dtype=object), kind="stable")
+    order = np.array(sorted(range(len(names)), key=names.__getitem__))
     names = [names[i] for i in order]
     parsed = [parse_name(name) for name in names]
     return ImageTable(
@@ -205,20 +207,25 @@ def find_part(data_root: str | Path, part: str) -> Path:
         data_root: folder with `train` and evaluation splits.
         part: "train", or the name of a split.
 
+    Where both are there, the pack is read, with a warning: it was made of the folder, to be read in its place.
+
     Raises:
         FileNotFoundError: the root or the part isn't there.
-        ValueError: it is there both as a folder and as a pack.
     """
     root = Path(data_root)
     if not root.is_dir():
         raise FileNotFoundError(f"no data root at {root}; expected a folder with train/<city>/*.jpg and splits")
     folder, pack = root / part, root / f"{part}.zip"
-    if folder.is_dir() and pack.is_file():
-        raise ValueError(f"{part} is in {root} both as a folder and as a pack; move one of the two away")
     if not (folder.is_dir() or pack.is_file()):
         found = ", ".join(sorted(p.name for p in root.iterdir())) or "nothing"
         raise FileNotFoundError(f"{root} has no {part}/ or {part}.zip; it holds {found}")
-    return folder if folder.is_dir() else pack
+    if folder.is_dir() and pack.is_file():
+        warnings.warn(
+            f"{pack} is read, not the folder {part}/ beside it; after a change to the folder, pack it again or remove "
+            "the pack",
+            stacklevel=2,
+        )
+    return pack if pack.is_file() else folder
 
 
 def find_splits(data_root: str | Path) -> list[str]:

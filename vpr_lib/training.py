@@ -23,17 +23,17 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from vpr_lib.augment import augment, normalise
+from vpr_lib.augment import augment, augments, normalise
 from vpr_lib.checkpoints import (
     get_random_states,
     load_checkpoint,
     save_checkpoint,
     set_random_states,
     to_bytes,
-    write_atomically,
 )
 from vpr_lib.datasets import PhotoDataset, Photos, load_batches
 from vpr_lib.devices import autocast, choose_device, choose_dtype, keep_freed_memory
+from vpr_lib.files import write_atomically
 from vpr_lib.optimization import (
     Scores,
     first_score,
@@ -115,7 +115,7 @@ def train(
     on_cpu = device.type == "cpu"
     if on_cpu:
         keep_freed_memory()
-    transform = functools.partial(augment, settings=settings)
+    transform = functools.partial(augment, settings=settings) if augments(settings) else None
     dataset = PhotoDataset(table, settings.image_size, machine.cache_gb, transform if on_cpu else None)
     loader = load_batches(dataset, sampler, machine)
     labels = torch.from_numpy(sampler.labels)
@@ -146,7 +146,7 @@ def train(
             last_save = last_batch = time.monotonic()
             for photos in epoch_bar(loader, progress, settings, sampler.photos_per_epoch, machine):
                 images = photos.images.to(device, non_blocking=True)
-                if not on_cpu:
+                if transform and not on_cpu:
                     images = transform(images, photos.seed)
                 places = labels[photos.rows].to(device)
 
