@@ -44,6 +44,11 @@ def make_parser() -> argparse.ArgumentParser:
     pack.add_argument("--out", metavar="ZIP", help="the pack (the folder's name with .zip, in its place)")
     pack.set_defaults(command=pack_command)
 
+    adopt = commands.add_parser("adopt", help="make a split of photos with a GPS position in their EXIF data")
+    adopt.add_argument("photos", help="folder of photos")
+    adopt.add_argument("--to", required=True, metavar="DIR", help="ROOT/<split>/queries or ROOT/<split>/database")
+    adopt.set_defaults(command=adopt_command)
+
     run = make_run_options("photos")
 
     train = commands.add_parser("train", parents=[run], help="train one model into a run folder, or go on with it")
@@ -102,6 +107,17 @@ def pack_command(options: argparse.Namespace) -> int:
 
     pack = write_pack(options.folder, options.out, options.size)
     print(f"pack: {pack}, {pack.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def adopt_command(options: argparse.Namespace) -> int:
+    """Name photos by their EXIF data."""
+    from vpr_lib.adopt import adopt
+
+    adopted = adopt(options.photos, options.to)
+    for name, why in adopted.left_out.items():
+        print(f"left out: {name}: {why}")
+    print(f"{len(adopted.names)} photos in {adopted.folder}, {len(adopted.left_out)} left out")
     return 0
 
 

@@ -21,17 +21,21 @@ from typing import NamedTuple
 import numpy as np
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
-NUM_FIELDS = 14  # of a name, UTM east to note
+FIELDS = (
+    *("east", "north", "zone", "letter", "lat", "lon", "pano", "tile", "heading", "pitch", "roll", "height"),
+    *("date", "note"),
+)
 
 
 class PhotoName(NamedTuple):
-    """What a photo's file name says. Missing fields: "" for note, NaN for heading, NaT for date."""
+    """What a photo's file name says. Missing fields: "" for note and zone, NaN for heading, NaT for date."""
 
     east_m: float
     north_m: float
     heading_deg: float  # 0 <= heading < 360; some names hold 398
     date: np.datetime64  # month resolution
     note: str
+    zone: str  # of UTM, with its letter: "10S"
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def parse_name(name: str) -> PhotoName:
         ValueError: the name has no UTM coordinates.
     """
     stem = os.path.splitext(name[name.rfind("/") + 1 :])[0]
-    found = [*stem.split("@")[1:], *[""] * NUM_FIELDS]
+    found = [*stem.split("@")[1:], *[""] * len(FIELDS)]
     try:
         east, north = float(found[0]), float(found[1])
     except ValueError:
@@ -106,7 +110,21 @@ def parse_name(name: str) -> PhotoName:
         heading = float(found[8] or "nan") % 360.0
     except ValueError:
         heading = math.nan
-    return PhotoName(east, north, heading, _parse_month(found[12]), found[13])
+    return PhotoName(east, north, heading, _parse_month(found[12]), found[13], found[2] + found[3])
+
+
+def format_name(suffix: str = ".jpg", **fields: object) -> str:
+    """A photo's file name in the convention.
+
+    Args:
+        suffix: of the file.
+        fields: any of `FIELDS`, as they are to be written; the others stay empty.
+    """
+    unknown = sorted(set(fields) - set(FIELDS))
+    if unknown:
+        raise ValueError(f"unknown fields {', '.join(unknown)}; valid: {', '.join(FIELDS)}")
+    texts = [str(fields.get(field, "")).replace("@", "-").replace("/", "-") for field in FIELDS]
+    return "@" + "@".join(texts) + "@" + suffix
 
 
 @functools.lru_cache(maxsize=4096)  # half a million photos are of a few hundred months

@@ -29,6 +29,7 @@ from vpr_lib.city.spots import (
     stray,
     survey,
 )
+from vpr_lib.table import format_name
 
 HEADINGS = 4  # photos of a database spot, a quarter turn apart
 WATER_SHARE = 0.12  # of the spots
@@ -135,9 +136,19 @@ def name_photo(site: str, camera: Camera, moment: Moment, pano: str, note: str =
     utm = east + camera.x * cosine + camera.y * sine, north - camera.x * sine + camera.y * cosine
     heading = (camera.heading + angle) % 360
     tilt = math.degrees(math.atan((camera.horizon - 0.5) * camera.size / camera.focal))
-    date = f"{moment.year}{moment.month:02}"
-    where = f"@{utm[0]:.2f}@{utm[1]:.2f}@{zone}@{letter}@@@{pano}@@{heading:.2f}"
-    return f"{where}@{tilt:.2f}@0.00@{camera.height:.2f}@{date}@{note}@.jpg"
+    return format_name(
+        east=f"{utm[0]:.2f}",
+        north=f"{utm[1]:.2f}",
+        zone=zone,
+        letter=letter,
+        pano=pano,
+        heading=f"{heading:.2f}",
+        pitch=f"{tilt:.2f}",
+        roll="0.00",
+        height=f"{camera.height:.2f}",
+        date=f"{moment.year}{moment.month:02}",
+        note=note,
+    )
 
 
 # Train
