@@ -14,9 +14,11 @@ ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Data flows one way: each module imports only from those above it.
 ORDER = [
-    *("settings", "files", "table", "devices", "datasets", "packs", "adopt", "samplers", "augment", "backbones"),
-    *("aggregators", "model", "optimization", "checkpoints", "training", "descriptors", "search", "recall", "runs"),
-    *("scenarios", "published", "study", "text_tables", "figures", "page", "sections", "report", "__main__"),
+    *("settings", "files", "table", "devices", "datasets", "manifest", "archives", "packs", "adopt", "samplers"),
+    *("photo_ops", "augment"),
+    *("backbones", "aggregators", "model", "optimization", "checkpoints", "training", "descriptors", "search"),
+    *("recall", "runs", "scenarios", "published", "study", "text_tables", "figures", "page", "sections", "report"),
+    "__main__",
 ]
 # Beside the core: only the command line imports it.
 CITY = [

@@ -1,4 +1,4 @@
-"""python -m vpr_lib city | pack | train | evaluate | compare | report."""
+"""python -m vpr_lib city | pack | adopt | unpack | check | train | evaluate | compare | report."""
 
 import argparse
 import json
@@ -48,6 +48,21 @@ def make_parser() -> argparse.ArgumentParser:
     adopt.add_argument("photos", help="folder of photos")
     adopt.add_argument("--to", required=True, metavar="DIR", help="ROOT/<split>/queries or ROOT/<split>/database")
     adopt.set_defaults(command=adopt_command)
+
+    unpack = commands.add_parser("unpack", help="lay out the archive of a downloaded set in a data root")
+    unpack.add_argument("archive", help="a zip, or a folder that holds the set")
+    unpack.add_argument("--to", required=True, metavar="ROOT", help="the data root, for example data/xs")
+    unpack.add_argument("--as", required=True, dest="name", metavar="SET", help="gsv_xs, sf_xs or tokyo_xs")
+    unpack.add_argument("--any-size", action="store_true", help="accept other numbers of photos than published")
+    unpack.add_argument("--delete", action="store_true", help="remove the zip once its photos are in place and checked")
+    unpack.add_argument("--origin", metavar="TEXT", help="where it came from, for the manifest (the archive's path)")
+    unpack.set_defaults(command=unpack_command)
+
+    check = commands.add_parser("check", help="compare a data root with the published sizes and its manifest")
+    check.add_argument("root", help="the data root")
+    check.add_argument("--as", dest="name", metavar="SET", help="gsv_xs, sf_xs or tokyo_xs (all that is there)")
+    check.add_argument("--any-size", action="store_true", help="accept other numbers of photos than published")
+    check.set_defaults(command=check_command)
 
     run = make_run_options("photos")
 
@@ -119,6 +134,31 @@ def adopt_command(options: argparse.Namespace) -> int:
         print(f"left out: {name}: {why}")
     print(f"{len(adopted.names)} photos in {adopted.folder}, {len(adopted.left_out)} left out")
     return 0
+
+
+def unpack_command(options: argparse.Namespace) -> int:
+    """Lay out one set in a data root."""
+    from vpr_lib.archives import unpack
+
+    print_splits(unpack(options.archive, options.to, options.name, options.any_size, options.delete, options.origin))
+    print(f"data root: {options.to}")
+    return 0
+
+
+def check_command(options: argparse.Namespace) -> int:
+    """Check a data root; the exit status is 1 where a split is wrong, 3 where splits are only missing."""
+    from vpr_lib.archives import SETS
+    from vpr_lib.manifest import check_root
+
+    splits = SETS[check_choice("set", options.name, SETS)].values() if options.name else ()
+    report = check_root(options.root, dict.fromkeys(splits), options.any_size)
+    print_splits(report.splits)
+    for split in report.missing:
+        name = next((name for name in SETS if split in SETS[name].values()), None)
+        print(f"{split}: missing; ./data_download.sh {name} fetches it")
+    for problem in report.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if report.problems else 3 if report.missing else 0
 
 
 def train_command(options: argparse.Namespace) -> int:
@@ -198,6 +238,17 @@ def report_command(options: argparse.Namespace) -> int:
         return 130
     print(f"page: {page}")
     return 0
+
+
+def print_splits(splits: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line for each split of a manifest."""
+    from vpr_lib.manifest import PUBLISHED, count_photos
+
+    for split, entry in splits.items():
+        found = count_photos(split, entry["photos"])
+        places = f" of {entry['places']:,} places" if split == "train" else ""
+        other = f" (published: {PUBLISHED[split]})" if PUBLISHED.get(split, found) != found else ""
+        print(f"{split}: {found}{places}, {sum(entry['bytes'].values()) / 1e9:.2f} GB{other}")
 
 
 def print_evaluation(evaluation: Any) -> None:

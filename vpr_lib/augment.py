@@ -1,7 +1,8 @@
 """A uint8 batch on its device -> an augmented, normalised float batch on the same device.
 
-RandAugment with torchvision's operations, magnitudes and distribution, but a batch at a time: the photos that drew the
-same operation are changed together. Source: Cubuk et al., RandAugment (NeurIPS 2020).
+RandAugment with torchvision's operations, magnitudes and distribution. On a GPU, the photos of a batch that drew the
+same operation are changed together; on a CPU, each by itself (see `photo_ops`). The draws are the same.
+Source: Cubuk et al., RandAugment (NeurIPS 2020).
 """
 
 import math
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from vpr_lib import photo_ops
 from vpr_lib.datasets import IMAGENET_MEAN, IMAGENET_STD
 from vpr_lib.settings import Settings
 
@@ -63,7 +65,12 @@ def random_crop(images: torch.Tensor, seed: tuple[int, ...], min_side: float) ->
     matrices = np.zeros((len(images), 2, 3))
     matrices[:, 0, 0] = matrices[:, 1, 1] = side
     matrices[:, :, 2] = shift
-    return warp(images, matrices)
+    if images.device.type != "cpu":
+        return warp(images, matrices)
+    images = images.clone()
+    for photo, matrix in zip(images.permute(0, 2, 3, 1).numpy(), matrices, strict=True):
+        photo[:] = photo_ops.warp_photo(photo, matrix)
+    return images
 
 
 def randaugment(images: torch.Tensor, seed: tuple[int, ...], num_ops: int = 3, magnitude: int = 9) -> torch.Tensor:
@@ -80,21 +87,43 @@ def randaugment(images: torch.Tensor, seed: tuple[int, ...], num_ops: int = 3, m
     """
     draw = np.random.default_rng(seed)
     images = images.clone()
-    strength = magnitude / MAX_MAGNITUDE
+    change = change_photos if images.device.type == "cpu" else change_batch
     for _ in range(num_ops):
         drawn = draw.integers(len(OPERATIONS), size=len(images))
         signs = draw.choice((-1.0, 1.0), size=len(images))
-        warped = np.flatnonzero(drawn < len(WARPS))
-        if len(warped):
-            size = images.shape[-2:]
-            matrices = np.stack([WARPS[drawn[i]](signs[i] * strength, *size) for i in warped])
-            images[warped] = warp(images[warped], matrices)
-        for number in range(len(WARPS), len(OPERATIONS)):
-            rows = np.flatnonzero(drawn == number)
-            if len(rows):
-                sign = torch.as_tensor(signs[rows], dtype=torch.float32, device=images.device)
-                images[rows] = OPERATIONS[number](images[rows], sign.view(-1, 1, 1, 1), strength)
+        change(images, drawn, signs, magnitude / MAX_MAGNITUDE)
     return images
+
+
+def change_photos(images: torch.Tensor, drawn: np.ndarray, signs: np.ndarray, strength: float) -> None:
+    """Apply one operation to each photo, in place, on a CPU.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        drawn: (B,) indices into `OPERATIONS`.
+        signs: (B,) of -1 or 1.
+        strength: 0 to 1.
+    """
+    photos = images.permute(0, 2, 3, 1).numpy()  # (B, H, W, 3), the same memory
+    for photo, number, sign in zip(photos, drawn, signs, strict=True):
+        if number < len(WARPS):
+            photo[:] = photo_ops.warp_photo(photo, np.array(WARPS[number](sign * strength, *photo.shape[:2])))
+        else:
+            photo[:] = photo_ops.COLOURS[number - len(WARPS)](photo, sign, strength)
+
+
+def change_batch(images: torch.Tensor, drawn: np.ndarray, signs: np.ndarray, strength: float) -> None:
+    """As `change_photos`, for any device: photos that drew the same operation together."""
+    warped = np.flatnonzero(drawn < len(WARPS))
+    if len(warped):
+        size = images.shape[-2:]
+        matrices = np.stack([WARPS[drawn[i]](signs[i] * strength, *size) for i in warped])
+        images[warped] = warp(images[warped], matrices)
+    for number in range(len(WARPS), len(OPERATIONS)):
+        rows = np.flatnonzero(drawn == number)
+        if len(rows):
+            sign = torch.as_tensor(signs[rows], dtype=torch.float32, device=images.device)
+            images[rows] = OPERATIONS[number](images[rows], sign.view(-1, 1, 1, 1), strength)
 
 
 # Geometry: each gives the inverse map, output pixel -> input pixel, both measured from the centre.
