@@ -86,6 +86,21 @@ def test_the_cache_gives_the_same_photos(data_root, machine):
         assert torch.equal(photos.images, plain[batch].images) and photos.rows.tolist() == batch.rows.tolist()
 
 
+def test_photos_in_memory_need_no_processes_unless_they_are_augmented(data_root, machine, tmp_path):
+    table, two = read_images(data_root / "train"), replace(machine, num_workers=2)
+    dataset = PhotoDataset(table, 40, cache_gb=1.0)
+    assert load_batches(dataset, [], two).loader.num_workers == 0 and dataset.cached.all()
+    for row in (0, 7, 31):
+        assert torch.equal(dataset.cache[row], PhotoDataset(table, 40).read(row))
+    augmented = PhotoDataset(table, 40, cache_gb=1.0, transform=lambda images, seed: images)
+    assert load_batches(augmented, [], two).loader.num_workers == 2
+    shutil.copytree(data_root / "train", tmp_path / "train")
+    (tmp_path / "train" / table.names[20]).write_bytes(b"no photo")
+    with pytest.raises(ValueError, match="not a readable photo") as error:
+        load_batches(PhotoDataset(read_images(tmp_path / "train"), 40, cache_gb=1.0), [], two)
+    assert str(table.names[20]) in str(error.value)
+
+
 @pytest.fixture(params=AGGREGATORS)
 def model(request, settings):
     model = build_model(replace(settings, aggregator=request.param))

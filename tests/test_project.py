@@ -70,7 +70,7 @@ def test_modules_import_only_from_those_above_them():
 def test_importing_does_no_work(tmp_path):
     script = f"""
 import builtins, sys, torch, numpy, random, os, warnings
-import pytorch_metric_learning.losses, faiss, scipy.spatial, scipy.stats, torchvision, tqdm.auto, PIL.Image
+import pytorch_metric_learning.losses, faiss, scipy.spatial, scipy.stats, torchvision, tqdm.auto, PIL.Image, cv2
 import matplotlib.figure
 before = torch.get_rng_state(), torch.get_num_threads(), torch.is_grad_enabled(), dict(os.environ), random.getstate()
 def refuse(event, args):

@@ -1,0 +1,253 @@
+#!/usr/bin/env bash
+# Fetches the course's data roots: ./data_download.sh --help
+set -euo pipefail
+
+# Where each set lies, as it stood when this was written; such links die. An environment variable or --from overrides.
+GSV_XS_FROM=${GSV_XS_FROM:-gdrive:1q7usSe9_5xV5zTfN-1In4DlmF5ReyU_A} # also kaggle:giovannimonco22/gsv-xs
+SF_XS_FROM=${SF_XS_FROM:-gdrive:1tQqEyt3go3vMh4fj_LZrRcahoTbzzH-y}
+TOKYO_XS_FROM=${TOKYO_XS_FROM:-gdrive:15QB3VNKj93027UAQWv7pzFQO1JDCdZj2}
+
+TRIES=5                    # connections in a row that bring nothing new, before it gives up
+PAUSE_S=${VPR_PAUSE_S:-10} # seconds before the second; each later one waits as much longer
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+if [ -x "$here/.venv/bin/python" ]; then
+    PATH="$here/.venv/bin:$PATH" # gdown, too
+    python=python
+else
+    python=python3
+fi
+export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
+
+usage() {
+    cat <<'HELP'
+./data_download.sh mini | gsv_xs | sf_xs | tokyo_xs | xs  [--to ROOT] [--from URL|FILE|DIR] [--any-size]
+
+  mini       renders the city into data/mini: nothing is downloaded
+  gsv_xs     training photos: 23 cities, 529,506 photos   -> data/xs/train
+  sf_xs      San Francisco                                -> data/xs/sf_val, data/xs/sf_test
+  tokyo_xs   Tokyo                                        -> data/xs/tokyo_test
+  xs         all three
+
+  --to ROOT     the data root to fill (data/mini or data/xs beside this script)
+  --from ...    another source than the usual one; for xs, one that holds all three:
+                  https://host/gsv_xs.zip    a file of a web server; with xs, or with a / at its end, a folder there
+                                             that holds <set>.zip
+                  gdrive:ID or a Drive link  a file on Google Drive, such as your own copy
+                  kaggle:OWNER/NAME          a Kaggle data set, with Kaggle's own command
+                  file.zip                   an archive you have; it is left where it is
+                  folder                     holds <set>.zip, or the unpacked set (also another data/xs); photos
+                                             become hard links, or copies where that is another disk
+  --any-size    accept other numbers of photos than the published ones (a teacher's smaller mirror)
+
+The same command goes on where it was stopped, and does nothing where all is there. GSV_XS_FROM, SF_XS_FROM and
+TOKYO_XS_FROM say where a set lies, too. Photos are checked as they arrive; ROOT/manifest.json keeps what was found.
+HELP
+}
+
+say() { echo "== $*"; }
+
+fail() {
+    printf 'error: %s\n' "$@" >&2
+    exit 1
+}
+
+# fail_source SET WHAT-HAPPENED: a source is dead or refuses; says what else there is.
+fail_source() {
+    local set=$1
+    echo "error: $2" >&2
+    {
+        echo "What to do instead:"
+        echo "  another day            ./data_download.sh $set   (Drive counts downloads, and forgets)"
+        echo "  your own copy          Drive, Make a copy, share it by link: --from gdrive:ID-OF-THE-COPY"
+        echo "  a mirror of the course --from https://.../$set.zip"
+        echo "  from someone's disk    --from $set.zip, or --from FOLDER"
+        [ "$set" != gsv_xs ] || echo "  Kaggle has it          --from kaggle:giovannimonco22/gsv-xs"
+        echo "  no download at all     ./data_download.sh mini"
+    } >&2
+    exit 1
+}
+
+need() { # need COMMAND WHAT-FOR HOW-TO-GET-IT
+    command -v "$1" >/dev/null || fail "$2 needs $1, which isn't here; $3, or give a file or folder: --from"
+}
+
+is_zip() { "$python" -c 'import sys, zipfile; sys.exit(not zipfile.is_zipfile(sys.argv[1]))' "$1"; }
+
+starts_as_zip() { head -c 2 "$1" | grep -q PK; }
+
+size_of() { if [ -f "$1" ]; then wc -c <"$1"; else echo 0; fi; }
+
+# fetch_url SET URL FILE: FILE grows until it is a whole zip. Not curl's own --retry: it starts again from where this
+# call began, however much has come since.
+fetch_url() {
+    local set=$1 url=$2 file=$3 most=0 tries=0 anew=0 bar=--silent before size answer status
+    need curl "a download" "install it (apt install curl)"
+    [ ! -t 2 ] || bar=--progress-bar
+    while ! is_zip "$file"; do
+        [ "$tries" -lt "$TRIES" ] ||
+            fail_source "$set" "$url gives no whole zip (last: ${answer:0:3}, curl $status); $(size_of "$file") bytes are kept"
+        sleep $((tries * PAUSE_S))
+        before=$(size_of "$file")
+        status=0
+        # Less than a byte a second for a minute is a dead connection.
+        answer=$(curl --fail --location --continue-at - --connect-timeout 30 --speed-limit 1 --speed-time 60 \
+            "$bar" --show-error --write-out '%{http_code} %{content_type}' --output "$file" "$url") || status=$?
+        case "$status $answer" in
+        "22 408"* | "22 416"* | "22 429"*) ;; # asked too slowly, for more than there is, too often
+        "22 4"*) fail_source "$set" "$url answered ${answer:0:3}" ;;
+        [1-4]" "*) fail_source "$set" "$url is no address that curl can fetch" ;;
+        "23 "*) fail "$file can't be written: most likely, the disk is full; make room and run the same again" ;;
+        *" 2"*" text/html"*)
+            [ "$before" -gt 0 ] || rm -f "$file"
+            fail_source "$set" "$url sent a web page, not a zip; a browser shows what it says"
+            ;;
+        esac
+        size=$(size_of "$file")
+        if [ "$size" -gt 0 ] && ! starts_as_zip "$file"; then
+            rm -f "$file"
+            fail_source "$set" "$url sent something that is no zip"
+        fi
+        if [ "$size" -gt "$most" ]; then # cut off, or said to be shorter than it is: ask for the rest
+            most=$size tries=0
+            continue
+        fi
+        tries=$((tries + 1))
+        case "$status $answer" in
+        "33 "* | "0 "* | "22 416"*) # the server can't go on, or has no more and it is no whole zip: once more, from 0
+            rm -f "$file"
+            [ "$anew" -lt 2 ] || tries=$TRIES
+            anew=$((anew + 1))
+            ;;
+        esac
+    done
+}
+
+# fetch_drive SET ID FILE: gdown keeps what it has beside FILE, and goes on from there.
+fetch_drive() {
+    local limit="most likely, today's downloads of this file are used up (or the file isn't shared any more)"
+    need gdown "Google Drive" "run make setup (or pip install gdown)"
+    gdown --continue --output "$3" "$2" ||
+        fail_source "$1" "Google Drive doesn't give the file, gdown says why; where it speaks of many users: $limit"
+    [ -f "$3" ] || fail_source "$1" "gdown brought no file: $limit"
+    is_zip "$3" && return
+    if starts_as_zip "$3"; then
+        rm -f "$3"
+        fail "gdown brought a part of the file and took it for all; it is removed, run the same again"
+    fi
+    rm -f "$3"
+    fail_source "$1" "Google Drive sent a web page instead of the file: $limit"
+}
+
+# fetch_kaggle SET OWNER/NAME FILE
+fetch_kaggle() {
+    need kaggle "Kaggle" "pip install kaggle, and a token of yours (Kaggle, Settings, API)"
+    kaggle datasets download "$2" --path "$(dirname "$3")" || fail_source "$1" "Kaggle doesn't give $2"
+    mv "$(dirname "$3")/${2##*/}.zip" "$3"
+    is_zip "$3" || fail_source "$1" "what Kaggle sent is no whole zip"
+}
+
+# download SET SOURCE ARCHIVE: ARCHIVE has its name only when it is whole.
+download() {
+    local set=$1 source=$2 archive=$3 part=$3.part
+    if [ "$(cat "$to/.download/$set.source" 2>/dev/null)" != "$source" ]; then
+        rm -f "$archive" "$part"* # of another source
+        printf '%s\n' "$source" >"$to/.download/$set.source"
+    fi
+    [ ! -f "$archive" ] || return 0
+    say "fetching $set from $source"
+    case "$source" in
+    gdrive:*) fetch_drive "$set" "${source#gdrive:}" "$part" ;;
+    kaggle:*) fetch_kaggle "$set" "${source#kaggle:}" "$part" ;;
+    *://drive.google.com/*) fetch_drive "$set" "$(sed -E 's#.*(/d/|[?&]id=)([^/?&]+).*#\2#' <<<"$source")" "$part" ;;
+    */) fetch_url "$set" "$source$set.zip" "$part" ;;
+    *) fetch_url "$set" "$source" "$part" ;;
+    esac
+    mv "$part" "$archive"
+}
+
+lock() { # flock(2) through Python: macOS has no such command. Descriptor 9 keeps it until this script and curl end.
+    exec 9>"$to/.download/lock"
+    "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>/dev/null && return
+    say "another call fills $to: waiting for it"
+    "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
+}
+
+get_set() {
+    local set=$1 source=$2 status=0
+    local archive=$to/.download/$set.zip
+    mkdir -p "$to/.download"
+    lock
+    "$python" -m vpr_lib check "$to" --as "$set" ${any_size:+--any-size} >/dev/null || status=$?
+    case $status in
+    0)
+        say "$set is in $to, whole: nothing to do"
+        return
+        ;;
+    3) ;; # missing
+    *) exit 1 ;;
+    esac
+    case "$source" in
+    gdrive:* | kaggle:* | *://*)
+        download "$set" "$source" "$archive"
+        "$python" -m vpr_lib unpack "$archive" --to "$to" --as "$set" --origin "$source" --delete ${any_size:+--any-size}
+        rm -f "$to/.download/$set.source"
+        return
+        ;;
+    esac
+    [ -e "$source" ] || fail "there is no file or folder $source"
+    [ ! -f "$source/$set.zip" ] || source=$source/$set.zip
+    "$python" -m vpr_lib unpack "$source" --to "$to" --as "$set" ${any_size:+--any-size}
+}
+
+get_all() {
+    local set missed=""
+    case "$from" in
+    gdrive:* | kaggle:* | *://drive.google.com/*) fail "$from is one set; xs takes a folder, on a disk or a web server" ;;
+    "" | *://*/) ;;
+    *://*) from=$from/ ;;
+    *) [ -d "$from" ] || fail "$from is no folder; for xs, give one with gsv_xs.zip, sf_xs.zip and tokyo_xs.zip" ;;
+    esac
+    for set in gsv_xs sf_xs tokyo_xs; do
+        bash "$here/data_download.sh" "$set" --to "$to" ${from:+--from "$from"} ${any_size:+--any-size} ||
+            missed="$missed $set"
+    done
+    [ -z "$missed" ] || fail "not there yet:$missed; the same command goes on"
+}
+
+what="" to="" from="" any_size=""
+while [ $# -gt 0 ]; do
+    case $1 in
+    -h | --help)
+        usage
+        exit
+        ;;
+    --to | --from)
+        [ -n "${2:-}" ] || fail "$1 needs a value; see --help"
+        if [ "$1" = --to ]; then to=$2; else from=$2; fi
+        shift
+        ;;
+    --any-size) any_size=yes ;;
+    mini | gsv_xs | sf_xs | tokyo_xs | xs)
+        [ -z "$what" ] || fail "one set at a time, or xs for all three; got $what and $1"
+        what=$1
+        ;;
+    *) fail "unknown argument $1; valid: mini, gsv_xs, sf_xs, tokyo_xs, xs, --to, --from, --any-size, --help" ;;
+    esac
+    shift
+done
+[ -n "$what" ] || fail "which set? mini, gsv_xs, sf_xs, tokyo_xs or xs; see --help"
+command -v "$python" >/dev/null || fail "there is no Python here ($python); install 3.11 or later, then run make setup"
+"$python" -c 'import vpr_lib.archives' || fail "$python lacks packages of the kit (above); run make setup"
+
+if [ "$what" = mini ]; then
+    [ -z "$from$any_size" ] || fail "mini is rendered, not fetched: it takes --to only"
+    exec "$python" -m vpr_lib city --out "${to:-$here/data/mini}"
+fi
+to=${to:-$here/data/xs}
+case $what in
+xs) get_all ;;
+gsv_xs) get_set gsv_xs "${from:-$GSV_XS_FROM}" ;;
+sf_xs) get_set sf_xs "${from:-$SF_XS_FROM}" ;;
+tokyo_xs) get_set tokyo_xs "${from:-$TOKYO_XS_FROM}" ;;
+esac
