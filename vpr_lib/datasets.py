@@ -214,7 +214,7 @@ class BatchLoader:
 
 
 def load_batches(dataset: PhotoDataset, batches: Iterable[Batch], machine: Machine) -> BatchLoader:
-    """Load batches in order, ahead of their use, in processes of their own.
+    """Load batches in order: ahead of their use, in processes of their own, or on a CPU from memory if all fit into it.
 
     Args:
         dataset: what to load from.
