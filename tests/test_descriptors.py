@@ -1,4 +1,4 @@
-"""Decoding, loading, descriptors and search."""
+"""Decoding, loading and descriptors."""
 
 import io
 import shutil
@@ -21,7 +21,6 @@ from vpr_lib.augment import normalise
 from vpr_lib.datasets import Batch, PhotoDataset, decode, load_batches
 from vpr_lib.descriptors import extract
 from vpr_lib.model import VPRModel, build_model, fingerprint
-from vpr_lib.search import search, search_torch
 from vpr_lib.settings import replace
 from vpr_lib.table import read_images
 
@@ -191,47 +190,3 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         done = subprocess.run([sys.executable, "-c", script, str(folder)], check=True, capture_output=True, text=True)
         peaks.append(int(done.stdout) / 1024)
     assert peaks[1] - peaks[0] < 60, f"{peaks[0]:.0f} MB for 60 photos, {peaks[1]:.0f} MB for 360"
-
-
-def slow_search(database, queries, k):
-    distances = np.linalg.norm(queries[:, None].astype(np.float64) - database[None], axis=2)
-    order = np.argsort(distances, axis=1)[:, :k]
-    return np.take_along_axis(distances, order, 1), order
-
-
-@pytest.mark.parametrize("how", ["faiss", "torch in one chunk", "torch in small chunks"])
-def test_search_against_a_sort(how):
-    rng = np.random.default_rng(0)
-    database, queries = (F.normalize(torch.from_numpy(rng.normal(size=(n, 16)))).numpy() for n in (103, 9))
-    database, queries = database.astype(np.float32), queries.astype(np.float32)
-    if how == "faiss":
-        distances, indices = search(database, queries, 10, device="cpu")
-    else:
-        chunk = 1000 if "one" in how else 7  # smaller than k, too
-        distances, indices = search_torch(torch.from_numpy(database), torch.from_numpy(queries), 10, "cpu", chunk)
-    expected_distances, expected = slow_search(database, queries, 10)
-    assert (indices == expected).all() and indices.dtype == np.int64
-    np.testing.assert_allclose(distances, expected_distances, atol=1e-3)
-    assert distances.dtype == np.float32
-
-
-def test_search_finds_the_photo_itself_at_distance_zero():
-    database = np.eye(5, dtype=np.float32)
-    distances, indices = search(database, database, 1, device="cpu")
-    assert indices[:, 0].tolist() == [0, 1, 2, 3, 4] and distances.max() == 0
-
-
-def test_search_errors():
-    database, queries = np.zeros((4, 3), np.float32), np.zeros((2, 3), np.float32)
-    for k in (0, 5):
-        with pytest.raises(ValueError, match=f"k = {k}, but the database has 4 photos"):
-            search(database, queries, k)
-    with pytest.raises(ValueError, match=r"expected \(N, D\) and \(Q, D\)"):
-        search(database, queries[:, :2], 1)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_search_on_a_gpu():
-    rng = np.random.default_rng(0)
-    database, queries = (rng.normal(size=(n, 64)).astype(np.float32) for n in (5000, 50))
-    assert (search(database, queries, 5, "cuda", 512)[1] == search(database, queries, 5, "cpu")[1]).mean() > 0.999

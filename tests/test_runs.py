@@ -282,6 +282,25 @@ def test_train_and_evaluate(data_root, tmp_path, capsys):
     assert load_model(tmp_path / "run" / "model.pt")[1].image_size == 32
 
 
+def test_evaluation_with_an_approximate_index_says_what_it_lost(
+    small, data_root, tmp_path, machine, monkeypatch, capsys
+):
+    run = get_run(small, data_root, tmp_path, machine=machine)
+    exact = evaluate_run(run, data_root, "val", machine)
+    monkeypatch.setattr("vpr_lib.search.IVF_MIN_ROWS", 5)
+    command = ["evaluate", "--run", str(run.folder), "--data", str(data_root), "--split", "val", "--set", "device=cpu"]
+    assert main([*command, "--index", "ivf", "--json", str(tmp_path / "r")]) == 0
+    assert "index ivf found 100.0% of what an exact search has among its first 1\n" in capsys.readouterr().out
+    found = json.loads((tmp_path / "r").read_text())
+    assert found["overlap"] == {"1": 100.0, "12": 100.0}  # one list: 12 photos are too few for two
+    assert found["recall"] == {str(k): v for k, v in exact.recall.items()} and "overlap" not in exact.to_dict()
+    assert len(list((run.folder / "predictions").iterdir())) == 2  # neither is read for the other
+    monkeypatch.setattr(runs_module, "predict", None)
+    assert evaluate_run(run, data_root, "val", machine, "ivf").overlap == {1: 100.0, 12: 100.0}
+    assert main([*command, "--index", "ivff"]) == 1
+    assert "unknown index 'ivff'; valid: exact, ivf" in capsys.readouterr().err
+
+
 def test_compare_prints_the_table(data_root, tmp_path, capsys):
     command = ["compare", "--data", str(data_root), "--out", str(tmp_path), "--epochs", "1", *SMOKE]
     assert main([*command, "--aggregators", "AVG,MixVPR"]) == 0

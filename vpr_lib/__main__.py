@@ -76,6 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", required=True, metavar="ROOT", help="data root with the split")
     evaluate.add_argument("--split", required=True, help="folder with database/ and queries/, or such a pack")
     evaluate.add_argument("--json", metavar="FILE", help="write the recalls here, too")
+    evaluate.add_argument("--index", default="exact", metavar="I", help="exact, or ivf for a huge database (exact)")
     evaluate.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="device, num_workers, ...")
     evaluate.set_defaults(command=evaluate_command)
 
@@ -184,8 +185,10 @@ def evaluate_command(options: argparse.Namespace) -> int:
 
     run = open_run(options.run)
     _, machine = apply_changes(run.settings, options.set, machine_only=True)
-    evaluation = evaluate_run(run, options.data, options.split, machine)
+    evaluation = evaluate_run(run, options.data, options.split, machine, options.index)
     print_evaluation(evaluation)
+    for k, percent in evaluation.overlap.items():
+        print(f"index {options.index} found {percent:.1f}% of what an exact search has among its first {k}")
     if options.json:
         Path(options.json).write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n")
     return 0

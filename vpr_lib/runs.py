@@ -13,7 +13,7 @@ import json
 import platform
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from vpr_lib.recall import (
     paired_test,
     recall_at_k,
 )
-from vpr_lib.search import search
+from vpr_lib.search import check_search, choose_index, search
 from vpr_lib.settings import Machine, Settings
 from vpr_lib.table import ImageTable, find_part, find_splits, read_images, read_split
 from vpr_lib.training import train
@@ -99,6 +99,7 @@ class Evaluation:
     positives: list[np.ndarray]  # Q sorted arrays of database rows
     query_utm: np.ndarray  # (Q, 2) float64, metres
     recall: dict[int, float]  # {k: percent}
+    overlap: dict[int, float] = field(default_factory=dict)  # of an approximate search with the exact one, see search
 
     @property
     def hits(self) -> np.ndarray:
@@ -111,7 +112,7 @@ class Evaluation:
             "recall": {str(k): v for k, v in self.recall.items()},
             "queries": len(self.positives),
             "without_positive": count_without_positive(self.positives),
-        }
+        } | ({"overlap": {str(k): v for k, v in self.overlap.items()}} if self.overlap else {})
 
 
 def get_run(
@@ -203,7 +204,9 @@ def open_run(folder: str | Path, aggregator: nn.Module | None = None) -> Run:
     return Run(Path(folder), Settings.from_dict(json.loads(path.read_text())["settings"]), aggregator)
 
 
-def evaluate_run(run: Run, data_root: str | Path, split: str, machine: Machine | None = None) -> Evaluation:
+def evaluate_run(
+    run: Run, data_root: str | Path, split: str, machine: Machine | None = None, index: str = "exact"
+) -> Evaluation:
     """Describe, search and score a split; predictions are kept in the run folder and read the next time.
 
     Args:
@@ -211,15 +214,18 @@ def evaluate_run(run: Run, data_root: str | Path, split: str, machine: Machine |
         data_root: folder with the split; any root, not only the one trained on.
         split: its name.
         machine: device, workers, batch size.
+        index: "exact", or "ivf" for a database too large for it, see `search.search`.
 
     Raises:
         FileNotFoundError: no such split, or the run isn't complete.
-        ValueError: the split has no database or no queries.
+        ValueError: the split has no database or no queries, or there is no such index.
     """
     machine = machine or Machine()
     database, queries = read_split(data_root, split)
+    index = choose_index(index, len(database))
     model = run.load_model()
     key = f"{fingerprint(model)}-{database.fingerprint()}-{queries.fingerprint()}"
+    key += "" if index == "exact" else f"-{index}"
     path = (
         run.folder
         / "predictions"
@@ -227,34 +233,48 @@ def evaluate_run(run: Run, data_root: str | Path, split: str, machine: Machine |
     )
     if not path.is_file():
         size = run.settings.image_size
-        predictions = predict(model, PhotoDataset(database, size), PhotoDataset(queries, size), run.settings, machine)
+        photos = PhotoDataset(database, size), PhotoDataset(queries, size)
+        predictions = predict(model, *photos, run.settings, machine, index)
         path.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
-        np.savez(buffer, indices=predictions[0], distances=predictions[1])
+        np.savez(buffer, **predictions)
         write_atomically(path, buffer.getvalue())
     with np.load(path) as found:
-        return score(split, database, queries, found["indices"], found["distances"], run.settings)
+        return score(split, database, queries, found, run.settings)
 
 
 def predict(
-    model: nn.Module, database: PhotoDataset, queries: PhotoDataset, settings: Settings, machine: Machine
-) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest database photos of each query: indices (Q, K) int64 and distances (Q, K) float32."""
+    model: nn.Module,
+    database: PhotoDataset,
+    queries: PhotoDataset,
+    settings: Settings,
+    machine: Machine,
+    index: str = "exact",
+) -> dict[str, np.ndarray]:
+    """The nearest database photos of each query.
+
+    Returns:
+        "indices" (Q, K) int64 and "distances" (Q, K) float32; for an approximate index also "overlap" (2, 2), rows of
+        k and percent.
+    """
+    device = str(choose_device(machine.device))
     descriptors = [extract_dataset(model, part, settings.precision, machine) for part in (database, queries)]
     k = min(max(NUM_PREDICTIONS, *settings.ks), len(database.table))
-    distances, indices = search(*descriptors, k, device=str(choose_device(machine.device)))
-    return indices, distances
+    distances, indices = search(*descriptors, k, device, index=index)
+    found = {"indices": indices, "distances": distances}
+    if index != "exact":
+        found["overlap"] = np.array(list(check_search(*descriptors, indices, device).items()))
+    return found
 
 
 def score(
     split: str,
     database: ImageTable,
     queries: ImageTable,
-    indices: np.ndarray,
-    distances: np.ndarray,
+    found: Mapping[str, np.ndarray],
     settings: Settings,
 ) -> Evaluation:
-    """Compare predictions with the photos' positions. Ranks beyond the database are left out, with a warning."""
+    """Compare what `predict` found with positions. Ranks beyond the database are left out, with a warning."""
     positives = find_positives(database.utm, queries.utm, settings.radius_m)
     ks = [k for k in settings.ks if k <= len(database)]
     if len(ks) < len(settings.ks):
@@ -262,8 +282,9 @@ def score(
         warnings.warn(f"no recall at k = {beyond}: the database of {split} has {len(database)} photos", stacklevel=2)
     if not ks:
         raise ValueError(f"all of ks = {settings.ks} exceed the {len(database)} photos in the database of {split}")
-    recall = recall_at_k(indices, positives, ks)
-    return Evaluation(split, indices, distances, positives, queries.utm, recall)
+    overlap = {int(k): float(percent) for k, percent in found["overlap"]} if "overlap" in found else {}
+    recall = recall_at_k(found["indices"], positives, ks)
+    return Evaluation(split, found["indices"], found["distances"], positives, queries.utm, recall, overlap)
 
 
 def make_validator(settings: Settings, data_root: str | Path, machine: Machine) -> Callable[[nn.Module], Scores] | None:
@@ -280,7 +301,7 @@ def make_validator(settings: Settings, data_root: str | Path, machine: Machine) 
         scores = {}
         for split, (database, queries) in splits.items():
             predictions = predict(model, database, queries, settings, machine)
-            scores[split] = score(split, database.table, queries.table, *predictions, settings).recall
+            scores[split] = score(split, database.table, queries.table, predictions, settings).recall
         return scores
 
     return validate if splits else None
