@@ -186,7 +186,6 @@ PRESETS: dict[str, Settings] = {
         weight_decay=0.01,
         milestones=(3, 5),
         warmup_steps=20,
-        patience=1,
         epochs=6,
         keep="last",
     ),
