@@ -5,7 +5,9 @@
 Every field but the two UTM coordinates may be empty. In a training set the note is `<place>_<City>`.
 """
 
+import contextlib
 import functools
+import gc
 import hashlib
 import math
 import mmap
@@ -14,6 +16,7 @@ import re
 import struct
 import warnings
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +28,7 @@ FIELDS = (
     *("east", "north", "zone", "letter", "lat", "lon", "pano", "tile", "heading", "pitch", "roll", "height"),
     *("date", "note"),
 )
+EMPTY = [""] * len(FIELDS)
 
 
 class PhotoName(NamedTuple):
@@ -98,8 +102,8 @@ def parse_name(name: str) -> PhotoName:
     Raises:
         ValueError: the name has no UTM coordinates.
     """
-    stem = os.path.splitext(name[name.rfind("/") + 1 :])[0]
-    found = [*stem.split("@")[1:], *[""] * len(FIELDS)]
+    stem = name[name.rfind("/") + 1 :].rpartition(".")[0]
+    found = stem.split("@")[1:] + EMPTY
     try:
         east, north = float(found[0]), float(found[1])
     except ValueError:
@@ -148,6 +152,23 @@ def read_images(folder_or_zip: str | Path) -> ImageTable:
         ValueError: it holds no photo, or a name holds no UTM coordinates.
     """
     root = Path(folder_or_zip)
+    with _paused_collector():
+        return _read_table(root)
+
+
+@contextlib.contextmanager
+def _paused_collector() -> Iterator[None]:
+    """No garbage collection: it would look through the millions of small objects again and again, and find nothing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _read_table(root: Path) -> ImageTable:
     if root.is_dir():
         names, sizes, offsets = _list_folder(root)
     elif root.is_file():
