@@ -114,6 +114,14 @@ def test_a_compressed_or_cut_pack_is_an_error(data_root, tmp_path):
     assert struct.unpack("<I", whole[:4])[0] == 0x04034B50
 
 
+def test_a_pack_with_a_name_twice_is_an_error(tmp_path):
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as pack, pytest.warns(UserWarning, match="Duplicate name"):
+        for data in (b"one", b"two"):
+            pack.writestr(photo_name(1, 1), data)
+    with pytest.raises(ValueError, match=r"holds @1.00@.* twice"):
+        read_images(tmp_path / "p.zip")
+
+
 def test_fingerprint_changes_with_a_name_and_a_size_but_not_with_the_place_on_disk(data_root, tmp_path):
     shutil.copytree(data_root / "train", tmp_path / "t")
     copied = read_images(tmp_path / "t")

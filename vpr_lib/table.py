@@ -16,6 +16,7 @@ import re
 import struct
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -221,7 +222,11 @@ def _list_pack(root: Path) -> tuple[list[str], list[int], list[int]]:
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"{root}: {member.filename} is compressed; a pack is a plain stored zip (zip -0)")
-    return [m.filename for m in members], [m.file_size for m in members], [m.header_offset for m in members]
+    names = [m.filename for m in members]
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise ValueError(f"{root} holds {twice} twice; make the pack again")
+    return names, [m.file_size for m in members], [m.header_offset for m in members]
 
 
 def _read_packed(pack: Path, header_offset: int, size: int) -> bytes:
