@@ -106,6 +106,7 @@ def test_names_are_escaped(made):
     assert EVIL in "".join(Page(work / "out" / "index.html").text)  # and a reader sees the name as it is
 
 
+@pytest.mark.slow
 def test_a_second_report_trains_and_predicts_nothing(made, monkeypatch, capsys, count_trainings):  # noqa: F811
     from vpr_lib import runs as runs_module
 
@@ -118,6 +119,7 @@ def test_a_second_report_trains_and_predicts_nothing(made, monkeypatch, capsys, 
     Page(work / "out" / "index.html").check()
 
 
+@pytest.mark.slow
 def test_a_root_without_scenarios_or_published_names(data_root, tmp_path, capsys):
     command = ["report", "--data", str(data_root), "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
     assert (
@@ -146,6 +148,7 @@ def test_bad_roots_and_settings_are_told_before_the_training(data_root, tmp_path
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_report_keeps_its_page(data_root, tmp_path, monkeypatch):
     from vpr_lib import study as study_module
 
