@@ -137,8 +137,8 @@ def test_a_pack_is_described_like_its_folder(settings, data_root, tmp_path, mach
 
 def test_cached_descriptors_are_those_of_this_model_data_and_size(settings, data_root, tmp_path, machine, monkeypatch):
     calls = []
-    real = descriptors_module.extract_dataset
-    monkeypatch.setattr(descriptors_module, "extract_dataset", lambda *args: calls.append(1) or real(*args))
+    real = descriptors_module.describe_batches
+    monkeypatch.setattr(descriptors_module, "describe_batches", lambda *args: calls.append(1) or real(*args))
     queries = tmp_path / "queries"
     shutil.copytree(data_root / "val" / "queries", queries)
     model = build_model(settings)
@@ -157,6 +157,29 @@ def test_cached_descriptors_are_those_of_this_model_data_and_size(settings, data
     get()
     assert len(calls) == 5
     assert not list((tmp_path / "cache").glob("*.tmp"))
+
+
+def test_descriptors_are_streamed_into_their_file(settings, data_root, tmp_path, machine, monkeypatch):
+    table, model = read_images(data_root / "train"), build_model(settings)
+    monkeypatch.setattr(descriptors_module, "extract_dataset", None)  # would hold them all
+    machine = replace(machine, eval_batch_size=5)
+    whole = extract(model, table, 32, tmp_path / "one", machine=machine)
+    assert type(whole) is np.ndarray and whole.flags.writeable
+    monkeypatch.setattr(descriptors_module, "MAPPED_BYTES", whole.nbytes)
+    mapped = extract(model, table, 32, tmp_path / "two", machine=machine)
+    assert isinstance(mapped, np.memmap) and np.array_equal(mapped, whole) and mapped.dtype == np.float32
+    monkeypatch.undo()
+    assert np.array_equal(extract(model, table, 32, machine=machine), whole)
+
+
+def test_a_photo_that_fails_half_way_leaves_no_file(settings, tmp_path, machine):
+    for i in range(9):
+        write_photo(tmp_path / "photos" / photo_name(i, 0), i)
+    sorted((tmp_path / "photos").iterdir())[7].write_bytes(b"no photo")
+    with pytest.raises(ValueError, match="not a readable photo"):
+        machine = replace(machine, eval_batch_size=3)
+        extract(build_model(settings), tmp_path / "photos", 32, tmp_path / "cache", machine=machine)
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_fingerprint_sees_statistics_and_structure(settings):

@@ -292,7 +292,7 @@ def test_evaluation_with_an_approximate_index_says_what_it_lost(
     assert main([*command, "--index", "ivf", "--json", str(tmp_path / "r")]) == 0
     assert "index ivf found 100.0% of what an exact search has among its first 1\n" in capsys.readouterr().out
     found = json.loads((tmp_path / "r").read_text())
-    assert found["overlap"] == {"1": 100.0, "12": 100.0}  # one list: 12 photos are too few for two
+    assert found["overlap"] == {"1": 100.0, "12": 100.0}  # 3 lists, and 32 would be looked at
     assert found["recall"] == {str(k): v for k, v in exact.recall.items()} and "overlap" not in exact.to_dict()
     assert len(list((run.folder / "predictions").iterdir())) == 2  # neither is read for the other
     monkeypatch.setattr(runs_module, "predict", None)

@@ -67,6 +67,17 @@ def test_search_errors():
         search(database, queries[:, :2], 1)
     with pytest.raises(ValueError, match="unknown index 'ivff'; valid: exact, ivf"):
         search(database, queries, 1, index="ivff")
+    for wrong in ({"chunk_size": 0}, {"chunk_size": -5}, {"nprobe": 0}):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            search(database, queries, 1, **wrong)
+
+
+def test_what_is_not_a_number_is_never_found():
+    database, queries = make_descriptors(12), make_descriptors(3, seed=1)
+    database[5:] = np.nan  # in chunks of 5: all of the second and the third
+    indices = search(database, queries, 7, device="cpu", chunk_size=5)[1]
+    np.testing.assert_array_equal(indices[:, :5], slow_search(database[:5], queries, 5)[1])
+    assert (indices[:, 5:] == -1).all()
 
 
 @pytest.mark.slow
@@ -132,6 +143,17 @@ def test_overlap_by_hand():
     exact = np.array([[1, 2, 3], [4, 5, 6]])
     found = np.array([[1, 3, 2], [9, 4, 8]])
     assert measure_overlap(found, exact, (1, 2, 3)) == {1: 50.0, 2: 50.0, 3: pytest.approx(200 / 3)}
+
+
+def test_ivf_reads_a_file_in_chunks_and_keeps_half_precision(tmp_path):
+    database = make_places(500, 4)
+    np.save(tmp_path / "d.npy", database.astype(np.float16))
+    index = build_ivf(np.load(tmp_path / "d.npy", mmap_mode="r"), chunk_size=300)
+    assert index.ntotal == 2000 and index.nlist == 44 and index.sa_code_size() <= 2 * 32 + 8
+    distances, indices = search_ivf(index, database[:50], 4, nprobe=44)  # all lists: exact but for rounding
+    expected_distances, expected = slow_search(database, database[:50], 4)
+    assert measure_overlap(indices, expected, (1, 4)) == {1: 100.0, 4: 100.0}
+    np.testing.assert_allclose(distances, expected_distances, atol=3e-3)
 
 
 def test_lists_with_too_few_rows_give_no_prediction():

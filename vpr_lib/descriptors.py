@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from vpr_lib.model import fingerprint
 from vpr_lib.settings import Machine
 from vpr_lib.table import ImageTable, read_images
 
+MAPPED_BYTES = 2**30  # a cached file larger than this stays on the disk, and is memory-mapped
+
 
 def extract(
     model: nn.Module,
@@ -33,7 +36,8 @@ def extract(
         model: maps normalised images (B, 3, H, W) to descriptors (B, D); it is not changed.
         folder_or_zip: photos, or their table.
         image_size: pixels, one number or (height, width).
-        cache_dir: keep the result here, and read it when the same model, photos and size come again.
+        cache_dir: keep the result here, and read it when the same model, photos and size come again. It is written
+            batch by batch, and memory-mapped (read-only) when it exceeds 1 GiB: it may exceed the memory.
         precision: "auto" (bfloat16 where the processor is faster with it), "float32", "bfloat16" or "float16".
         machine: device, workers and batch size.
 
@@ -53,14 +57,35 @@ def extract(
     path = Path(cache_dir) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open_atomically(path) as file:
-            np.save(file, extract_dataset(model, dataset, precision, machine))
-    return np.load(path)
+        write_descriptors(path, model, dataset, precision, machine)
+    return np.load(path, mmap_mode="r" if path.stat().st_size > MAPPED_BYTES else None)
+
+
+def extract_dataset(model: nn.Module, dataset: PhotoDataset, precision: str, machine: Machine) -> np.ndarray:
+    """As `extract`, for a dataset that already stands (and may hold decoded photos)."""
+    descriptors: np.ndarray | None = None
+    for start, batch in describe_batches(model, dataset, precision, machine):
+        if descriptors is None:
+            descriptors = np.empty((len(dataset.table), batch.shape[1]), dtype=np.float32)
+        descriptors[start : start + len(batch)] = batch
+    return descriptors
+
+
+def write_descriptors(path: Path, model: nn.Module, dataset: PhotoDataset, precision: str, machine: Machine) -> None:
+    """`extract_dataset` into a .npy file; no more than a batch is in memory."""
+    with open_atomically(path) as file:
+        for start, batch in describe_batches(model, dataset, precision, machine):
+            if start == 0:
+                header = {"descr": "<f4", "fortran_order": False, "shape": (len(dataset.table), batch.shape[1])}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(batch.astype("<f4", copy=False).tobytes())
 
 
 @torch.inference_mode()
-def extract_dataset(model: nn.Module, dataset: PhotoDataset, precision: str, machine: Machine) -> np.ndarray:
-    """As `extract`, for a dataset that already stands (and may hold decoded photos)."""
+def describe_batches(
+    model: nn.Module, dataset: PhotoDataset, precision: str, machine: Machine
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The first row of each batch and its descriptors (B, D) float32, in the order of the table."""
     device = choose_device(machine.device)
     dtype = choose_dtype(precision, device)
     if device.type == "cpu":
@@ -68,18 +93,14 @@ def extract_dataset(model: nn.Module, dataset: PhotoDataset, precision: str, mac
     model = prepare_for_inference(model, device)
     rows = np.arange(len(dataset.table))
     batches = [Batch(rows[i : i + machine.eval_batch_size]) for i in range(0, len(rows), machine.eval_batch_size)]
-    descriptors: np.ndarray | None = None
     loader = load_batches(dataset, batches, machine)
     with tqdm(total=len(rows), unit="photo", desc="descriptors", disable=not machine.progress, leave=False) as bar:
         for photos in loader:
             images = normalise(photos.images.to(device, non_blocking=True))
             with autocast(device, dtype):
                 output = model(images).float().cpu().numpy()
-            if descriptors is None:
-                descriptors = np.empty((len(rows), output.shape[1]), dtype=np.float32)
-            descriptors[photos.rows] = output
             bar.update(len(output))
-    return descriptors
+            yield int(photos.rows[0]), output
 
 
 def prepare_for_inference(model: nn.Module, device: torch.device) -> nn.Module:
