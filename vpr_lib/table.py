@@ -247,11 +247,11 @@ def _map_pack(pack: Path, mtime_ns: int, size: int) -> mmap.mmap:
 def find_part(data_root: str | Path, part: str) -> Path:
     """Where a part of a data root lies: the folder `<root>/<part>` or the pack `<root>/<part>.zip`.
 
+    Where both are there, the pack is read, with a warning: it was made of the folder, to be read in its place.
+
     Args:
         data_root: folder with `train` and evaluation splits.
         part: "train", or the name of a split.
-
-    Where both are there, the pack is read, with a warning: it was made of the folder, to be read in its place.
 
     Raises:
         FileNotFoundError: the root or the part isn't there.
