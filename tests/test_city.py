@@ -291,6 +291,20 @@ def test_splits_lie_in_cities_of_their_own():
 
 
 @pytest.mark.slow
+def test_no_two_cities_lie_at_one_spot():
+    """Else a check that no place is in two splits, which sees positions only, would find leaks that are none."""
+    corners = {}
+    for view in make_views(replace(SMALL, cities=9, places=18)):
+        name = parse_name(view.path)
+        corners.setdefault((view.city, name.zone), []).append((name.east_m, name.north_m))
+    boxes = {key: (np.min(utm, axis=0), np.max(utm, axis=0)) for key, utm in corners.items()}
+    for (one, zone), (low, high) in boxes.items():
+        for (other, other_zone), (other_low, other_high) in boxes.items():
+            if one < other and zone == other_zone:
+                assert (low > other_high + 1000).any() or (other_low > high + 1000).any(), (one, other)
+
+
+@pytest.mark.slow
 def test_pixels_follow_from_the_seed_alone(mini, tmp_path):
     again = write_city(tmp_path / "again", SMALL, workers=0, progress=False)
     assert read_photos(again) == read_photos(mini)

@@ -229,10 +229,10 @@ def plain(text: str) -> str:
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG, whole or not at all; returns the path."""
+    """Write a figure as PNG, or as JPEG by the path's suffix, whole or not at all; returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format=path.suffix[1:])
     write_atomically(path, buffer.getvalue())
     return path

@@ -56,6 +56,42 @@ def vary_scheduler(base: Settings) -> dict[str, Settings]:
     return {name: replace(base, aggregator="MixVPR", scheduler=name) for name in names}
 
 
+# Beyond the published study: notebook 03's experiments, each with the same photos seen as the base.
+
+
+def vary_warmup(base: Settings) -> dict[str, Settings]:
+    """MixVPR without warm-up, with the base's, and with three times as long a one."""
+    base = replace(base, aggregator="MixVPR")
+    lengths = dict.fromkeys((0, base.warmup_steps, 3 * base.warmup_steps))
+    return {f"{steps} steps": replace(base, warmup_steps=steps) for steps in lengths}
+
+
+def vary_batch_size(base: Settings) -> dict[str, Settings]:
+    """ConvAP with half, twice and four times the places a batch; more places, fewer steps, the same share warmed up."""
+    base = replace(base, aggregator="ConvAP")
+    variants = {}
+    for factor in (0.5, 1, 2, 4):
+        num_places = max(2, int(base.num_places * factor))
+        warmup_steps = base.warmup_steps * base.num_places // num_places
+        variants[f"{num_places} places"] = replace(base, num_places=num_places, warmup_steps=warmup_steps)
+    return variants
+
+
+def vary_loss(base: Settings) -> dict[str, Settings]:
+    """ConvAP with other losses, on the base's mined pairs or on all pairs.
+
+    Margins and temperatures are the defaults of pytorch-metric-learning; SupConLoss is made for all pairs.
+    """
+    base = replace(base, aggregator="ConvAP")
+    return {
+        base.loss: base,
+        f"{base.loss}, all pairs": replace(base, miner=None),
+        "ContrastiveLoss": replace(base, loss="ContrastiveLoss"),
+        "TripletMarginLoss": replace(base, loss="TripletMarginLoss"),
+        "SupConLoss, all pairs": replace(base, loss="SupConLoss", miner=None),
+    }
+
+
 STUDY: dict[str, Callable[[Settings], dict[str, Settings]]] = {
     "aggregators": vary_aggregator,
     "grid": vary_rate_and_decay,

@@ -23,7 +23,7 @@ from vpr_lib.files import write_atomically
 from vpr_lib.settings import count_cores
 
 PARTS = ("train", "sf_val", "sf_test", "tokyo_test", "scenarios.csv", "contact_sheet.jpg")
-VERSION = 1  # of the renderer; another one draws other pixels
+VERSION = 2  # of the renderer; another one draws other pixels or names
 CHUNK = 32  # photos a worker takes at once: neighbours, which share their houses' pictures
 
 

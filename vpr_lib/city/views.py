@@ -40,13 +40,15 @@ MOST_CITIES = 99  # in train; the splits' cities are numbered from 101
 
 # Where the imaginary cities lie: zone, letter, metres east and north of the corner, degrees clockwise they are turned.
 SITES = {
-    "sf": (10, "S", 547_300.0, 4_178_900.0, 9.0),
-    "tokyo": (54, "S", 386_100.0, 3_948_700.0, -17.0),
+    "sf_val": (10, "S", 547_300.0, 4_178_900.0, 9.0),
+    "sf_test": (10, "S", 549_800.0, 4_166_200.0, 9.0),
+    "tokyo_test": (54, "S", 386_100.0, 3_948_700.0, -17.0),
     "Alderport": (31, "U", 448_200.0, 5_411_300.0, 23.0),
     "Brynhaven": (33, "T", 290_400.0, 4_640_800.0, -31.0),
     "Corvale": (18, "T", 583_700.0, 4_507_600.0, 29.0),
     "Dunmere": (56, "H", 334_500.0, 6_251_200.0, -6.0),
 }
+NEXT_CITY_M = 20_000.0  # north, to the second city of a name: no place lies in two
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,11 @@ def make_views(settings: CitySettings) -> list[View]:
         places = settings.places // settings.cities + (number < settings.places % settings.cities)
         views += make_train_views(settings, number, places)
     val = (settings.val_database, settings.val_queries)
-    views += make_split_views(settings, "sf_val", "sf", 101, *val, make_mixed_queries)
+    views += make_split_views(settings, "sf_val", 101, *val, make_mixed_queries)
     test = (settings.test_database, settings.test_queries)
-    views += make_split_views(settings, "sf_test", "sf", 102, *test, make_mixed_queries)
+    views += make_split_views(settings, "sf_test", 102, *test, make_mixed_queries)
     tokyo = (settings.tokyo_database, settings.tokyo_places)
-    views += make_split_views(settings, "tokyo_test", "tokyo", 103, *tokyo, make_daily_queries)
+    views += make_split_views(settings, "tokyo_test", 103, *tokyo, make_daily_queries)
     return views
 
 
@@ -129,9 +131,10 @@ def city_seed(settings: CitySettings, number: int) -> int:
     return settings.seed * 1000 + number
 
 
-def name_photo(site: str, camera: Camera, moment: Moment, pano: str, note: str = "") -> str:
-    """A file name in the real sets' convention."""
+def name_photo(site: str, camera: Camera, moment: Moment, pano: str, note: str = "", earlier: int = 0) -> str:
+    """A file name in the real sets' convention; `earlier` cities of this data root lie at the same site."""
     zone, letter, east, north, angle = SITES[site]
+    north += NEXT_CITY_M * earlier
     sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
     utm = east + camera.x * cosine + camera.y * sine, north - camera.x * sine + camera.y * cosine
     heading = (camera.heading + angle) % 360
@@ -156,7 +159,7 @@ def name_photo(site: str, camera: Camera, moment: Moment, pano: str, note: str =
 
 def make_train_views(settings: CitySettings, number: int, places: int) -> Iterator[View]:
     """The places of one city: the same spot and heading in other years, weather and traffic."""
-    names = [name for name in SITES if name[0].isupper()]
+    names = [name for name in SITES if name[0].isupper()]  # the others are splits
     name = names[number % len(names)]
     folder = name if number < len(names) else f"{name}{number // len(names) + 1}"
     seed, blocks = city_seed(settings, number + 1), count_blocks(places, PLACE_STEP_M)
@@ -174,7 +177,8 @@ def make_train_views(settings: CitySettings, number: int, places: int) -> Iterat
             lights = DIM if rng.random() < settings.dim_share else DAYLIGHT
             moment = make_moment(rng, lights, (2008, 2022), camera.heading)
             occluder = find_occluder(rng, camera) if rng.random() < 0.06 * settings.difficulty else None
-            file = name_photo(name, camera, moment, f"{seed}p{place:05}v{photo:02}", f"{place:07}_{folder}")
+            pano, note = f"{seed}p{place:05}v{photo:02}", f"{place:07}_{folder}"
+            file = name_photo(name, camera, moment, pano, note, number // len(names))
             yield View(f"train/{folder.lower()}/{file}", seed, blocks, camera, moment, occluder)
 
 
@@ -193,7 +197,7 @@ Queries = Callable[[CitySettings, City, list[Anchor], int, np.random.Generator],
 
 
 def make_split_views(
-    settings: CitySettings, split: str, site: str, number: int, database: int, queries: int, make_queries: Queries
+    settings: CitySettings, split: str, number: int, database: int, queries: int, make_queries: Queries
 ) -> list[View]:
     """A database that surveys some streets by day, and queries taken near its photos years later."""
     seaside = max(1, round(WATER_SHARE * database / HEADINGS))
@@ -209,11 +213,11 @@ def make_split_views(
             camera = spot.camera(turn + rng.normal(0, 3), settings.size, 0.0, rng.uniform(-0.4, 0.4) * spot.street.road)
             moment = make_moment(rng, DAYLIGHT, (2009, 2015), camera.heading)
             anchors.append(Anchor(spot, camera))
-            file = name_photo(site, camera, moment, f"{seed}d{len(views):05}")
+            file = name_photo(split, camera, moment, f"{seed}d{len(views):05}")
             views.append(View(f"{split}/database/{file}", seed, blocks, camera, moment))
     for count, view in enumerate(make_queries(settings, city, anchors, queries, rng)):
         pano = f"{seed}q{count:05}" + (f"-{view.detail}" if split == "tokyo_test" else "")
-        file = name_photo(site, view.camera, view.moment, pano)
+        file = name_photo(split, view.camera, view.moment, pano)
         views.append(replace(view, path=f"{split}/queries/{file}", city=seed, blocks=blocks))
     return views
 
