@@ -24,28 +24,28 @@ def hash_code(notebook: nbformat.NotebookNode) -> str:
     return hashlib.sha256("\0".join(sources).encode()).hexdigest()[:16]
 
 
-def execute(path: Path, preset: str, out: Path, cwd: Path = FOLDER, timeout_s: int = 3600) -> nbformat.NotebookNode:
-    """Run one notebook and write it with its outputs; they say which code and preset they are of.
+def run(notebook: nbformat.NotebookNode, preset: str, cwd: Path = FOLDER, **env: str) -> None:
+    """Run a notebook's cells, which then hold their outputs; what the outputs are of is noted in its metadata.
 
     Raises:
-        CellExecutionError: a cell failed; nothing is written.
+        CellExecutionError: a cell failed.
     """
-    notebook = nbformat.read(path, as_version=4)
-    env = dict(os.environ, VPR_PRESET=preset, TQDM_DISABLE="1")  # saved bars would say nothing
+    env = dict(os.environ, VPR_PRESET=preset, TQDM_DISABLE="1") | env  # saved bars would say nothing
     start = time.monotonic()
     resources = {"metadata": {"path": str(cwd)}}
-    client = NotebookClient(notebook, timeout=timeout_s, resources=resources, extra_arguments=["--log-level=ERROR"])
-    client.execute(env=env)
+    NotebookClient(notebook, timeout=3600, resources=resources, extra_arguments=["--log-level=ERROR"]).execute(env=env)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day, which would make every run a change
     notebook.metadata.pop("widgets", None)
     seconds = round(time.monotonic() - start)
     notebook.metadata["vpr"] = {"preset": preset, "code": hash_code(notebook), "seconds": seconds}
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / path.name
-    target.with_suffix(".tmp").write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-    target.with_suffix(".tmp").replace(target)
-    return notebook
+
+
+def save(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Write a notebook, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".tmp").write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+    path.with_suffix(".tmp").replace(path)
 
 
 def main() -> int:
@@ -58,11 +58,13 @@ def main() -> int:
     paths = [p for p in sorted(FOLDER.glob("0*.ipynb")) if p.name.startswith(tuple(options.names) or "0")]
     for path in paths:
         print(f"{path.name}: ", end="", flush=True)
+        notebook = nbformat.read(path, as_version=4)
         try:
-            notebook = execute(path, options.preset, options.out)
+            run(notebook, options.preset)
         except CellExecutionError as error:
             print(f"failed\n{error}", file=sys.stderr)
             return 1
+        save(notebook, options.out / path.name)
         print(f"{notebook.metadata['vpr']['seconds']} s, {(options.out / path.name).stat().st_size / 1e6:.2f} MB")
     return 0 if paths else 2
 

@@ -18,9 +18,9 @@ ORDER = [
     *("photo_ops", "augment"),
     *("backbones", "aggregators", "model", "optimization", "checkpoints", "training", "descriptors", "search"),
     *("recall", "runs", "scenarios", "published", "study", "text_tables", "figures", "page", "sections", "report"),
-    "__main__",
+    *("exercises", "lab", "__main__"),
 ]
-# Beside the core: only the command line imports it.
+# Beside the core: only the command line and the notebooks' first call import it.
 CITY = [
     *("camera", "scene", "light", "fronts", "facades", "sprites", "solids", "walls", "frame", "backdrop", "things"),
     *("drawing", "spots", "views", "render", "pretrain"),
@@ -43,7 +43,9 @@ def test_every_package_has_a_tested_version():
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines)  # names and versions only
     pinned = dict(line.lower().replace("_", "-").split("==") for line in lines)
     project = PYPROJECT["project"]
-    for requirement in project["dependencies"] + project["optional-dependencies"]["dev"]:
+    extras = project["optional-dependencies"]
+    assert extras["dev"][0] == "vpr_lib[lab]"
+    for requirement in project["dependencies"] + extras["lab"] + extras["dev"][1:]:
         name, bound = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement).groups()  # lower bounds only
         numbers = [[int(n) for n in version.split(".")[:3]] for version in (bound, pinned[name])]
         assert numbers[0] <= numbers[1], requirement
@@ -58,7 +60,7 @@ def imports_of(module):
 def test_modules_import_only_from_those_above_them():
     assert {p.stem for p in (ROOT / "vpr_lib").glob("*.py")} - {"__init__"} == set(ORDER)
     for number, module in enumerate(ORDER):
-        city = {"city.render", "city.views"} if module == "__main__" else set()
+        city = {"city.render", "city.views"} if module in ("lab", "__main__") else set()
         assert imports_of(module) <= set(ORDER[:number]) | city, module
     assert {p.stem for p in (ROOT / "vpr_lib" / "city").glob("*.py")} - {"__init__"} == set(CITY)
     for number, module in enumerate(CITY):
@@ -71,7 +73,7 @@ def test_importing_does_no_work(tmp_path):
     script = f"""
 import builtins, sys, torch, numpy, random, os, warnings
 import pytorch_metric_learning.losses, faiss, scipy.spatial, scipy.stats, torchvision, tqdm.auto, PIL.Image, cv2
-import matplotlib.figure
+import matplotlib.figure, IPython.display
 before = torch.get_rng_state(), torch.get_num_threads(), torch.is_grad_enabled(), dict(os.environ), random.getstate()
 def refuse(event, args):
     writes = event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+")

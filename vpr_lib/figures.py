@@ -170,6 +170,28 @@ def plot_bars(found: Mapping[str, Mapping[str, Mapping[str, Any]]], titles: Mapp
     return figure
 
 
+def plot_intervals(results: Mapping[str, Mapping[str, Mapping[str, Any]]], splits: Sequence[str]) -> Figure:
+    """R@1 of each run as a dot on its 95% interval, a panel for each split.
+
+    Args:
+        results: {run: {split: {"recall": {k: percent}, "interval": (low, high)}}} of runs.compare_evaluations.
+        splits: panels, in order.
+    """
+    figure = Figure((WIDTH_IN, 0.9 + 0.33 * len(results)), dpi=DPI, layout="constrained")
+    panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
+    for axes, split in zip(panels, splits, strict=True):
+        for row, by_split in enumerate(results.values()):
+            low, high = by_split[split]["interval"]
+            axes.plot([low, high], [row, row], color=GREY, linewidth=3, solid_capstyle="butt")
+            axes.plot(by_split[split]["recall"][1], row, "o", color=COLORS[0], markersize=7)
+        axes.set_title(plain(split))
+        axes.set_xlabel("R@1, percent")
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(results)), [plain(name) for name in results])
+    panels[0].set_ylim(len(results) - 0.5, -0.5)  # the first run on top
+    return figure
+
+
 def show_examples(rows: Mapping[str, Sequence[Example]]) -> Figure:
     """Fig. 5: a row for each kind of query, two queries side by side, each with every model's first photo.
 

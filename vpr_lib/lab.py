@@ -116,13 +116,8 @@ def open_lab(preset: str | None = None, machine: Machine | None = None) -> Lab:
     home = find_home()
     keep = Path(os.environ.get("VPR_KEEP") or home)
     data_root = Path(os.environ.get("VPR_DATA") or home / "data" / preset)
-    if preset in CITIES and "VPR_DATA" not in os.environ:
-        from vpr_lib.city.render import write_city
-        from vpr_lib.city.views import CitySettings
-
-        if not (data_root / "city.json").is_file():
-            print(f"rendering the city of preset {preset}, once (mini: 1 to 3 minutes)", flush=True)
-        write_city(data_root, CitySettings(**CITIES[preset]), progress=machine.progress)
+    if preset in CITIES and (not data_root.is_dir() or (data_root / "city.json").is_file()):
+        render_city(preset, data_root, machine.progress)
     elif not data_root.is_dir():
         find_photos(preset, data_root, keep)
     lab = Lab(preset, settings, data_root, keep / "runs", keep / "reports" / preset, machine)
@@ -134,6 +129,16 @@ def find_home() -> Path:
     """The checkout the library is in; the working folder if it was installed without one."""
     checkout = Path(__file__).resolve().parents[1]
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+def render_city(preset: str, data_root: Path, progress: bool) -> None:
+    """Render the photos of a preset, or what is missing of them."""
+    from vpr_lib.city.render import write_city  # the city stays beside the core
+    from vpr_lib.city.views import CitySettings
+
+    if not data_root.is_dir():
+        print(f"rendering the city of preset {preset}, once (mini: 1 to 3 minutes)", flush=True)
+    write_city(data_root, CitySettings(**CITIES[preset]), progress=progress)
 
 
 def find_photos(preset: str, data_root: Path, keep: Path) -> None:
