@@ -1,11 +1,11 @@
-# make setup | test | quick | lint | demo [DATA=folder] | clean
+# make setup | test | quick | lint | demo [DATA=folder] | lab | notebooks [PRESET=mini] | address GITHUB=owner/name | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup test quick lint format demo clean
+.PHONY: setup test quick lint format demo lab notebooks address clean
 
 setup: $(READY)
 
@@ -47,6 +47,21 @@ ifneq ($(filter data/mini data/mini/ ./data/mini,$(DATA)),)
 endif
 	@echo "== Running the study"
 	@$(BIN)/python -m vpr_lib report --data "$(DATA)" --preset $(PRESET) --out "reports/$(notdir $(patsubst %/,%,$(DATA)))"
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+# Runs all five from top to bottom and saves their outputs in place.
+notebooks: $(READY)
+	$(BIN)/python notebooks/execute.py --preset $(or $(filter-out photos,$(PRESET)),mini)
+
+# Where the kit is published: the notebooks' first cells and the README's badges then lead there.
+address:
+	@test -n "$(GITHUB)" || { echo "run: make address GITHUB=owner/name"; exit 1; }
+	@old=$$(sed -n 's#^Repository = "https://github.com/\(.*\)"#\1#p' pyproject.toml) && \
+		sed -i.old "s#github.com/$$old#github.com/$(GITHUB)#g; s#/github/$$old/#/github/$(GITHUB)/#g" \
+		pyproject.toml README.md notebooks/0*.ipynb && rm -f *.old notebooks/*.old
+	@echo "The notebooks' code has changed: run make notebooks, and commit."
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

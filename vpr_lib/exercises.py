@@ -181,7 +181,7 @@ def check_adamw_step(adamw_step: Callable[..., float]) -> None:
             parameter.data[:] = weight
             parameter.grad = torch.full_like(parameter, gradient)
             getattr(torch.optim, name)([parameter], lr=0.1, weight_decay=0.2).step()
-            expected[name] = float(parameter)
+            expected[name] = parameter.item()
         found = adamw_step(weight, gradient, 0.1, 0.2)
         coupled = np.isclose(float(found), expected["Adam"], atol=1e-6) and not np.isclose(*expected.values())
         want(not coupled, "the decay is in the gradient: that is Adam with L2, where Adam's division undoes it")
@@ -231,7 +231,7 @@ def check_sgd_step(sgd_step: Callable[..., tuple[float, float]]) -> None:
     for number, gradient in enumerate((0.4, -0.2, 0.7)):
         parameter.grad = torch.full_like(parameter, gradient)
         optimizer.step()
-        expected = float(parameter)
+        expected = parameter.item()
         weight, velocity = sgd_step(weight, velocity, gradient, 0.1, 0.9, 0.01)
         where = "the first step" if number == 0 else "a step with velocity from before"
         want_close(weight, expected, f"{where} ends at {weight:.5f}, torch's SGD at {expected:.5f}")
