@@ -254,7 +254,7 @@ def read_predictions(
     path = locate_predictions(run, run.load_model(), split, database, queries)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{run.folder} has no predictions for the photos of {split} in {data_root}; make them with evaluate_run, or "
+            f"{run.folder} has no predictions for the photos of {split} in {data_root}; make them with evaluate_run or "
             f"python -m vpr_lib evaluate --run {run.folder} --data {data_root} --split {split}"
         )
     with np.load(path) as found:
