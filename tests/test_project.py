@@ -17,7 +17,8 @@ ORDER = [
     *("settings", "files", "table", "devices", "datasets", "manifest", "archives", "packs", "adopt", "samplers"),
     *("photo_ops", "augment"),
     *("backbones", "aggregators", "model", "optimization", "checkpoints", "training", "descriptors", "search"),
-    *("recall", "runs", "scenarios", "published", "study", "text_tables", "figures", "page", "sections", "report"),
+    *("recall", "runs", "scenarios", "suggestions", "overlay", "locate", "published", "study", "text_tables"),
+    *("figures", "page", "sections", "report"),
     "__main__",
 ]
 # Beside the core: only the command line imports it.
