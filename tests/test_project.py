@@ -18,7 +18,8 @@ ORDER = [
     *("photo_ops", "augment"),
     *("backbones", "aggregators", "model", "optimization", "checkpoints", "training", "descriptors", "search"),
     *("recall", "runs", "scenarios", "suggestions", "overlay", "locate", "published", "study", "text_tables"),
-    *("figures", "page", "sections", "report"),
+    *("figures", "page", "sections", "report", "tags", "browse", "thumbnails", "ground_map", "gallery_html"),
+    *("gallery_page", "gallery_figures", "gallery_regions", "gallery_panels", "gallery"),
     "__main__",
 ]
 # Beside the core: only the command line imports it.

@@ -26,7 +26,8 @@ OUTCOMES = {
     "both_wrong": "both wrong",
     "no_positive": "no positive exists",
 }
-SOURCES = {"any": "known, suggested or tagged", "known": "known", "suggested": "suggested", "tagged": "tagged by hand"}
+# Who says that a query is of a scenario.
+SOURCES = {"given": "known or tagged", "known": "known", "tagged": "tagged by hand", "suggested": "suggested"}
 ORDERS = {
     "name": "name",
     "error_a": "distance error, {a}",
@@ -45,7 +46,7 @@ class View:
     """What is looked at; plain values, so it can be kept as JSON."""
 
     scenario: str = ""  # an id in `SCENARIOS`; "" for all
-    source: str = "any"  # in `SOURCES`: who says that it is this scenario
+    source: str = "given"  # in `SOURCES`
     outcome: str = "all"  # in `OUTCOMES`
     search: str = ""  # part of the query's name
     order: str = "name"  # in `ORDERS`
@@ -133,14 +134,14 @@ class Browser:
         one = len(self.models) == 1
         return {k: self.title(t) for k, t in titles.items() if not (one and ("{b}" in t or t.startswith("both")))}
 
-    def mark_scenario(self, scenario: str, source: str = "any") -> np.ndarray:
+    def mark_scenario(self, scenario: str, source: str = "given") -> np.ndarray:
         """(Q,) bool, the queries of a scenario according to a source."""
         marked = np.zeros(len(self), dtype=bool)
-        if source in ("known", "any"):
+        if source in ("known", "given"):
             marked |= self.known == scenario
-        if source in ("tagged", "any"):
+        if source in ("tagged", "given"):
             marked |= self.tags.mark_queries(scenario)
-        if source in ("suggested", "any"):
+        if source == "suggested":
             rows = [row for row, found in self.suggestions.items() if any(s.scenario == scenario for s in found)]
             marked[rows] = True
         return marked
@@ -204,7 +205,7 @@ class Browser:
             "models": models,
         }
 
-    def recall_by_scenario(self, source: str = "any") -> dict[str, dict[str, dict[str, Any]]]:
+    def recall_by_scenario(self, source: str = "given") -> dict[str, dict[str, dict[str, Any]]]:
         """R@1 of each scenario that has queries, as `recall.recall_by_label` gives it; a query may count in several.
 
         Returns:

@@ -122,7 +122,13 @@ class Gallery:
         for control in (self.position, *self.steppers, *self.tag_buttons.values()):
             control.disabled = not len(self.rows)
         self.view = view
-        self.summary.value = wrap(render_summary(self.browser.summarise(self.rows), len(self.browser)))
+        text = render_summary(self.browser.summarise(self.rows), len(self.browser))
+        if view.source == "suggested" and len(self.browser.suggestions) < len(self.browser):
+            text += render_warning(
+                f"Scenarios were suggested for {len(self.browser.suggestions):,} queries so far; the button below does "
+                "so for all."
+            )
+        self.summary.value = wrap(text)
         self._render()
 
     def step(self, by: int) -> None:
@@ -196,10 +202,11 @@ class Gallery:
         self._render_tags("" if change else "Nothing to undo.")
 
     def _suggest_all(self) -> None:
-        """Suggest for the selection, a few at a time to say how far it is."""
-        for start in range(0, len(self.rows), 50):
-            self.suggest(self.rows[start : start + 50])
-            self._render_tags(f"Suggested for {min(start + 50, len(self.rows)):,} of {len(self.rows):,} queries.")
+        """Suggest for the selection, whatever its scenario; a few at a time to say how far it is."""
+        rows = self.browser.select(replace(self.view, scenario=""))
+        for start in range(0, len(rows), 50):
+            self._render_tags(f"Suggesting, {start:,} of {len(rows):,} queries done ...")
+            self.suggest(rows[start : start + 50])
         self.show(self.view)
 
     def _open_panel(self, number: int, panel: Any, change: Mapping[str, Any]) -> None:
@@ -276,7 +283,7 @@ class Gallery:
                 self.summary,
                 make_row([self.steppers[0], self.position, *self.steppers[1:]]),
                 self.screen,
-                make_row([*tags, make_button("suggest for the selection", self._suggest_all)]),
+                make_row([*tags, make_button("suggest for all", self._suggest_all)]),
                 self.notes,
                 accordion,
             ]

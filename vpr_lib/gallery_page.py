@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vpr_lib.browse import ORDERS, OUTCOMES, Browser
+from vpr_lib.browse import ORDERS, OUTCOMES, SOURCES, Browser
 from vpr_lib.files import write_atomically
 from vpr_lib.gallery_html import MakeImg, read_style, render_query, render_suggestions
 from vpr_lib.page import render_table
@@ -137,6 +137,7 @@ def fill_page(browser: Browser, queries: list[dict[str, Any]], sources: Mapping[
         "models": browser.models,
         "ks": [k for k in KS if all(k <= found.indices.shape[1] for found in browser.found.values())],
         "scenarios": SCENARIOS,
+        "sources": SOURCES,
         "outcomes": browser.list_choices(OUTCOMES),
         "orders": browser.list_choices(ORDERS),
         "queries": queries,

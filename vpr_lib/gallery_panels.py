@@ -30,7 +30,7 @@ class RecallPanel:
     def __init__(self, browser: Browser) -> None:
         self.browser = browser
         options = [(title, source) for source, title in SOURCES.items()]
-        self.source = widgets.Dropdown(options=options, value="known", description="scenarios")
+        self.source = widgets.Dropdown(options=options, description="scenarios")
         self.source.observe(lambda _: self.open(), "value")
         self.screen = widgets.HTML()
         self.widget = widgets.VBox([self.source, self.screen])
