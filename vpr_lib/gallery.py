@@ -265,13 +265,13 @@ class Gallery:
         self.tag_buttons = {name: make_button(title, partial(self._tag, name)) for name, title in SCENARIOS.items()}
         tags = [widgets.HTML("<b>tags</b>"), *self.tag_buttons.values(), make_button("undo", self._undo)]
         self.summary, self.screen, self.notes = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        panels = {
+        self.panels = {
             "Recall of each scenario": RecallPanel(self.browser),
             "A photo of your own": OwnPhotoPanel(self.browser, self.runs, self.load_model, self.machine),
             "Save as PNG or as a page": SavePanel(self.save_png, self.export_html, self.split),
         }
-        accordion = widgets.Accordion([panel.widget for panel in panels.values()], selected_index=None)
-        for number, (title, panel) in enumerate(panels.items()):
+        accordion = widgets.Accordion([panel.widget for panel in self.panels.values()], selected_index=None)
+        for number, (title, panel) in enumerate(self.panels.items()):
             accordion.set_title(number, title)
             accordion.observe(partial(self._open_panel, number, panel), "selected_index")
         first = ("scenario", "source", "outcome", "search")
