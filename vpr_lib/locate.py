@@ -19,7 +19,7 @@ from vpr_lib.settings import Machine, Settings
 from vpr_lib.table import ImageTable, parse_name
 
 MAX_BYTES, MAX_PIXELS = 50_000_000, 80_000_000  # far beyond a phone's photo; a larger one would fill the memory
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP")  # MPO: a JPEG with further pictures behind it, as some phones write
+FORMATS = ("JPEG", "PNG", "WEBP")
 CLUSTER_M, SOFTNESS = 25.0, 0.05  # chosen on four rendered cities (sf_val), ConvAP and MixVPR
 
 
@@ -94,17 +94,16 @@ def check_photo(photo: bytes) -> Image.Exif:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it comes between our limit and Pillow's
-            with Image.open(io.BytesIO(photo)) as opened:
-                (width, height), kind, exif = opened.size, opened.format, opened.getexif()
+            with Image.open(io.BytesIO(photo), formats=FORMATS) as opened:
+                width, height = opened.size
+                exif = opened.getexif() if width * height <= MAX_PIXELS else None  # which decodes a PNG
     except Image.DecompressionBombError as error:
         raise ValueError(f"the photo is huge ({error}); {too_large}") from None
     except Image.UnidentifiedImageError:
-        raise ValueError("the file is no photo; expected JPEG, PNG or WebP (a phone's HEIC: export it)") from None
+        raise ValueError("the file is no photo as JPEG, PNG or WebP; a phone's HEIC must be exported as JPEG") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"the photo is not readable ({error}); copy it again") from None
-    if kind not in FORMATS:
-        raise ValueError(f"the file is a {kind}; expected a photo as JPEG, PNG or WebP")
-    if width * height > MAX_PIXELS:
+    if exif is None:
         raise ValueError(f"the photo has {width} x {height} pixels; {too_large}")
     return exif
 
