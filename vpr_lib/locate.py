@@ -1,5 +1,7 @@
 """A photo of one's own -> the database photos it looks like, and where it was taken by their testimony."""
 
+import io
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +10,7 @@ import utm as utm_grid
 from PIL import Image
 
 from vpr_lib.adopt import parse_exif
-from vpr_lib.datasets import decode, open_photo
+from vpr_lib.datasets import decode
 from vpr_lib.descriptors import describe_images, prepare_for_inference
 from vpr_lib.devices import choose_device, choose_dtype
 from vpr_lib.model import VPRModel
@@ -17,7 +19,7 @@ from vpr_lib.settings import Machine, Settings
 from vpr_lib.table import ImageTable, parse_name
 
 MAX_BYTES, MAX_PIXELS = 50_000_000, 80_000_000  # far beyond a phone's photo; a larger one would fill the memory
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP")  # MPO: a JPEG with further pictures behind it, as some phones write
+FORMATS = ("JPEG", "PNG", "WEBP")
 CLUSTER_M, SOFTNESS = 25.0, 0.05  # chosen on four rendered cities (sf_val), ConvAP and MixVPR
 
 
@@ -63,7 +65,10 @@ def locate_photo(
     if len(descriptors) != len(database):
         raise ValueError(f"{len(descriptors)} descriptors for a database of {len(database)} photos; extract them again")
     exif = check_photo(photo)
-    image = decode(photo, settings.image_size)  # (3, H, W)
+    try:
+        image = decode(photo, settings.image_size)  # (3, H, W)
+    except ValueError as error:
+        raise ValueError(f"the photo {error}") from None
     device = choose_device((machine or Machine()).device)
     prepared = prepare_for_inference(model, device)
     dtype = choose_dtype(settings.precision, device)
@@ -85,13 +90,21 @@ def check_photo(photo: bytes) -> Image.Exif:
     """
     if len(photo) > MAX_BYTES:
         raise ValueError(f"the file has {len(photo) / 1e6:.0f} MB; at most {MAX_BYTES / 1e6:.0f} MB are read")
-    with open_photo(photo) as opened:
-        width, height = opened.size
-        kind, exif = opened.format, opened.getexif()
-    if kind not in FORMATS:
-        raise ValueError(f"the file is a {kind}; expected a photo as JPEG, PNG or WebP")
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"the photo has {width} x {height} pixels; at most {MAX_PIXELS / 1e6:.0f} million are decoded")
+    too_large = f"at most {MAX_PIXELS / 1e6:.0f} million pixels are decoded"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it comes between our limit and Pillow's
+            with Image.open(io.BytesIO(photo), formats=FORMATS) as opened:
+                width, height = opened.size
+                exif = opened.getexif() if width * height <= MAX_PIXELS else None  # which decodes a PNG
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"the photo is huge ({error}); {too_large}") from None
+    except Image.UnidentifiedImageError:
+        raise ValueError("the file is no photo as JPEG, PNG or WebP; a phone's HEIC must be exported as JPEG") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"the photo is not readable ({error}); copy it again") from None
+    if exif is None:
+        raise ValueError(f"the photo has {width} x {height} pixels; {too_large}")
     return exif
 
 

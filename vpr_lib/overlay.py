@@ -67,7 +67,9 @@ class ConstantNorms(TorchFunctionMode):
         return result.detach() if func in NORMS else result
 
 
-def divide_by_norm(input: torch.Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> torch.Tensor:
+def divide_by_norm(
+    input: torch.Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
+) -> torch.Tensor:
     """`torch.nn.functional.normalize`, its norm a constant to gradients."""
     return input / torch.linalg.vector_norm(input.detach(), p, dim, keepdim=True).clamp(min=eps)
 

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from vpr_lib.datasets import read_photo
@@ -20,15 +19,15 @@ from vpr_lib.table import ImageTable
 SIZE = 64  # pixels, height and width of the photos that are compared
 BLOCKS = 16  # a side: occlusion compares means of blocks
 SKY = 28  # rows of the small photo above the horizon
-MOST_POSITIVES = 16  # that are read for a query, those that look at the same thing first
-ALIKE = 4  # positives whose light is compared
+ALIKE, FOUND = 4, 5  # photos a query is compared with: positives that look the same way, and first predictions
 
 # What counts: each of these is a score of 0.5.
-BRIGHTNESS, COLOUR = 48.0, 0.18  # levels of 255; sum of the differences of the channels' shares
+DARK = 10.0  # levels added to brightness before its logarithm: below, differences are noise
+BRIGHTNESS, COLOUR = 0.35, 0.2  # logarithm of the ratio; sum of the differences of the channels' shares
 TURN_DEG, SHIFT_M = 20.0, 10.0  # from the nearest positive
-MARGIN = 0.03  # between descriptors' distances
-TEXTURELESS, EDGE = 0.95, 0.3  # share of the upper image; what an edge is, in deviations of the photo
-UNLIKE, BLOCK_DIFFERENCE = 0.11, 0.2  # share of the blocks; what unlike is, in deviations of the photo
+FAR_M, STANDING = 50.0, 0.15  # how far a far photo is; by what share its descriptor is nearer than the last found
+TEXTURELESS, EDGE = 0.93, 0.2  # share of the upper image; what an edge is, in deviations of the photo
+UNLIKE, DIFFERENCE = 0.31, 0.15  # share of the blocks; what unlike is, in deviations of the photo
 
 Reader = Callable[[int], np.ndarray]  # row of a table -> (SIZE, SIZE, 3) float32
 
@@ -70,22 +69,23 @@ def suggest_for(
 ) -> list[Suggestion]:
     """`suggest_scenarios` for one query."""
     photo = read_small(queries, row)
-    measured = [*notice_name(queries.names[row]), notice_skyline(photo)]
+    noticed = [*notice_name(queries.names[row]), notice_skyline(photo)]
     positives = found.positives[row]
     if len(positives):
         turns = turn_deg(database.headings[positives], queries.headings[row])
         shifts = np.linalg.norm(database.utm[positives] - queries.utm[row], axis=1)
-        apart = np.hypot(turns / TURN_DEG, shifts / SHIFT_M)
-        order = np.argsort(apart, kind="stable")[:MOST_POSITIVES]
-        others = np.stack([read(int(positive)) for positive in positives[order]])
-        measured += [
-            notice_illumination(photo, others[:ALIKE]),
-            notice_viewpoint(float(turns[order[0]]), float(shifts[order[0]])),
-            notice_occlusion(photo, others),
-            *notice_repetitive(row, database, found),
+        nearest = np.argsort(np.hypot(turns / TURN_DEG, shifts / SHIFT_M), kind="stable")[:ALIKE]
+        alike = np.stack([read(int(i)) for i in positives[nearest]])
+        others = [read(int(i)) for i in found.indices[row, :FOUND] if i >= 0]
+        noticed += [
+            notice_illumination(photo, alike),
+            notice_viewpoint(float(turns[nearest[0]]), float(shifts[nearest[0]])),
+            notice_occlusion(photo, np.stack([*alike, *others])),
         ]
+        if all(suggestion.score < 0.5 for suggestion in noticed):  # else it may be mistaken for that reason
+            noticed += notice_repetitive(row, database, found)
     best: dict[str, Suggestion] = {}
-    for suggestion in sorted(measured, key=lambda s: -s.score):
+    for suggestion in sorted(noticed, key=lambda s: -s.score):
         if suggestion.score >= 0.5:
             best.setdefault(suggestion.scenario, suggestion)
     return list(best.values())
@@ -124,13 +124,13 @@ def notice_illumination(photo: np.ndarray, others: np.ndarray) -> Suggestion:
         others: (P, H, W, 3).
     """
     mean, usual = photo.mean((0, 1)), np.median(others.mean((1, 2)), axis=0)
-    levels = float(mean.mean() - usual.mean())
+    ratio = float((mean.mean() + DARK) / (usual.mean() + DARK))
     shares = mean / (mean.sum() + 1) - usual / (usual.sum() + 1)  # of red, green and blue
     colour = float(np.abs(shares).sum())
-    score = rate(float(np.hypot(levels / BRIGHTNESS, colour / COLOUR)), 1.0)
-    tint = ("red", "green", "blue")[int(shares.argmax())]
-    why = f"{abs(levels):.0f} levels {'darker' if levels < 0 else 'brighter'} than its positives"
-    return Suggestion("illumination", score, f"{why}, {100 * shares.max():.0f}% more {tint}")
+    score = rate(float(np.hypot(np.log(ratio) / BRIGHTNESS, colour / COLOUR)), 1.0)
+    light = f"{100 * ratio:.0f}% as bright"
+    tint = f"{100 * shares.max():.0f} points {('redder', 'greener', 'bluer')[int(shares.argmax())]}"
+    return Suggestion("illumination", score, f"{light} and {tint} than its positives")
 
 
 def notice_viewpoint(turn: float, shift: float) -> Suggestion:
@@ -140,49 +140,53 @@ def notice_viewpoint(turn: float, shift: float) -> Suggestion:
 
 
 def notice_repetitive(row: int, database: ImageTable, found: Evaluation) -> list[Suggestion]:
-    """A far photo that is more similar than every positive; positives beyond the predictions count as the last one."""
-    right = np.isin(found.indices[row], found.positives[row])
-    far = ~right & (found.indices[row] >= 0)
-    if not far.any():
+    """A far photo that is more similar than every positive, and stands out from the other predictions.
+
+    Positives that aren't among the predictions are less similar than the last of them.
+    """
+    known = found.indices[row] >= 0
+    indices, distances = found.indices[row][known], found.distances[row][known]
+    metres = np.linalg.norm(database.utm[indices] - found.query_utm[row], axis=1)
+    far = np.flatnonzero(metres > FAR_M)
+    true = distances[np.isin(indices, found.positives[row])].min(initial=np.inf)
+    if not len(far) or distances[far[0]] >= true:
         return []
-    nearest = int(np.argmax(far))
-    true = found.distances[row][right].min() if right.any() else found.distances[row][far].max()
-    margin = float(true - found.distances[row][nearest])
-    metres = np.linalg.norm(database.utm[found.indices[row][nearest]] - found.query_utm[row])
-    why = f"a photo {metres:.0f} m away is more similar than its positives, by {margin:.2f} of distance"
-    return [Suggestion("repetitive", rate(margin, MARGIN), why)]
+    standing = 1 - float(distances[far[0]] / max(distances[-1], 1e-6))
+    why = f"a photo {metres[far[0]]:.0f} m away comes before its positives, {100 * standing:.0f}% nearer than the last"
+    return [Suggestion("repetitive", rate(standing, STANDING), why)]
 
 
 def notice_skyline(photo: np.ndarray) -> Suggestion:
     """The share of the upper image without vertical edges: sky, and little that stands in it."""
-    grey = photo.mean(2)
-    steps = np.abs(np.diff(grey[:SKY], axis=1)) / (grey.std() + 1)
-    share = float((steps < EDGE).mean())
-    score = rate(1 - TEXTURELESS, 1 - share + 1e-6)  # what counts is how little is left
+    light = np.log(photo.mean(2) + DARK)  # edges in the dark count as well
+    steps = np.abs(np.diff(light[:SKY], axis=1))
+    share = float((steps <= EDGE * light.std()).mean())
+    score = rate(1 - TEXTURELESS, max(1 - share, 1e-6))  # what counts is how little is left
     return Suggestion("skyline", score, f"{100 * share:.0f}% of its upper part is without edges")
 
 
 def notice_occlusion(photo: np.ndarray, others: np.ndarray) -> Suggestion:
-    """The share of blocks, below the top quarter, that no positive has nearby.
+    """The share of blocks, below the top quarter, that no other photo has nearby.
 
     Args:
         photo: (H, W, 3).
-        others: (P, H, W, 3).
+        others: (P, H, W, 3), positives and predictions.
     """
     blocks, theirs = average_blocks(photo[None])[0], average_blocks(others)
-    theirs = np.pad(theirs, ((0, 0), (2, 2), (4, 4), (0, 0)), mode="edge")
-    least = np.full((BLOCKS, BLOCKS), np.inf)
-    for down in range(5):
-        for right in range(9):
-            shifted = theirs[:, down : down + BLOCKS, right : right + BLOCKS]
-            least = np.minimum(least, np.abs(shifted - blocks).mean(3).min(0))
-    share = float((least[BLOCKS // 4 :] > BLOCK_DIFFERENCE).mean())
-    return Suggestion("occlusion", rate(share, UNLIKE), f"{100 * share:.0f}% of its blocks are like no positive's")
+    down, right = 1, 2  # how far a block may have moved, in blocks
+    theirs = np.pad(theirs, ((0, 0), (down, down), (right, right), (0, 0)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(theirs, (BLOCKS, BLOCKS), (1, 2))  # (P, 3, 5, 3, B, B)
+    least = np.abs(windows - blocks.transpose(2, 0, 1)).mean(3).min((0, 1, 2))  # (B, B)
+    share = float((least[BLOCKS // 4 :] > DIFFERENCE).mean())
+    return Suggestion(
+        "occlusion", rate(share, UNLIKE), f"{100 * share:.0f}% of its blocks are in no positive and no photo found"
+    )
 
 
 def average_blocks(photos: np.ndarray) -> np.ndarray:
     """(P, H, W, 3) -> (P, BLOCKS, BLOCKS, 3), the mean of each block, standardised: light and tint don't matter."""
-    small = np.stack([cv2.resize(photo, (BLOCKS, BLOCKS), interpolation=cv2.INTER_AREA) for photo in photos])
+    side = SIZE // BLOCKS
+    small = photos.reshape(-1, BLOCKS, side, BLOCKS, side, 3).mean((2, 4))
     return (small - small.mean((1, 2), keepdims=True)) / (small.std((1, 2), keepdims=True) + 5)
 
 
