@@ -260,7 +260,7 @@ class Gallery:
         self.steppers = [
             make_button("◀ previous", lambda: self.step(-1)),
             make_button("next ▶", lambda: self.step(1)),
-            make_button("random", lambda: self.step(int(np.random.default_rng().integers(len(self.rows))))),
+            make_button("random", lambda: self.step(int(np.random.default_rng().integers(max(1, len(self.rows)))))),
         ]
         self.tag_buttons = {name: make_button(title, partial(self._tag, name)) for name, title in SCENARIOS.items()}
         tags = [widgets.HTML("<b>tags</b>"), *self.tag_buttons.values(), make_button("undo", self._undo)]

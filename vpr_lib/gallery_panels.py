@@ -46,7 +46,9 @@ class RecallPanel:
         buffer = io.BytesIO()
         plot_bars(found, SCENARIOS, split).savefig(buffer, format="png")
         bars = format_img(to_uri(buffer.getvalue(), "image/png"), "Bars: what the table says, with 95% intervals")
-        self.screen.value = wrap(render_table(label_rows(found, SCENARIOS)) + f'<div class="vg-figure">{bars}</div>')
+        self.screen.value = wrap(
+            render_table(label_rows(found, SCENARIOS), "") + f'<div class="vg-figure">{bars}</div>'
+        )
 
 
 class OwnPhotoPanel:
