@@ -17,7 +17,9 @@ ORDER = [
     *("settings", "files", "table", "devices", "datasets", "manifest", "archives", "packs", "adopt", "samplers"),
     *("photo_ops", "augment"),
     *("backbones", "aggregators", "model", "optimization", "checkpoints", "training", "descriptors", "search"),
-    *("recall", "runs", "scenarios", "published", "study", "text_tables", "figures", "page", "sections", "report"),
+    *("recall", "runs", "scenarios", "suggestions", "overlay", "locate", "published", "study", "text_tables"),
+    *("figures", "page", "sections", "report", "tags", "browse", "thumbnails", "ground_map", "gallery_html"),
+    *("gallery_page", "gallery_figures", "gallery_regions", "gallery_panels", "gallery"),
     *("exercises", "lab", "__main__"),
 ]
 # Beside the core: only the command line and the notebooks' first call import it.

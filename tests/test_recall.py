@@ -92,6 +92,16 @@ def test_queries_of_one_place_widen_the_interval():
     assert (grouped_high - grouped_low) == pytest.approx(2 * (high - low), rel=0.15)
 
 
+def test_bootstrap_interval_draws_whole_groups():
+    rng = np.random.default_rng(1)
+    groups, hits = rng.integers(0, 60, 300), rng.random(300) < 0.6
+    drawn = []
+    for _ in range(2000):
+        rows = np.concatenate([np.flatnonzero(groups == g) for g in rng.choice(np.unique(groups), 60)])
+        drawn.append(100 * hits[rows].mean())
+    assert bootstrap_interval(hits, groups) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.6)
+
+
 def test_paired_test_is_mcnemars():
     # 10 queries only A finds, 2 only B, the rest both: 2 * P(X <= 2), X ~ Binomial(12, 1/2)
     a = np.array([True] * 10 + [False] * 2 + [True] * 50)

@@ -17,7 +17,7 @@ from vpr_lib.__main__ import apply_changes, main
 from vpr_lib.aggregators import AvgPool, ConvAP, GeM, MixVPR
 from vpr_lib.descriptors import extract
 from vpr_lib.model import build_model, load_model, save_model
-from vpr_lib.runs import compare_runs, evaluate_run, get_run, open_run, train_run
+from vpr_lib.runs import compare_runs, evaluate_run, get_run, open_run, read_predictions, train_run
 from vpr_lib.settings import PRESETS, Machine, Settings, get_preset, replace
 from vpr_lib.table import read_split
 
@@ -207,8 +207,10 @@ def test_the_kept_weights(small, data_root, tmp_path, machine, monkeypatch, keep
 
 def test_evaluation_is_descriptors_search_and_recall(small, data_root, tmp_path, machine, monkeypatch):
     run = get_run(small, data_root, tmp_path, machine=machine)
-    found = evaluate_run(run, data_root, "val", machine)
     database, queries = read_split(data_root, "val")
+    with pytest.raises(FileNotFoundError, match=r"no predictions for the photos of val.*evaluate --run .* --split val"):
+        read_predictions(run, data_root, "val", database, queries)
+    found = evaluate_run(run, data_root, "val", machine)
     model = run.load_model()
     d, q = (extract(model, t, 32, machine=machine) for t in (database, queries))
     order = np.argsort(((q[:, None] - d[None]) ** 2).sum(2), axis=1)
@@ -220,6 +222,7 @@ def test_evaluation_is_descriptors_search_and_recall(small, data_root, tmp_path,
 
     monkeypatch.setattr(runs_module, "predict", None)  # the second time, predictions are read
     assert evaluate_run(run, data_root, "val", machine).recall == found.recall
+    assert read_predictions(run, data_root, "val", database, queries).recall == found.recall
 
 
 def test_evaluation_of_other_photos_is_not_read_from_the_cache(small, data_root, tmp_path, machine):

@@ -73,8 +73,6 @@ def read_position(path: Path) -> Position:
 
     Raises:
         ValueError: it is no JPEG or PNG, can't be read, or has no GPS position.
-
-    Source: Exif 2.32 (CIPA DC-008), section 4.6.6.
     """
     if not path.name.lower().endswith(PHOTO_SUFFIXES):
         raise ValueError(f"no photo ({', '.join(PHOTO_SUFFIXES)}); a phone's HEIC photos must be exported as JPEG")
@@ -83,6 +81,17 @@ def read_position(path: Path) -> Position:
             exif = photo.getexif()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"not readable ({error})") from None
+    return parse_exif(exif)
+
+
+def parse_exif(exif: Image.Exif) -> Position:
+    """GPS position, heading and date, as `read_position`.
+
+    Raises:
+        ValueError: there is no GPS position, or none on the UTM grid.
+
+    Source: Exif 2.32 (CIPA DC-008), section 4.6.6.
+    """
     gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
     try:
         latitude = to_degrees(gps[GPS.GPSLatitude], gps[GPS.GPSLatitudeRef] == "S")

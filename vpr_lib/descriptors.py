@@ -81,7 +81,6 @@ def write_descriptors(path: Path, model: nn.Module, dataset: PhotoDataset, preci
             file.write(batch.astype("<f4", copy=False).tobytes())
 
 
-@torch.inference_mode()
 def describe_batches(
     model: nn.Module, dataset: PhotoDataset, precision: str, machine: Machine
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -96,11 +95,17 @@ def describe_batches(
     loader = load_batches(dataset, batches, machine)
     with tqdm(total=len(rows), unit="photo", desc="descriptors", disable=not machine.progress, leave=False) as bar:
         for photos in loader:
-            images = normalise(photos.images.to(device, non_blocking=True))
-            with autocast(device, dtype):
-                output = model(images).float().cpu().numpy()
+            output = describe_images(model, photos.images, device, dtype)
             bar.update(len(output))
             yield int(photos.rows[0]), output
+
+
+def describe_images(
+    model: nn.Module, images: torch.Tensor, device: torch.device, dtype: torch.dtype = torch.float32
+) -> np.ndarray:
+    """Descriptors (B, D) float32 of (B, 3, H, W) uint8, by a model from `prepare_for_inference`."""
+    with torch.inference_mode(), autocast(device, dtype):
+        return model(normalise(images.to(device, non_blocking=True))).float().cpu().numpy()
 
 
 def prepare_for_inference(model: nn.Module, device: torch.device) -> nn.Module:

@@ -107,9 +107,11 @@ def bootstrap_interval(
     """
     hits = np.asarray(hits, dtype=np.float64)
     members = np.arange(len(hits)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    found, size = np.bincount(members, hits), np.bincount(members)
-    # How often each group is drawn, (resamples, groups): a multinomial is drawing with replacement.
-    times = np.random.default_rng(seed).multinomial(len(size), np.full(len(size), 1 / len(size)), resamples)
+    # Groups of as many queries and hits are alike: drawing how many of each kind is the same, and quick for thousands.
+    kinds, counts = np.unique([np.bincount(members, hits), np.bincount(members)], axis=1, return_counts=True)
+    found, size = kinds
+    # How often each kind is drawn, (resamples, kinds): a multinomial is drawing with replacement.
+    times = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), resamples)
     recalls = 100.0 * (times @ found) / (times @ size)
     low, high = np.quantile(recalls, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -224,13 +224,7 @@ def evaluate_run(
     database, queries = read_split(data_root, split)
     index = choose_index(index, len(database))
     model = run.load_model()
-    key = f"{fingerprint(model)}-{database.fingerprint()}-{queries.fingerprint()}"
-    key += "" if index == "exact" else f"-{index}"
-    path = (
-        run.folder
-        / "predictions"
-        / f"{split.strip('/').replace('/', '-')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.npz"
-    )
+    path = locate_predictions(run, model, split, database, queries, index)
     if not path.is_file():
         size = run.settings.image_size
         photos = PhotoDataset(database, size), PhotoDataset(queries, size)
@@ -241,6 +235,40 @@ def evaluate_run(
         write_atomically(path, buffer.getvalue())
     with np.load(path) as found:
         return score(split, database, queries, found, run.settings)
+
+
+def read_predictions(
+    run: Run, data_root: str | Path, split: str, database: ImageTable, queries: ImageTable
+) -> Evaluation:
+    """What `evaluate_run` found before, without computing anything.
+
+    Args:
+        run: a complete run.
+        data_root: folder with the split.
+        split: its name.
+        database, queries: of the split, as `read_split` gives them.
+
+    Raises:
+        FileNotFoundError: the run wasn't evaluated on these photos, or isn't complete.
+    """
+    path = locate_predictions(run, run.load_model(), split, database, queries)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{run.folder} has no predictions for the photos of {split} in {data_root}; make them with evaluate_run or "
+            f"python -m vpr_lib evaluate --run {run.folder} --data {data_root} --split {split}"
+        )
+    with np.load(path) as found:
+        return score(split, database, queries, found, run.settings)
+
+
+def locate_predictions(
+    run: Run, model: nn.Module, split: str, database: ImageTable, queries: ImageTable, index: str = "exact"
+) -> Path:
+    """The file for what this model finds on these photos: its name changes with either."""
+    key = f"{fingerprint(model)}-{database.fingerprint()}-{queries.fingerprint()}"
+    key += "" if index == "exact" else f"-{index}"
+    name = f"{split.strip('/').replace('/', '-')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.npz"
+    return run.folder / "predictions" / name
 
 
 def predict(

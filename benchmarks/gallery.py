@@ -1,0 +1,115 @@
+"""How fast the gallery opens and goes on, on a split as large as sf_xs: 8,000 queries, 27,000 database photos.
+
+    python benchmarks/gallery.py [--queries 8000] [--database 27000] [--steps 1000] [--dir FOLDER]
+
+Made-up positions in 3 x 3 km, and predictions of two made-up models, right for half of the queries; the photos are hard
+links to 64 JPEGs of 640 x 480 pixels. Opening is measured from tables and predictions in memory; a step includes the
+decoding of thumbnails seen for the first time, and suggestions. Memory is what the process holds (RSS), from Linux's
+/proc.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vpr_lib.browse import Browser, View
+from vpr_lib.gallery import Gallery
+from vpr_lib.recall import find_positives, recall_at_k
+from vpr_lib.runs import Evaluation, Run
+from vpr_lib.scenarios import SCENARIOS, Label
+from vpr_lib.settings import Machine, Settings, replace
+from vpr_lib.table import format_name, read_split
+from vpr_lib.tags import Tags
+
+K = 25
+EXTENT_M = 3000
+
+
+def write_split(folder, num_database, num_queries):
+    """Hard links to a few photos under made-up names."""
+    rng = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for i in range(64):
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        pixels = np.asarray(coarse.resize((640, 480))) + rng.normal(0, 12, (480, 640, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "photos" / f"{i}.jpg", quality=90)
+    for half, count in (("database", num_database), ("queries", num_queries)):
+        (folder / "split" / half).mkdir(parents=True)
+        for i, (x, y) in enumerate(rng.random((count, 2)) * EXTENT_M):
+            fields = {"east": f"{5e5 + x:.2f}", "north": f"{4e6 + y:.2f}", "pano": f"{half}{i}", "heading": i % 360}
+            os.link(folder / "photos" / f"{i % 64}.jpg", folder / "split" / half / format_name(date="201604", **fields))
+
+
+def make_evaluation(database, queries, seed):
+    """Predictions: for about half of the queries that have one, a positive first; else photos from anywhere."""
+    rng = np.random.default_rng(seed)
+    positives = find_positives(database.utm, queries.utm)
+    indices = rng.integers(0, len(database), (len(queries), K))
+    for row in np.flatnonzero(rng.random(len(queries)) < 0.5):
+        indices[row, : len(positives[row])] = positives[row][:K]
+    distances = np.sort(rng.random((len(queries), K), dtype=np.float32), axis=1)
+    return Evaluation("split", indices, distances, positives, queries.utm, recall_at_k(indices, positives, (1,)))
+
+
+def read_rss_mb():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def measure(action, values):
+    """Milliseconds of an action for each value."""
+    times = []
+    for value in values:
+        start = time.perf_counter()
+        action(value)
+        times.append(1000 * (time.perf_counter() - start))
+    return np.array(times)
+
+
+def report(what, times):
+    print(
+        f"{what:<34} median {np.median(times):6.0f} ms | 95% {np.quantile(times, 0.95):6.0f} | most {times.max():6.0f}"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, default=8000)
+    parser.add_argument("--database", type=int, default=27000)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--dir", type=Path, help="where the made-up photos go (the system's temporary folder)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.dir) as name:
+        folder = Path(name)
+        write_split(folder, options.database, options.queries)
+        database, queries = read_split(folder, "split")
+        found = {f"model {seed}": make_evaluation(database, queries, seed) for seed in (1, 2)}
+        labels = {name: Label(list(SCENARIOS)[i % len(SCENARIOS)]) for i, name in enumerate(queries.names)}
+        runs = {name: Run(folder, Settings()) for name in found}
+        before = read_rss_mb()
+
+        start = time.perf_counter()
+        browser = Browser(database, queries, found, labels, Tags(folder / "tags-split.csv", queries.names))
+        gallery = Gallery(browser, runs, None, Machine())
+        print(f"{len(queries):,} queries, {len(database):,} photos: opened in {time.perf_counter() - start:.2f} s")
+        opened = read_rss_mb()
+
+        views = [View(scenario=s, outcome=o) for s in SCENARIOS for o in ("all", "a_only", "both_wrong")]
+        views += [View(order=order) for order in ("error_a", "similarity_b", "margin_a")] + [View(search="queries77")]
+        report("another selection", measure(gallery.show, views))
+        gallery.show(View())
+        report("next query, 5 photos a model", measure(gallery.step, [1] * options.steps))
+        stepped = read_rss_mb()
+        gallery.show(replace(View(), num_shown=10, positives=True))
+        report("next query, 10 and the positives", measure(gallery.step, [7] * options.steps))
+        report("a tag", measure(lambda i: gallery._tag(list(SCENARIOS)[i % 6]), range(60)))
+        print(f"memory: {before:.0f} MB before, {opened:.0f} opened, {stepped:.0f} and {read_rss_mb():.0f} after steps")
+
+
+if __name__ == "__main__":
+    main()
