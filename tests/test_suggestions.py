@@ -152,7 +152,8 @@ def test_each_query_of_a_made_up_split(made):
     assert by_query[2]["viewpoint"].why == "9 m and 35 degrees from the nearest positive"
     score = math.hypot(math.hypot(9, 3) / 10, 35 / 20) / 2
     assert by_query[2]["viewpoint"].score == pytest.approx(score)
-    assert by_query[4]["repetitive"].why == "a photo 197 m away comes before its positives, 50% nearer than the last"
+    why = by_query[4]["repetitive"].why
+    assert why.startswith("a photo 197 m away is more similar than its positives, its descriptor 50% nearer")
     for query in suggested:
         assert all(0.5 <= s.score <= 1 for s in query)
         assert query == sorted(query, key=lambda s: -s.score)
@@ -183,7 +184,7 @@ def test_unknown_headings_are_no_turn(made):
 
 def test_bad_input(made):
     database, queries, found, number = made
-    with pytest.raises(ValueError, match="predictions of 5 queries for a split with 4"):
+    with pytest.raises(ValueError, match="what was found on split is of other queries than these 4"):
         suggest_scenarios(database, queries[:4], found)
     (queries.root / queries.names[number[0]]).write_bytes(b"no photo")
     with pytest.raises(ValueError, match=r"@0@@92.*is not a readable photo"):
