@@ -16,6 +16,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 FOLDER = Path(__file__).parent
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def hash_code(notebook: nbformat.NotebookNode) -> str:
@@ -36,6 +37,9 @@ def run(notebook: nbformat.NotebookNode, preset: str, cwd: Path = FOLDER, **env:
     NotebookClient(notebook, timeout=3600, resources=resources, extra_arguments=["--log-level=ERROR"]).execute(env=env)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day, which would make every run a change
+        # A widget without its kernel is an error message, and its text as long as its photos.
+        outputs = [o for o in cell.get("outputs", []) if WIDGET not in o.get("data", {})]
+        cell.update({"outputs": outputs} if "outputs" in cell else {})
     notebook.metadata.pop("widgets", None)
     seconds = round(time.monotonic() - start)
     notebook.metadata["vpr"] = {"preset": preset, "code": hash_code(notebook), "seconds": seconds}

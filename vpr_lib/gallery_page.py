@@ -83,7 +83,7 @@ def write_gallery_page(
     text = f"a page of {len(rows):,} queries takes about {size_mb:.1f} MB"
     if size_mb > max_mb:
         raise ValueError(f"{text}, more than {max_mb:g} MB; select fewer queries, or pass max_mb={size_mb * 1.1:.0f}")
-    say(f"{path}: {text}")
+    say(f"{Path(path).name}: {text}")
     photos = PagePhotos(thumbnails)
     queries = [describe_query(browser, int(row), photos.make_img, radius_m, num_shown) for row in sorted(rows)]
     write_atomically(path, fill_page(browser, queries, photos.sources, radius_m).encode(errors="replace"))
