@@ -3,6 +3,7 @@
 import matplotlib.colors
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from vpr_lib import published
@@ -13,6 +14,7 @@ from vpr_lib.figures import (
     format_distance,
     plot_bars,
     plot_grids,
+    plot_intervals,
     plot_losses,
     plot_recalls,
     plot_schedules,
@@ -158,6 +160,28 @@ def test_bars_with_intervals(tmp_path):
     assert "Nobody" not in "".join(texts(figure))
     check_drawn(figure, tmp_path)
     assert label_rows(FOUND, TITLES)[1] == ["Skyline", "7", "40.0 (10.0 to 60.0)", "90.0 (80.0 to 100.0)"]
+
+
+def test_intervals_are_drawn_where_they_are(tmp_path):
+    results = {
+        name: {split: {"recall": {1: value}, "interval": (value - 4, value + 5)} for split in ("val", "te$t")}
+        for name, value in (("one", 40.0), ("two", 60.0))
+    }
+    figure = plot_intervals(results, ["val", "te$t"])
+    for axes in figure.axes:
+        bar_one, dot_one, bar_two, dot_two = axes.get_lines()
+        assert [list(dot.get_xdata()) for dot in (dot_one, dot_two)] == [[40.0], [60.0]]
+        assert [list(bar.get_xdata()) for bar in (bar_one, bar_two)] == [[36.0, 45.0], [56.0, 65.0]]
+        assert dot_one.get_ydata()[0] < dot_two.get_ydata()[0] and axes.yaxis_inverted()  # the first one on top
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["one", "two"]
+    check_drawn(figure, tmp_path)
+
+
+def test_suffix_says_the_format(tmp_path):
+    figure = Figure((2, 1))
+    for suffix, kind in ((".png", "PNG"), (".jpg", "JPEG")):
+        with Image.open(save_figure(figure, tmp_path / f"figure{suffix}")) as picture:
+            assert picture.format == kind
 
 
 def make_example(name, *matches):

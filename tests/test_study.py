@@ -13,10 +13,12 @@ from vpr_lib import published
 from vpr_lib import study as study_module
 from vpr_lib.aggregators import AGGREGATORS
 from vpr_lib.datasets import read_thumbnail
+from vpr_lib.optimization import make_loss, make_miner
 from vpr_lib.recall import bootstrap_interval, group_cells, recall_by_label
 from vpr_lib.runs import compare_evaluations, compare_runs, evaluate_run, get_run
+from vpr_lib.samplers import PlaceSampler
 from vpr_lib.scenarios import SCENARIOS, Label, label_lights, label_scenarios, read_labels, read_scenarios
-from vpr_lib.settings import Settings, replace
+from vpr_lib.settings import Settings, get_preset, replace
 from vpr_lib.study import (
     choose_examples,
     count_steps,
@@ -28,6 +30,9 @@ from vpr_lib.study import (
     read_example,
     train_study,
     training_seconds,
+    vary_batch_size,
+    vary_loss,
+    vary_warmup,
 )
 from vpr_lib.table import find_part, read_images, read_split
 
@@ -51,6 +56,33 @@ def test_the_study_is_the_published_one():
     assert [s.scheduler for s in plan["schedulers"].values()] == list(plan["schedulers"])
     with pytest.raises(ValueError, match=r"unknown part 'Fig\. 1'; valid: aggregators, grid"):
         plan_study(Settings(), ["Fig. 1"])
+
+
+def test_experiments_beyond_the_study_change_one_thing_at_the_same_budget():
+    base = replace(get_preset("mini"), num_places=8, warmup_steps=20)
+    places = np.repeat([f"place {i}" for i in range(64)], base.images_per_place)
+    budgets = set()
+    for settings in vary_batch_size(base).values():
+        sampler = PlaceSampler(places, settings.num_places, settings.images_per_place)
+        budgets.add(sampler.photos_per_epoch * settings.epochs)
+        # The same share of the steps is warmed up.
+        assert settings.warmup_steps * settings.num_places == base.warmup_steps * base.num_places
+    assert len(budgets) == 1
+    assert [s.num_places for s in vary_batch_size(base).values()] == [4, 8, 16, 32]
+    assert [s.warmup_steps for s in vary_warmup(base).values()] == [0, 20, 60]
+    assert list(vary_warmup(replace(base, warmup_steps=0))) == ["0 steps"]
+    for vary, fields in (
+        (vary_batch_size, {"num_places", "warmup_steps", "aggregator"}),
+        (vary_warmup, {"warmup_steps", "aggregator"}),
+        (vary_loss, {"loss", "miner", "aggregator"}),
+    ):
+        variants = vary(base)
+        assert replace(base, aggregator=next(iter(variants.values())).aggregator) in variants.values()
+        for settings in variants.values():
+            changed = {k for k, v in settings.to_dict().items() if v != base.to_dict()[k]}
+            assert changed <= fields
+            make_loss(settings, 8, 16)  # such a loss and miner there is
+            make_miner(settings)
 
 
 def test_figures_share_runs():
