@@ -56,6 +56,21 @@ def sf_photos():
     return SF_PHOTOS
 
 
+SUMMARY = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def summary(request):
+    """A function that takes a line to be printed when all tests have run."""
+    return request.config.stash.setdefault(SUMMARY, []).append
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.stash.get(SUMMARY, []):
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(config.stash[SUMMARY]))
+
+
 @pytest.fixture
 def settings():
     return replace(get_preset("smoke"), aggregator="GeM", image_size=32, num_places=3, crop_after="layer1")
