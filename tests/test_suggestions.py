@@ -82,7 +82,7 @@ def test_edges_of_the_upper_image_by_hand():
 
 def test_blocks_that_no_other_photo_has_by_hand():
     photo, others = street(), np.stack([street(), street(5)]) * [[[[0.6, 0.7, 0.8]]]]
-    others[0] = np.roll(others[0], 8, axis=1)  # two blocks to the side; the light doesn't matter
+    others[0, 12:] = np.roll(others[0, 12:], (4, 8), axis=(0, 1))  # a block down, two to the side, in another light
     photo[24:, 30:] = (230, 20, 200)
     blocks, theirs = average_blocks(photo[None])[0], average_blocks(others)
     unlike = 0
@@ -175,11 +175,22 @@ def test_a_far_photo_that_does_not_stand_out_says_nothing(made):
     assert suggest_scenarios(database, queries, partly, [number[4]]) == [[]]
 
 
+def test_what_is_hard_for_another_reason_or_near_is_not_repetitive(made):
+    database, queries, found, number = made
+    mistaken = replace(found, indices=np.repeat(found.indices[[number[4]]], 5, axis=0))
+    suggested = suggest_scenarios(database, queries, mistaken, [number[0], number[1]])
+    assert [[s.scenario for s in query] for query in suggested] == [["repetitive"], ["illumination"]]
+    database.utm[database.utm[:, 0] > 5e5 + 100, 0] -= 160  # the wrong one is now 40 m away
+    assert suggest_scenarios(database, queries, mistaken, [number[0]]) == [[]]
+
+
 def test_unknown_headings_are_no_turn(made):
     database, queries, found, number = made
     unknown = replace(queries, headings=np.full(5, np.nan))
-    (suggested,) = suggest_scenarios(database, unknown, found, [number[2]])
-    assert not suggested  # 9 m alone don't suffice
+    assert suggest_scenarios(database, unknown, found, [number[2]]) == [[]]  # 9 m alone don't suffice
+    unknown.utm[number[2], 0] += 3  # found.query_utm is the same array
+    ((suggestion,),) = suggest_scenarios(database, unknown, found, [number[2]])
+    assert suggestion.why == "12 m and 0 degrees from the nearest positive"
 
 
 def test_bad_input(made):

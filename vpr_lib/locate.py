@@ -73,7 +73,7 @@ def locate_photo(
     prepared = prepare_for_inference(model, device)
     dtype = choose_dtype(settings.precision, device)
     descriptor = describe_images(prepared, torch.from_numpy(image)[None], device, dtype)  # (1, D)
-    distances, indices = (found[0] for found in search(descriptors, descriptor, k, device.type))
+    distances, indices = (found[0] for found in search(descriptors, descriptor, k, str(device)))
     position, spread_m = estimate_position(database.utm[indices], distances)
     exif_utm, note = find_exif_utm(exif, database)
     return Location(indices, distances, position, spread_m, exif_utm, descriptor[0], note)
