@@ -1,8 +1,8 @@
 """How fast the gallery opens and goes on, on a split as large as sf_xs: 8,000 queries, 27,000 database photos.
 
-    python benchmarks/gallery.py [--queries 8000] [--database 27000] [--steps 1000] [--dir FOLDER]
+    python benchmarks/gallery.py [--queries 8000] [--database 27000] [--steps 300] [--dir FOLDER]
 
-Made-up positions in 3 x 3 km, and predictions of two made-up models, right for half of the queries; the photos are hard
+Made-up positions in 1.5 x 1.5 km, and predictions of two made-up models, right for half of the queries; the photos are hard
 links to 64 JPEGs of 640 x 480 pixels. Opening is measured from tables and predictions in memory; a step includes the
 decoding of thumbnails seen for the first time, and suggestions. Memory is what the process holds (RSS), from Linux's
 /proc.
@@ -27,7 +27,7 @@ from vpr_lib.table import format_name, read_split
 from vpr_lib.tags import Tags
 
 K = 25
-EXTENT_M = 3000
+EXTENT_M = 1500  # about 24 positives a query
 
 
 def write_split(folder, num_database, num_queries):
@@ -81,7 +81,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=8000)
     parser.add_argument("--database", type=int, default=27000)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--dir", type=Path, help="where the made-up photos go (the system's temporary folder)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.dir) as name:

@@ -39,6 +39,7 @@ ORDERS = {
 }
 MARGIN_RADIUS_M = 25.0  # photos within this of each other show one place
 NUM_SHOWN = (3, 5, 10, 25)  # photos of each model
+REGION_RANKS = range(1, 11)  # of photos whose regions can be shown
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def read_view(state: Mapping[str, Any]) -> View:
     check_choice("outcome", view.outcome, OUTCOMES)
     check_choice("order", view.order, ORDERS)
     check_choice("number of photos", view.num_shown, NUM_SHOWN)
+    check_choice("rank for regions", view.regions, [0, *REGION_RANKS])
     return view
 
 

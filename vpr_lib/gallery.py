@@ -9,9 +9,9 @@ step through the queries while the slider has the focus: a slider does that by i
 classic notebook, so no extension is needed.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,13 @@ import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from vpr_lib.browse import NUM_SHOWN, ORDERS, OUTCOMES, SOURCES, Browser, View, read_view
+from vpr_lib.browse import Browser, View, read_view
 from vpr_lib.figures import save_figure
 from vpr_lib.gallery_figures import draw_queries, draw_scenarios
 from vpr_lib.gallery_html import read_style, render_query, render_suggestions, render_summary, render_warning
 from vpr_lib.gallery_page import write_gallery_page
-from vpr_lib.gallery_panels import OwnPhotoPanel, RecallPanel, SavePanel, make_button, make_row, wrap
+from vpr_lib.gallery_panels import OwnPhotoPanel, RecallPanel, SavePanel, make_button, make_controls, make_row, wrap
 from vpr_lib.gallery_regions import render_regions
-from vpr_lib.model import VPRModel
 from vpr_lib.runs import Run, open_run, read_predictions
 from vpr_lib.scenarios import SCENARIOS, read_labels
 from vpr_lib.settings import Machine
@@ -90,7 +89,7 @@ class Gallery:
         self.radius_m = next(iter(self.runs.values())).settings.radius_m
         self.thumbnails = Thumbnails({"database": browser.database, "queries": browser.queries})
         self.view, self.rows = View(), np.arange(len(browser))
-        self._models: dict[str, VPRModel] = {}
+        self.load_model = functools.cache(lambda name: self.runs[name].load_model())
         self._setting = False  # while the program, and not the user, changes widgets
         self.widget = self._build()
         self.show(read_view(state or {}))
@@ -136,12 +135,6 @@ class Gallery:
         if len(self.rows):
             self.position.value = (self.position.value - 1 + by) % len(self.rows) + 1
 
-    def load_model(self, name: str) -> VPRModel:
-        """A run's model, loaded when it is needed first."""
-        if name not in self._models:
-            self._models[name] = self.runs[name].load_model()
-        return self._models[name]
-
     def suggest(self, rows: np.ndarray | None = None) -> None:
         """Suggest scenarios for some queries (the selection), from what the first model found.
 
@@ -160,6 +153,12 @@ class Gallery:
     def draw_scenarios(self) -> Figure:
         """Fig. 5: two queries of each known scenario with the models' first photos, see `gallery_figures`."""
         return draw_scenarios(self.browser)
+
+    def merge_tags(self, path: str | Path) -> int:
+        """Add the tags that a page exported; returns how many were new. See `Tags.merge`."""
+        count = self.browser.tags.merge(path)
+        self.show(self.view)
+        return count
 
     def save_png(self, path: str | Path) -> Path:
         """Write `draw_selection` as PNG; returns the path."""
@@ -252,9 +251,9 @@ class Gallery:
 
     def _build(self) -> widgets.VBox:
         """All of them; they are made once."""
-        self.controls = self._build_controls()
+        self.controls = make_controls(self.browser)
         for field, control in self.controls.items():
-            control.observe(partial(self._choose, field), "value")
+            control.observe(functools.partial(self._choose, field), "value")
         self.position = widgets.IntSlider(min=1, max=1, description="query", layout=widgets.Layout(flex="1 1 260px"))
         self.position.observe(self._move, "value")
         self.steppers = [
@@ -262,18 +261,11 @@ class Gallery:
             make_button("next ▶", lambda: self.step(1)),
             make_button("random", lambda: self.step(int(np.random.default_rng().integers(max(1, len(self.rows)))))),
         ]
-        self.tag_buttons = {name: make_button(title, partial(self._tag, name)) for name, title in SCENARIOS.items()}
+        self.tag_buttons = {
+            name: make_button(title, functools.partial(self._tag, name)) for name, title in SCENARIOS.items()
+        }
         tags = [widgets.HTML("<b>tags</b>"), *self.tag_buttons.values(), make_button("undo", self._undo)]
         self.summary, self.screen, self.notes = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self.panels = {
-            "Recall of each scenario": RecallPanel(self.browser),
-            "A photo of your own": OwnPhotoPanel(self.browser, self.runs, self.load_model, self.machine),
-            "Save as PNG or as a page": SavePanel(self.save_png, self.export_html, self.split),
-        }
-        accordion = widgets.Accordion([panel.widget for panel in self.panels.values()], selected_index=None)
-        for number, (title, panel) in enumerate(self.panels.items()):
-            accordion.set_title(number, title)
-            accordion.observe(partial(self._open_panel, number, panel), "selected_index")
         first = ("scenario", "source", "outcome", "search")
         return widgets.VBox(
             [
@@ -285,26 +277,19 @@ class Gallery:
                 self.screen,
                 make_row([*tags, make_button("suggest for all", self._suggest_all)]),
                 self.notes,
-                accordion,
+                self._build_panels(),
             ]
         )
 
-    def _build_controls(self) -> dict[str, widgets.ValueWidget]:
-        """{field of `View`: its widget}."""
-        layout = widgets.Layout(width="auto", max_width="100%")
-
-        def dropdown(options: Mapping[Any, str]) -> widgets.Dropdown:
-            return widgets.Dropdown(options=[(title, value) for value, title in options.items()], layout=layout)
-
-        ranks = {rank: f"regions of photo {rank}" for rank in range(1, 11)}
-        return {
-            "scenario": dropdown({"": "all scenarios", **SCENARIOS}),
-            "source": dropdown(SOURCES),
-            "outcome": dropdown(self.browser.list_choices(OUTCOMES)),
-            "search": widgets.Text(placeholder="part of a name", continuous_update=False, layout=layout),
-            "order": dropdown({k: f"by {title}" for k, title in self.browser.list_choices(ORDERS).items()}),
-            "descending": widgets.ToggleButton(description="descending", layout=layout),
-            "num_shown": dropdown({number: f"{number} photos" for number in NUM_SHOWN}),
-            "positives": widgets.ToggleButton(description="positives", layout=layout),
-            "regions": dropdown({0: "no regions", **ranks}),
+    def _build_panels(self) -> widgets.Accordion:
+        """What opens below the gallery."""
+        self.panels = {
+            "Recall of each scenario": RecallPanel(self.browser),
+            "A photo of your own": OwnPhotoPanel(self.browser, self.runs, self.load_model, self.machine),
+            "Save as PNG or as a page": SavePanel(self.save_png, self.export_html, self.split),
         }
+        accordion = widgets.Accordion([panel.widget for panel in self.panels.values()], selected_index=None)
+        for number, (title, panel) in enumerate(self.panels.items()):
+            accordion.set_title(number, title)
+            accordion.observe(functools.partial(self._open_panel, number, panel), "selected_index")
+        return accordion

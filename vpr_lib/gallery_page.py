@@ -86,6 +86,7 @@ def write_gallery_page(
     say(f"{Path(path).name}: {text}")
     photos = PagePhotos(thumbnails)
     queries = [describe_query(browser, int(row), photos.make_img, radius_m, num_shown) for row in sorted(rows)]
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, fill_page(browser, queries, photos.sources, radius_m).encode(errors="replace"))
     return Path(path)
 

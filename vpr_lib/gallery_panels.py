@@ -1,15 +1,16 @@
-"""The gallery's panels that open below it: recall of each scenario, a photo of one's own, saving."""
+"""Parts of the gallery: its controls, and the panels below it for recall, a photo of one's own, and saving."""
 
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 
-from vpr_lib.browse import SOURCES, Browser, to_similarity
+from vpr_lib.browse import NUM_SHOWN, ORDERS, OUTCOMES, REGION_RANKS, SOURCES, Browser, to_similarity
 from vpr_lib.descriptors import extract
 from vpr_lib.figures import format_distance, plot_bars
 from vpr_lib.gallery_html import describe_photo, join, render_card, render_section, render_warning
@@ -22,6 +23,11 @@ from vpr_lib.scenarios import SCENARIOS
 from vpr_lib.settings import Machine
 from vpr_lib.text_tables import label_rows
 from vpr_lib.thumbnails import Thumbnails, format_img, to_uri
+
+AUTO = {"width": "auto", "max_width": "100%"}  # as wide as the text
+UPLOAD_NOTE = (
+    "A photo of more than 10 MB is too large for Jupyter's connection and never arrives: give its path instead."
+)
 
 
 class RecallPanel:
@@ -61,11 +67,11 @@ class OwnPhotoPanel:
         self.thumbnails = Thumbnails({"database": browser.database})
         self._descriptors: dict[str, np.ndarray] = {}
         self.model = widgets.Dropdown(options=list(runs), description="model")
-        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="upload a photo")
+        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="upload a photo", layout=AUTO)
         self.path = widgets.Text(placeholder="or its path, then Enter", continuous_update=False)
         self.upload.observe(lambda change: self._locate(read_upload(change["new"])), "value")
         self.path.observe(lambda change: self._open_path(change["new"]), "value")
-        self.screen = widgets.HTML()
+        self.screen = widgets.HTML(wrap(f'<p class="vg-note">{UPLOAD_NOTE}</p>'))
         self.widget = widgets.VBox([make_row([self.model, self.upload, self.path]), self.screen])
 
     def open(self) -> None:
@@ -110,23 +116,25 @@ class SavePanel:
     """The selection as PNG or as a page.
 
     Args:
-        save_png, export_html: each writes to a path and returns it.
+        save_png, export_html: each writes to a path and returns it; the second says the size before it writes.
         split: names the files.
     """
 
-    def __init__(self, save_png: Callable[[str], Path], export_html: Callable[[str], Path], split: str) -> None:
+    def __init__(self, save_png: Callable[[str], Path], export_html: Callable[..., Path], split: str) -> None:
         name = f"gallery-{split.replace('/', '-')}"
         self.path = widgets.Text(value=f"reports/{name}", description="path", continuous_update=False)
         self.screen = widgets.HTML()
         png = make_button("PNG of the first 12", lambda: self._save(save_png, ".png"))
-        page = make_button("page of the selection", lambda: self._save(export_html, ".html"))
+        page = make_button("page of the selection", lambda: self._save(partial(export_html, say=self._say), ".html"))
         self.widget = widgets.VBox([make_row([self.path, png, page]), self.screen])
 
     def open(self) -> None:
         """Nothing to prepare."""
 
+    def _say(self, text: str) -> None:
+        self.screen.value = wrap(f"<p>{html.escape(text)}; writing ...</p>")
+
     def _save(self, write: Callable[[str], Path], suffix: str) -> None:
-        self.screen.value = wrap("<p>Writing ...</p>")
         try:
             path = write(self.path.value.removesuffix(suffix) + suffix)
         except (OSError, ValueError) as error:
@@ -146,7 +154,7 @@ def render_location(place: Location, model: str, browser: Browser, thumbnails: T
         similarity, distance = float(to_similarity(place.distances[i])), format_distance(from_estimate_m[i])
         alt = f"Rank {i + 1} of {model}, {distance} from the estimate"
         facts = [f"rank {i + 1}", f"similarity {similarity:.2f}", *describe_photo(database, row)]
-        cards.append(render_card(thumbnails.make_img("database", row, alt), "", f"{distance} from the estimate", facts))
+        cards.append(render_card(thumbnails.make_img("database", row, alt), "", distance, facts))
         marks.append(Mark(database.utm[row], "found", f"rank {i + 1}, {distance}", str(i + 1)))
     east, north = place.utm
     facts = [f"estimate: {east:.0f} m east, {north:.0f} m north (UTM), spread {format_distance(place.spread_m)}"]
@@ -156,7 +164,7 @@ def render_location(place: Location, model: str, browser: Browser, thumbnails: T
         off = float(np.linalg.norm(place.exif_utm - place.utm))
         facts.append(f"EXIF position: {format_distance(off)} from the estimate")
     ground = draw_map(place.utm, max(place.spread_m, 1.0), marks, what="estimate")
-    found = render_section(f"What {model} finds", "", cards)
+    found = render_section(f"What {model} finds", "metres are from the estimate", cards)
     return (
         f'<p class="vg-summary">{join(facts)}</p><div class="vg-view"><div class="vg-query">{ground}</div>'
         f'<div class="vg-models">{found}</div></div>'
@@ -169,9 +177,33 @@ def read_upload(value: Any) -> bytes | None:
     return bytes(files[-1]["content"]) if files else None
 
 
+def make_controls(browser: Browser) -> dict[str, widgets.ValueWidget]:
+    """{field of `View`: its widget}."""
+    style = {"description_width": "initial"}
+
+    def dropdown(label: str, options: Mapping[Any, str]) -> widgets.Dropdown:
+        choices = [(title, value) for value, title in options.items()]
+        return widgets.Dropdown(options=choices, description=label, layout=AUTO, style=style)
+
+    search = widgets.Text(
+        description="name", placeholder="part of it, Enter", continuous_update=False, layout=AUTO, style=style
+    )
+    return {
+        "scenario": dropdown("scenario", {"": "all", **SCENARIOS}),
+        "source": dropdown("that is", SOURCES),
+        "outcome": dropdown("found", browser.list_choices(OUTCOMES)),
+        "search": search,
+        "order": dropdown("order", browser.list_choices(ORDERS)),
+        "descending": widgets.ToggleButton(description="descending", layout=AUTO),
+        "num_shown": dropdown("photos", {number: str(number) for number in NUM_SHOWN}),
+        "regions": dropdown("regions of photo", {0: "none", **{rank: str(rank) for rank in REGION_RANKS}}),
+        "positives": widgets.ToggleButton(description="positives", layout=AUTO),
+    }
+
+
 def make_button(title: str, action: Callable[[], Any]) -> widgets.Button:
     """A button as wide as its title."""
-    button = widgets.Button(description=title, layout=widgets.Layout(width="auto"))
+    button = widgets.Button(description=title, layout=AUTO)
     button.on_click(lambda _: action())
     return button
 
