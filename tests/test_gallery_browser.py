@@ -12,7 +12,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 from conftest import make_root, photo_name, write_photo
@@ -25,6 +24,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CPU = Machine(device="cpu", num_workers=0, progress=False)
 pytestmark = pytest.mark.slow
 WAIT_MS = 60_000  # two busy cores
+RUN_MS = 300_000  # for the notebook, which renders a city and trains two models first
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "05_qualitative_gallery.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -72,31 +73,35 @@ def find_runs(folder):
     return {name: next((folder / "runs").glob(f"{name}-*")) for name in ("GeM", "AVG")}
 
 
-CELLS = [
-    "from pathlib import Path\nfrom vpr_lib.gallery import open_gallery\nfrom vpr_lib.settings import Machine",
-    'runs = {name: next(Path("runs").glob(f"{name}-*")) for name in ("GeM", "AVG")}\n'
-    'gallery = open_gallery(runs, "data", "val", machine=Machine(device="cpu", num_workers=0, progress=False))\n'
-    "gallery",
-]
+@pytest.fixture(scope="module")
+def lab_folder(tmp_path_factory):
+    """A copy of notebook 05, as JupyterLab saves what it opens; its data and runs lie beside it."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copy(NOTEBOOK, folder / NOTEBOOK.name)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def jupyter(folder):
-    """JupyterLab's address with a notebook `gallery.ipynb`; it is stopped by its process id."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, folder / "gallery.ipynb")
-    no_news = folder / ".settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    no_news.parent.mkdir(parents=True)
-    no_news.write_text('{"fetchNews": "false"}')
+def jupyter(lab_folder):
+    """JupyterLab's address of the notebook; it is stopped by its process id."""
+    folder = lab_folder
+    settings = {
+        "apputils-extension/notification": '{"fetchNews": "false"}',
+        "notebook-extension/tracker": '{"windowingMode": "none"}',  # else cells out of sight aren't in the page
+    }
+    for name, text in settings.items():
+        path = folder / ".settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
     home = {f"JUPYTER_{kind}_DIR": str(folder / f".{kind.lower()}") for kind in ("CONFIG", "DATA", "RUNTIME")}
     environment = os.environ | home | {
-        "PYTHONPATH": str(Path(__file__).parents[1]), "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"),
+        "PYTHONPATH": str(NOTEBOOK.parents[1]), "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(folder / ".workspaces"), "IPYTHONDIR": str(folder / ".ipython"),
+        "VPR_PRESET": "smoke", "VPR_DATA": str(folder / "city"), "VPR_KEEP": str(folder),
     }  # fmt: skip
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1"]
     command += [f"--IdentityProvider.token={token}", "--ServerApp.port_retries=0"]
@@ -111,14 +116,14 @@ def jupyter(folder):
                 break
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.5)
-        yield f"{url}/lab/tree/gallery.ipynb?token={token}"
+        yield f"{url}/lab/tree/{NOTEBOOK.name}?token={token}"
     finally:
         server.terminate()
         server.wait(30)
 
 
 def read_tags(folder):
-    path = folder / "runs" / "tags-val.csv"
+    path = folder / "runs" / "tags-sf_test.csv"
     return list(csv.reader(path.read_text().splitlines()))[1:] if path.is_file() else []
 
 
@@ -132,7 +137,9 @@ def run_notebook(page, restart):
         page.wait_for_selector(".vg-query", state="detached")
     else:
         page.get_by_text("Run All Cells", exact=True).click()
-    page.wait_for_selector(".vg-query img")
+    page.wait_for_selector(".vg-query img", timeout=RUN_MS)
+    page.wait_for_selector("text=Python 3 (ipykernel) | Idle", timeout=RUN_MS)
+    assert not page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count()
 
 
 def choose(page, option):
@@ -150,17 +157,17 @@ def shown_query(page):
     return page.locator(".vg-query code").first.inner_text()
 
 
-def test_the_gallery_in_jupyterlab(jupyter, folder, page, tmp_path):
+def test_notebook_05_in_jupyterlab(jupyter, lab_folder, page, tmp_path):
     page.goto(jupyter)
     page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
     run_notebook(page, restart=False)
-    assert page.locator(".vg-summary").first.inner_text().startswith("7 of 7 queries")
+    assert page.locator(".vg-summary").first.inner_text().startswith("24 of 24 queries")
     assert page.locator(".vg-card img").count() == 10
     assert all(page.locator(".vg img").evaluate_all("all => all.map(img => img.naturalWidth > 0 && img.alt != '')"))
 
     # One scenario, stepped through by button and by arrow keys while the slider has the focus
     choose(page, "Occlusion")
-    page.wait_for_function("document.querySelector('.vg-summary').innerText.startsWith('3 of 7')")
+    page.wait_for_function("document.querySelector('.vg-summary').innerText.startsWith('3 of 24')")
     names = [shown_query(page)]
     page.get_by_role("button", name="next ▶").click()
     page.wait_for_function("name => document.querySelector('.vg-query code').innerText != name", arg=names[0])
@@ -177,11 +184,12 @@ def test_the_gallery_in_jupyterlab(jupyter, folder, page, tmp_path):
     # A tag is in the file at once; after a restart of the kernel it is there again
     page.get_by_role("button", name="Viewpoint change").click()
     page.wait_for_selector("button.mod-success:has-text('Viewpoint change')")
-    assert read_tags(folder) == [[names[1], "viewpoint"]]
+    assert read_tags(lab_folder) == [[names[1], "viewpoint"]]
     run_notebook(page, restart=True)
-    page.wait_for_function("document.querySelector('.vg-summary').innerText.startsWith('7 of 7')")
+    page.wait_for_function("document.querySelector('.vg-summary').innerText.startsWith('24 of 24')")
+    choose(page, "tagged by hand")  # four others are known to be of that scenario
     choose(page, "Viewpoint change")
-    page.wait_for_function("document.querySelector('.vg-summary').innerText.startsWith('1 of 7')")
+    page.wait_for_function("document.querySelector('.vg-summary').innerText.startsWith('1 of 24')")
     assert shown_query(page) == names[1]
     page.wait_for_selector("button.mod-success:has-text('Viewpoint change')")
 
@@ -191,7 +199,7 @@ def test_the_gallery_in_jupyterlab(jupyter, folder, page, tmp_path):
     page.get_by_text("A photo of your own").click()
     upload(page, photo)
     page.wait_for_selector("text=estimate:")
-    assert page.locator("section:has-text('What GeM finds') .vg-card").count() == 10
+    assert page.locator("section:has-text('What ConvAP finds') .vg-card").count() == 10
     nonsense = tmp_path / "notes.jpg"
     nonsense.write_text("no photo")
     upload(page, nonsense)
