@@ -2,10 +2,10 @@
 
     python benchmarks/gallery.py [--queries 8000] [--database 27000] [--steps 300] [--dir FOLDER]
 
-Made-up positions in 1.5 x 1.5 km, and predictions of two made-up models, right for half of the queries; the photos are hard
-links to 64 JPEGs of 640 x 480 pixels. Opening is measured from tables and predictions in memory; a step includes the
-decoding of thumbnails seen for the first time, and suggestions. Memory is what the process holds (RSS), from Linux's
-/proc.
+Made-up positions in 1.5 x 1.5 km, and predictions of two made-up models, right for half of the queries; the photos are
+hard links to 64 JPEGs of 640 x 480 pixels. Opening is measured from tables and predictions in memory; a step includes
+the decoding of thumbnails seen for the first time, and suggestions. Memory is what the process holds (RSS), from
+Linux's /proc.
 """
 
 import argparse
@@ -61,20 +61,15 @@ def read_rss_mb():
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
-def measure(action, values):
-    """Milliseconds of an action for each value."""
-    times = []
+def measure(what, action, values):
+    """Print how long an action takes for each value, and how much of a core's time."""
+    times, cpu = [], time.process_time()
     for value in values:
         start = time.perf_counter()
         action(value)
         times.append(1000 * (time.perf_counter() - start))
-    return np.array(times)
-
-
-def report(what, times):
-    print(
-        f"{what:<34} median {np.median(times):6.0f} ms | 95% {np.quantile(times, 0.95):6.0f} | most {times.max():6.0f}"
-    )
+    cpu = 1000 * (time.process_time() - cpu) / len(times)
+    print(f"{what:<33} {np.median(times):9.0f} | {np.quantile(times, 0.95):6.0f} | {max(times):6.0f} | {cpu:8.0f}")
 
 
 def main():
@@ -99,15 +94,16 @@ def main():
         print(f"{len(queries):,} queries, {len(database):,} photos: opened in {time.perf_counter() - start:.2f} s")
         opened = read_rss_mb()
 
+        print(f"{'milliseconds':<33} {'median':>9} | {'95%':>6} | {'most':>6} | {'CPU mean':>8}")
         views = [View(scenario=s, outcome=o) for s in SCENARIOS for o in ("all", "a_only", "both_wrong")]
         views += [View(order=order) for order in ("error_a", "similarity_b", "margin_a")] + [View(search="queries77")]
-        report("another selection", measure(gallery.show, views))
+        measure("another selection", gallery.show, views)
         gallery.show(View())
-        report("next query, 5 photos a model", measure(gallery.step, [1] * options.steps))
+        measure("next query, 5 photos a model", gallery.step, [1] * options.steps)
         stepped = read_rss_mb()
         gallery.show(replace(View(), num_shown=10, positives=True))
-        report("next query, 10 and the positives", measure(gallery.step, [7] * options.steps))
-        report("a tag", measure(lambda i: gallery._tag(list(SCENARIOS)[i % 6]), range(60)))
+        measure("next query, 10 and the positives", gallery.step, [7] * options.steps)
+        measure("a tag", lambda i: gallery._tag(list(SCENARIOS)[i % 6]), range(60))
         print(f"memory: {before:.0f} MB before, {opened:.0f} opened, {stepped:.0f} and {read_rss_mb():.0f} after steps")
 
 

@@ -205,6 +205,7 @@ def test_recall_of_each_scenario(gallery):
     panel.children[0].value = "suggested"
 
 
+@pytest.mark.slow
 def test_saving(gallery, tmp_path):
     path = gallery.save_png(tmp_path / "new" / "selection.png")
     assert Image.open(path).size[0] == 1200
@@ -247,17 +248,20 @@ def test_a_page_too_large_is_refused_before_it_is_written(gallery, tmp_path):
     assert not path.exists()
 
 
-def test_what_a_page_escapes(gallery, tmp_path):
-    gallery.browser.queries.names[0] = evil = 'a</script><script>alert("1")</script>&quot;.jpg'
+def test_names_are_escaped_and_a_photo_that_is_gone_is_named(gallery, tmp_path):
+    gallery.browser.queries.names[1] = evil = 'a</script><script>alert("1")</script>&quot;.jpg'  # no such photo
     gallery.browser.tags.message = "<script>"
-    gallery.show(View())
+    gallery.step(1)
     for text in (gallery.screen.value, gallery.notes.value):
         assert not Reader(text).all("script")
-    assert evil in Reader(gallery.screen.value).text
+    assert evil in Reader(gallery.screen.value).text and Reader(gallery.screen.value).all("div", "vg-missing")
+    assert "No suggestions: photo" in gallery.notes.value
     path = gallery.export_html(tmp_path / "page.html", [0, 1])
     data, text = read_page(path)
     assert text.count("<script") == text.count("</script") == 2
-    assert data["queries"][0]["name"] == "script>&quot;.jpg" and not Reader(data["queries"][0]["html"]).all("script")
+    query = data["queries"][1]
+    assert query["name"] == "script>&quot;.jpg" and not Reader(query["html"]).all("script")
+    assert evil in Reader(query["html"]).text and Reader(query["html"]).all("div", "vg-missing")
 
 
 # With a model

@@ -123,10 +123,8 @@ class Gallery:
         self.view = view
         text = render_summary(self.browser.summarise(self.rows), len(self.browser))
         if view.source == "suggested" and len(self.browser.suggestions) < len(self.browser):
-            text += render_warning(
-                f"Scenarios were suggested for {len(self.browser.suggestions):,} queries so far; the button below does "
-                "so for all."
-            )
+            done = len(self.browser.suggestions)
+            text += render_warning(f"Suggested for {done:,} queries so far; the button below does so for all.")
         self.summary.value = wrap(text)
         self._render()
 
@@ -198,15 +196,21 @@ class Gallery:
 
     def _undo(self) -> None:
         change = self.browser.tags.undo()
-        self._render_tags("" if change else "Nothing to undo.")
+        self._render_tags(f"Undone: {SCENARIOS[change.scenario]} of {change.query}" if change else "Nothing to undo.")
 
     def _suggest_all(self) -> None:
-        """Suggest for the selection, whatever its scenario; a few at a time to say how far it is."""
-        rows = self.browser.select(replace(self.view, scenario=""))
-        for start in range(0, len(rows), 50):
-            self._render_tags(f"Suggesting, {start:,} of {len(rows):,} queries done ...")
-            self.suggest(rows[start : start + 50])
+        """Suggest for the selection, whatever its scenario; says how far it is, and which photos can't be read."""
+        rows, failed = self.browser.select(replace(self.view, scenario="")), ""
+        for done, row in enumerate(rows):
+            if done % 50 == 0:
+                self.summary.value = wrap(render_warning(f"Suggested for {done:,} of {len(rows):,} queries ..."))
+            try:
+                self.suggest([row])
+            except (OSError, ValueError) as error:
+                failed = f"Not for all: {error}"
         self.show(self.view)
+        if failed:
+            self._render_tags(failed)
 
     def _open_panel(self, number: int, panel: Any, change: Mapping[str, Any]) -> None:
         if change["new"] == number:

@@ -132,8 +132,9 @@ def fill_page(browser: Browser, queries: list[dict[str, Any]], sources: Mapping[
     """The page's HTML."""
     split = next(iter(browser.found.values())).split
     names = [query["name"] for query in queries]
-    key = hashlib.sha256("\n".join([split, *names]).encode(errors="replace")).hexdigest()[:16]
     tags = {name: browser.tags.list_scenarios(name) for name in names}
+    # Where the browser keeps changed tags: another page, or the same one with other tags, starts afresh.
+    key = hashlib.sha256(json.dumps([split, tags]).encode()).hexdigest()[:16]
     data = {
         "models": browser.models,
         "ks": [k for k in KS if all(k <= found.indices.shape[1] for found in browser.found.values())],
