@@ -138,7 +138,9 @@ def run_notebook(page, restart):
     else:
         page.get_by_text("Run All Cells", exact=True).click()
     page.wait_for_selector(".vg-query img", timeout=RUN_MS)
-    page.wait_for_selector("text=Python 3 (ipykernel) | Idle", timeout=RUN_MS)
+    # Cells that are still to run would take the focus.
+    running = "[...document.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.innerText.includes('*'))"
+    page.wait_for_function(f"!{running}", timeout=RUN_MS)
     assert not page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count()
 
 
@@ -196,7 +198,7 @@ def test_notebook_05_in_jupyterlab(jupyter, lab_folder, page, tmp_path):
     # A photo of one's own
     photo = tmp_path / "holiday.jpg"
     write_photo(photo, 101, 7)
-    page.get_by_text("A photo of your own").click()
+    page.locator(".jupyter-widget-Collapse-header", has_text="A photo of your own").click()
     upload(page, photo)
     page.wait_for_selector("text=estimate:")
     assert page.locator("section:has-text('What ConvAP finds') .vg-card").count() == 10
