@@ -150,12 +150,25 @@ def shown_query(page):
     return page.locator(".vg-query code").first.inner_text()
 
 
+def check_frames(page):
+    """Green within 25 m, red beyond, and a sign that says the same."""
+    cards = page.locator(".vg-right, .vg-wrong").evaluate_all(
+        "all => all.map(card => [getComputedStyle(card.children[0]).borderTopColor, card.innerText])"
+    )
+    assert cards
+    for color, text in cards:
+        sign, number, unit = text.split()[:3]
+        right = float(number) * (1000 if unit == "km" else 1) <= 25
+        assert (color, sign) == (("rgb(0, 158, 115)", "✓") if right else ("rgb(213, 94, 0)", "✗"))
+
+
 def test_the_gallery_in_jupyterlab(jupyter, folder, page, tmp_path):
     page.goto(jupyter)
     page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
     run_notebook(page, restart=False)
     assert page.locator(".vg-summary").first.inner_text().startswith("7 of 7 queries")
     assert page.locator(".vg-card img").count() == 10
+    check_frames(page)
     assert all(page.locator(".vg img").evaluate_all("all => all.map(img => img.naturalWidth > 0 && img.alt != '')"))
 
     # One scenario, stepped through by button and by arrow keys while the slider has the focus
@@ -208,6 +221,7 @@ def test_the_page_opened_from_a_file(folder, page, tmp_path):
     assert page.locator("#summary").inner_text().startswith("7 of 7 queries")
     assert all(page.locator("#view img").evaluate_all("all => all.map(img => img.naturalWidth > 0 && img.alt != '')"))
 
+    check_frames(page)
     page.select_option("#scenario", "occlusion")
     assert page.locator("#summary").inner_text().startswith("3 of 7 queries")
     names = [shown_query(page)]
