@@ -267,6 +267,19 @@ def test_the_page_opened_from_a_file(folder, page, tmp_path):
     assert errors == []
 
 
+def test_a_browser_that_keeps_nothing_says_so(folder, page, tmp_path):
+    gallery = open_gallery(find_runs(folder), folder / "data", "val", machine=CPU)
+    page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new Error('refused'); }})")
+    page.goto(gallery.export_html(tmp_path / "page.html").as_uri())
+    assert "keeps no tags" in page.locator("#message").inner_text()
+    page.get_by_role("button", name="Ordinary").click()
+    assert page.locator("[data-scenario=ordinary]").get_attribute("aria-pressed") == "true"
+    with page.expect_download() as download:
+        page.get_by_role("button", name="export tags").click()
+    assert Path(download.value.path()).read_text().startswith("query,scenario\n")
+    assert f"\n{shown_query(page)},ordinary\n" in Path(download.value.path()).read_text()
+
+
 def test_names_and_notes_do_no_harm(folder, page, tmp_path):
     root = tmp_path / "data"
     evil = ["<script>evil=1;<", '"><img src=x onerror=evil=1>', "<!--<script>", "'&amp;${evil=1}&lt;"]
