@@ -159,12 +159,25 @@ def shown_query(page):
     return page.locator(".vg-query code").first.inner_text()
 
 
+def check_frames(page):
+    """Green within 25 m, red beyond, and a sign that says the same."""
+    cards = page.locator(".vg-right, .vg-wrong").evaluate_all(
+        "all => all.map(card => [getComputedStyle(card.children[0]).borderTopColor, card.innerText])"
+    )
+    assert cards
+    for color, text in cards:
+        sign, number, unit = text.split()[:3]
+        right = float(number) * (1000 if unit == "km" else 1) <= 25
+        assert (color, sign) == (("rgb(0, 158, 115)", "✓") if right else ("rgb(213, 94, 0)", "✗"))
+
+
 def test_notebook_05_in_jupyterlab(jupyter, lab_folder, page, tmp_path):
     page.goto(jupyter)
     page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
     run_notebook(page, restart=False)
     assert page.locator(".vg-summary").first.inner_text().startswith("24 of 24 queries")
     assert page.locator(".vg-card img").count() == 10
+    check_frames(page)
     assert all(page.locator(".vg img").evaluate_all("all => all.map(img => img.naturalWidth > 0 && img.alt != '')"))
 
     # One scenario, stepped through by button and by arrow keys while the slider has the focus
@@ -218,6 +231,7 @@ def test_the_page_opened_from_a_file(folder, page, tmp_path):
     assert page.locator("#summary").inner_text().startswith("7 of 7 queries")
     assert all(page.locator("#view img").evaluate_all("all => all.map(img => img.naturalWidth > 0 && img.alt != '')"))
 
+    check_frames(page)
     page.select_option("#scenario", "occlusion")
     assert page.locator("#summary").inner_text().startswith("3 of 7 queries")
     names = [shown_query(page)]
@@ -261,6 +275,19 @@ def test_the_page_opened_from_a_file(folder, page, tmp_path):
     assert tags.merge(tmp_path / "tags.csv") == 1 and tags.list_scenarios(tagged) == ["skyline"]
     assert download.value.suggested_filename == tags.path.name
     assert errors == []
+
+
+def test_a_browser_that_keeps_nothing_says_so(folder, page, tmp_path):
+    gallery = open_gallery(find_runs(folder), folder / "data", "val", machine=CPU)
+    page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new Error('refused'); }})")
+    page.goto(gallery.export_html(tmp_path / "page.html").as_uri())
+    assert "keeps no tags" in page.locator("#message").inner_text()
+    page.get_by_role("button", name="Ordinary").click()
+    assert page.locator("[data-scenario=ordinary]").get_attribute("aria-pressed") == "true"
+    with page.expect_download() as download:
+        page.get_by_role("button", name="export tags").click()
+    assert Path(download.value.path()).read_text().startswith("query,scenario\n")
+    assert f"\n{shown_query(page)},ordinary\n" in Path(download.value.path()).read_text()
 
 
 def test_names_and_notes_do_no_harm(folder, page, tmp_path):

@@ -105,7 +105,8 @@ class OwnPhotoPanel:
         self.screen.value = wrap(f"<p>Describing {len(database):,} database photos, the first time only ...</p>")
         try:
             descriptors, settings = self.describe_database(name), self.runs[name].settings
-            place = locate_photo(self.load_model(name), settings, database, descriptors, photo, machine=self.machine)
+            arguments = self.load_model(name), settings, database, descriptors, photo
+            place = locate_photo(*arguments, k=min(10, len(database)), machine=self.machine)
         except (OSError, ValueError) as error:
             self.screen.value = wrap(render_warning(f"Not located: {error}"))
             return
