@@ -31,18 +31,28 @@ def run(notebook: nbformat.NotebookNode, preset: str, cwd: Path = FOLDER, **env:
     Raises:
         CellExecutionError: a cell failed.
     """
-    env = dict(os.environ, VPR_PRESET=preset, TQDM_DISABLE="1") | env  # saved bars would say nothing
+    env = (
+        dict(os.environ, VPR_PRESET=preset, TQDM_DISABLE="1") | env
+    )  # saved bars would say nothing
     start = time.monotonic()
     resources = {"metadata": {"path": str(cwd)}}
-    NotebookClient(notebook, timeout=3600, resources=resources, extra_arguments=["--log-level=ERROR"]).execute(env=env)
+    NotebookClient(
+        notebook, timeout=3600, resources=resources, extra_arguments=["--log-level=ERROR"]
+    ).execute(env=env)
     for cell in notebook.cells:
-        cell.metadata.pop("execution", None)  # times of day, which would make every run a change
+        cell.metadata.pop(
+            "execution", None
+        )  # times of day, which would make every run a change
         # A widget without its kernel is an error message, and its text as long as its photos.
         outputs = [o for o in cell.get("outputs", []) if WIDGET not in o.get("data", {})]
         cell.update({"outputs": outputs} if "outputs" in cell else {})
     notebook.metadata.pop("widgets", None)
     seconds = round(time.monotonic() - start)
-    notebook.metadata["vpr"] = {"preset": preset, "code": hash_code(notebook), "seconds": seconds}
+    notebook.metadata["vpr"] = {
+        "preset": preset,
+        "code": hash_code(notebook),
+        "seconds": seconds,
+    }
 
 
 def save(notebook: nbformat.NotebookNode, path: Path) -> None:
@@ -54,12 +64,26 @@ def save(notebook: nbformat.NotebookNode, path: Path) -> None:
 
 def main() -> int:
     """Run those named, or all; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="how their file names begin: 01 05 (all)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="how their file names begin: 01 05 (all)"
+    )
     parser.add_argument("--preset", default="mini")
-    parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR", help="where they are saved (in place)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=FOLDER,
+        metavar="DIR",
+        help="where they are saved (in place)",
+    )
     options = parser.parse_args()
-    paths = [p for p in sorted(FOLDER.glob("0*.ipynb")) if p.name.startswith(tuple(options.names) or "0")]
+    paths = [
+        p
+        for p in sorted(FOLDER.glob("0*.ipynb"))
+        if p.name.startswith(tuple(options.names) or "0")
+    ]
     for path in paths:
         print(f"{path.name}: ", end="", flush=True)
         notebook = nbformat.read(path, as_version=4)
@@ -69,7 +93,9 @@ def main() -> int:
             print(f"failed\n{error}", file=sys.stderr)
             return 1
         save(notebook, options.out / path.name)
-        print(f"{notebook.metadata['vpr']['seconds']} s, {(options.out / path.name).stat().st_size / 1e6:.2f} MB")
+        print(
+            f"{notebook.metadata['vpr']['seconds']} s, {(options.out / path.name).stat().st_size / 1e6:.2f} MB"
+        )
     return 0 if paths else 2
 
 

@@ -89,6 +89,11 @@ def test_scenarios_by_source(browser):
     for source in SOURCES:
         view = View(scenario="skyline", source=source)
         assert browser.select(view).tolist() == expected[source]
+    every = list(range(len(browser)))
+    # Without a scenario: all queries, but only those that are tagged, or suggested, at all
+    for source, rows in {"given": every, "known": every, "tagged": [5]}.items():
+        assert browser.select(View(source=source)).tolist() == rows
+    assert browser.select(View(source="suggested")).tolist() == sorted(r for r, f in browser.suggestions.items() if f)
     both = browser.select(View(scenario="skyline", outcome="a_wrong"))
     assert both.tolist() == [row for row in expected["given"] if not is_right(browser, "A", row)]
 

@@ -81,6 +81,18 @@ def draw_with_replacement(places, num_places, images_per_place, rng):
     return np.concatenate([rng.choice(np.flatnonzero(places == n), images_per_place) for n in chosen])
 
 
+def draw_from_larger_places(places, num_places, images_per_place, rng):
+    names, counts = np.unique(places, return_counts=True)
+    chosen = rng.choice(names[counts > images_per_place], num_places, replace=False)
+    rows = [rng.choice(np.flatnonzero(places == n), images_per_place, replace=False) for n in chosen]
+    return np.concatenate(rows)
+
+
+def keep_the_rate_in_the_velocity(weight, velocity, gradient, lr, momentum, weight_decay):
+    velocity = momentum * velocity + lr * (gradient + weight_decay * weight)
+    return weight - velocity, velocity
+
+
 def miss_the_gradient(weight, velocity, gradient, lr, momentum, weight_decay):
     velocity = momentum * velocity + (1 - momentum) * gradient
     return weight - lr * velocity, velocity
@@ -109,6 +121,7 @@ WRONG = [
     ("check_is_positive", lambda q, d: np.hypot(*(d - q).astype(np.float16).T) <= 25, "25.01"),
     ("check_draw_batch", draw_with_replacement, "twice"),
     ("check_draw_batch", lambda p, n, k, rng: np.arange(n * k), "places"),
+    ("check_draw_batch", draw_from_larger_places, "exactly K"),
     ("check_find_leaks", lambda a, b, r: np.flatnonzero(np.hypot(*(b - a[: len(b)]).T) <= r), "names"),
     (
         "check_find_leaks",
@@ -143,6 +156,7 @@ WRONG = [
     ("check_contrastive_loss", lambda d, same, m: d if same else m - d, "nothing"),
     ("check_sgd_step", lambda w, v, g, lr, mu, wd: (w - lr * (mu * v + g), mu * v + g), "first step"),
     ("check_sgd_step", miss_the_gradient, "first step"),
+    ("check_sgd_step", keep_the_rate_in_the_velocity, "learning rate"),
     ("check_sgd_step", lambda w, v, g, lr, mu, wd: (w - lr * (g + wd * w), 0.0), "velocity"),
     ("check_has_hard_negative", nearest_positive, "too few"),
     ("check_has_hard_negative", lambda s, p, e: np.ones(len(p), dtype=bool), "too many"),
@@ -153,6 +167,8 @@ WRONG = [
     ("check_recall_of", lambda h, k: {n: 100 * h[k == n].mean() for n in np.unique(k)}, "no kind"),
     ("check_recall_of", lambda h, k: {n: 100 * (h & (k == n)).mean() for n in ("bus", "night")}, "own queries"),
     ("check_estimate_position", lambda utm: utm.mean(0), "robust"),
+    ("check_estimate_position", lambda utm: utm[0], "first"),
+    ("check_estimate_position", lambda utm: 3.0, "shape ()"),
 ]
 
 
@@ -168,6 +184,15 @@ def test_every_check_rejects_something():
     assert {name for name, _, _ in WRONG} == set(CHECKS)
 
 
-def test_an_answer_that_fails_is_told_how(capsys):
+@pytest.mark.parametrize("name", [name for name in CHECKS if name != "check_epochs_to"])
+def test_a_missing_return_is_told(name, capsys):
+    getattr(exercises, name)(lambda *arguments: None)
+    assert "does it end with a return?" in capsys.readouterr().out
+
+
+def test_an_answer_that_fails_is_told_how_and_where(capsys):
     exercises.check_gem(lambda x, p: x.no_such_method())
-    assert "AttributeError" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "AttributeError" in said
+    assert f"in its line {test_an_answer_that_fails_is_told_how_and_where.__code__.co_firstlineno + 1}" in said
+    assert "x.no_such_method()" in said

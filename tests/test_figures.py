@@ -79,7 +79,7 @@ def test_a_difference_is_called_one_below_5_percent():
     (sentence,) = describe_differences(RESULTS, "home")
     assert sentence == "MixVPR against AVG: +10.0 points of R@1, p = 0.04, a difference."
     equal = {name: {"home": by_split["home"] | {"p_value": 0.05}} for name, by_split in RESULTS.items()}
-    assert describe_differences(equal, "home")[0].endswith("no difference one could call.")
+    assert describe_differences(equal, "home")[0].endswith("no difference one can claim.")
 
 
 @pytest.fixture

@@ -155,6 +155,13 @@ def upload(page, path):
     chooser.value.set_files(path)
 
 
+def press(page, key):
+    """Press a key when the kernel has answered the last one."""
+    page.wait_for_selector("text=Python 3 (ipykernel) | Idle")
+    page.wait_for_timeout(300)
+    page.keyboard.press(key)
+
+
 def shown_query(page):
     return page.locator(".vg-query code").first.inner_text()
 
@@ -189,10 +196,10 @@ def test_notebook_05_in_jupyterlab(jupyter, lab_folder, page, tmp_path):
     names.append(shown_query(page))
     handle = page.locator(".noUi-handle").first
     handle.focus()
-    page.keyboard.press("ArrowRight")
+    press(page, "ArrowRight")
     page.wait_for_function("name => document.querySelector('.vg-query code').innerText != name", arg=names[1])
     names.append(shown_query(page))
-    page.keyboard.press("ArrowLeft")
+    press(page, "ArrowLeft")
     page.wait_for_function("name => document.querySelector('.vg-query code').innerText == name", arg=names[1])
     assert len(set(names)) == 3
 
@@ -266,6 +273,9 @@ def test_the_page_opened_from_a_file(folder, page, tmp_path):
     page.get_by_role("button", name="Occlusion").click()
     page.get_by_role("button", name="undo").click()
     page.reload()
+    page.select_option("#source", "tagged")
+    assert page.locator("#summary").inner_text().startswith("1 of 7")
+    page.select_option("#source", "given")
     assert page.locator("[data-scenario=skyline]").get_attribute("aria-pressed") == "true"
     assert page.locator("[data-scenario=occlusion]").get_attribute("aria-pressed") == "false"
     with page.expect_download() as download:

@@ -46,7 +46,7 @@ REGION_RANKS = range(1, 11)  # of photos whose regions can be shown
 class View:
     """What is looked at; plain values, so it can be kept as JSON."""
 
-    scenario: str = ""  # an id in `SCENARIOS`; "" for all
+    scenario: str = ""  # an id in `SCENARIOS`; "" for all, or all that are tagged or suggested
     source: str = "given"  # in `SOURCES`
     outcome: str = "all"  # in `OUTCOMES`
     search: str = ""  # part of the query's name
@@ -162,8 +162,9 @@ class Browser:
     def select(self, view: View) -> np.ndarray:
         """(n,) int64, rows of the queries a view is of, in its order; equal ones by name."""
         chosen = self.mark_outcome(view.outcome)
-        if view.scenario:
-            chosen &= self.mark_scenario(view.scenario, view.source)
+        if view.scenario or view.source in ("tagged", "suggested"):  # of any scenario, where none is chosen
+            wanted = [view.scenario] if view.scenario else SCENARIOS
+            chosen &= np.any([self.mark_scenario(scenario, view.source) for scenario in wanted], axis=0)
         if view.search:
             chosen &= np.char.find(self.names, view.search.strip().lower()) >= 0
         rows = np.flatnonzero(chosen)  # tables are sorted by name

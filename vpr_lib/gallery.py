@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from vpr_lib.browse import Browser, View, read_view
 from vpr_lib.figures import save_figure
 from vpr_lib.gallery_figures import draw_queries, draw_scenarios
-from vpr_lib.gallery_html import read_style, render_query, render_suggestions, render_summary, render_warning
+from vpr_lib.gallery_html import LEGEND, read_style, render_query, render_suggestions, render_summary, render_warning
 from vpr_lib.gallery_page import write_gallery_page
 from vpr_lib.gallery_panels import OwnPhotoPanel, RecallPanel, SavePanel, make_button, make_controls, make_row, wrap
 from vpr_lib.gallery_regions import render_regions
@@ -200,7 +200,7 @@ class Gallery:
 
     def _suggest_all(self) -> None:
         """Suggest for the selection, whatever its scenario; says how far it is, and which photos can't be read."""
-        rows, failed = self.browser.select(replace(self.view, scenario="")), ""
+        rows, failed = self.browser.select(replace(self.view, scenario="", source="given")), ""
         for done, row in enumerate(rows):
             if done % 50 == 0:
                 self.summary.value = wrap(render_warning(f"Suggested for {done:,} of {len(rows):,} queries ..."))
@@ -279,6 +279,7 @@ class Gallery:
                 self.summary,
                 make_row([self.steppers[0], self.position, *self.steppers[1:]]),
                 self.screen,
+                widgets.HTML(wrap(f'<p class="vg-note">{LEGEND}</p>')),
                 make_row([*tags, make_button("suggest for all", self._suggest_all)]),
                 self.notes,
                 self._build_panels(),

@@ -18,6 +18,11 @@ from vpr_lib.table import ImageTable
 
 SHAPES = ("circle", "diamond")  # of model a and b on the map
 SIGNS = {"circle": "●", "diamond": "◆"}  # the same in text
+LEGEND = (
+    "✓ and a green frame: near enough to the query to be right; ✗ and a red one: too far. Margin: by how much the "
+    "first photo is more similar than the first one of another place. On the map north is up, the blue point is the "
+    "query, rings are its positives; what lies beyond the map is drawn hollow at its edge."
+)
 MakeImg = Callable[[str, int, str], str]  # ("queries" or "database", row, alt text) -> HTML of a photo
 
 
@@ -140,9 +145,10 @@ def join(facts: Iterable[str]) -> str:
 
 def render_suggestions(suggestions: Sequence[Any]) -> str:
     """Suggested scenarios with their reasons."""
+    titles = [html.escape(SCENARIOS.get(s.scenario, s.scenario)) for s in suggestions]
     items = [
-        f"<li><b>{html.escape(SCENARIOS.get(s.scenario, s.scenario))}</b> ({s.score:.2f}): {html.escape(s.why)}</li>"
-        for s in suggestions
+        f"<li>suggested: <b>{title}</b> ({s.score:.2f}): {html.escape(s.why)}</li>"
+        for title, s in zip(titles, suggestions, strict=True)
     ]
     return f'<ul class="vg-suggestions">{"".join(items)}</ul>' if items else '<p class="vg-note">Nothing suggested.</p>'
 
@@ -156,7 +162,10 @@ def render_summary(summary: Mapping[str, Any], total: int) -> str:
     for shape, (model, result) in zip(SHAPES, summary["models"].items(), strict=False):
         ks = ", ".join(f"R@{k} {percent:.1f}" for k, percent in result["recall"].items())
         low, high = result["interval"]
-        models.append(f"<span>{SIGNS[shape]} {html.escape(model)}: {ks} (R@1 95%: {low:.1f} to {high:.1f})</span>")
+        interval = (
+            f" (R@1 95%: {low:.1f} to {high:.1f})" if low < high else ""
+        )  # else all went one way, by choice or luck
+        models.append(f"<span>{SIGNS[shape]} {html.escape(model)}: {ks}{interval}</span>")
     return f'<p class="vg-summary"><span>{count}</span> {" ".join(models)}</p>'
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from vpr_lib.browse import ORDERS, OUTCOMES, SOURCES, Browser
 from vpr_lib.files import write_atomically
-from vpr_lib.gallery_html import MakeImg, read_style, render_query, render_suggestions
+from vpr_lib.gallery_html import LEGEND, MakeImg, read_style, render_query, render_suggestions
 from vpr_lib.page import render_table
 from vpr_lib.scenarios import SCENARIOS, base_name
 from vpr_lib.text_tables import label_rows
@@ -87,7 +87,7 @@ def write_gallery_page(
     photos = PagePhotos(thumbnails)
     queries = [describe_query(browser, int(row), photos.make_img, radius_m, num_shown) for row in sorted(rows)]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, fill_page(browser, queries, photos.sources, radius_m).encode(errors="replace"))
+    write_atomically(path, fill_page(browser, queries, photos.sources).encode(errors="replace"))
     return Path(path)
 
 
@@ -128,7 +128,7 @@ def to_json(values: np.ndarray, digits: int) -> list[float | None]:
     return [round(float(value), digits) if np.isfinite(value) else None for value in values]
 
 
-def fill_page(browser: Browser, queries: list[dict[str, Any]], sources: Mapping[str, str], radius_m: float) -> str:
+def fill_page(browser: Browser, queries: list[dict[str, Any]], sources: Mapping[str, str]) -> str:
     """The page's HTML."""
     split = next(iter(browser.found.values())).split
     names = [query["name"] for query in queries]
@@ -154,4 +154,4 @@ def fill_page(browser: Browser, queries: list[dict[str, Any]], sources: Mapping[
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     template = Template(Path(__file__).with_name("gallery_page.html").read_text(encoding="utf-8"))
     title = html.escape(f"{' and '.join(browser.models)} on {split}")
-    return template.safe_substitute(title=title, style=read_style(), table=table, radius=f"{radius_m:g}", data=text)
+    return template.safe_substitute(title=title, style=read_style(), table=table, legend=LEGEND, data=text)

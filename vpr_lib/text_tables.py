@@ -85,7 +85,7 @@ def describe_differences(results: Results, split: str) -> list[str]:
     for (before, first), (name, second) in zip(list(results.items())[:-1], list(results.items())[1:], strict=True):
         p = second[split]["p_value"]
         points = second[split]["recall"][1] - first[split]["recall"][1]
-        verdict = "a difference" if p < ALPHA else "no difference one could call"
+        verdict = "a difference" if p < ALPHA else "no difference one can claim"
         sentences.append(f"{name} against {before}: {points:+.1f} points of R@1, p = {p:.2g}, {verdict}.")
     return sentences
 
