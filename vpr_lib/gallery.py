@@ -42,6 +42,7 @@ def open_gallery(
     split: str,
     state: Mapping[str, Any] | None = None,
     machine: Machine | None = None,
+    reports_dir: str | Path = "reports",
 ) -> "Gallery":
     """The gallery of one or two runs; make it the last value of a cell.
 
@@ -51,6 +52,7 @@ def open_gallery(
         split: its name.
         state: where to go on, `gallery.state` of an earlier session.
         machine: device, for one's own photos.
+        reports_dir: where pictures and pages are saved unless another path is given.
 
     Raises:
         FileNotFoundError: a run wasn't evaluated on the split (the message says how), or a folder isn't there.
@@ -64,7 +66,7 @@ def open_gallery(
     found = {name: read_predictions(run, data_root, split, database, queries) for name, run in runs.items()}
     tags = Tags(next(iter(runs.values())).folder.parent / f"tags-{split.replace('/', '-')}.csv", queries.names)
     browser = Browser(database, queries, found, read_labels(data_root), tags)
-    return Gallery(browser, runs, state, machine)
+    return Gallery(browser, runs, state, machine, reports_dir)
 
 
 class Gallery:
@@ -75,6 +77,7 @@ class Gallery:
         runs: {name: run}, the browser's models.
         state: where to go on.
         machine: device, for one's own photos.
+        reports_dir: see `open_gallery`.
 
     Attributes:
         view: what is looked at.
@@ -82,10 +85,16 @@ class Gallery:
     """
 
     def __init__(
-        self, browser: Browser, runs: Mapping[str, Run], state: Mapping[str, Any] | None, machine: Machine | None
+        self,
+        browser: Browser,
+        runs: Mapping[str, Run],
+        state: Mapping[str, Any] | None = None,
+        machine: Machine | None = None,
+        reports_dir: str | Path = "reports",
     ) -> None:
         self.browser, self.runs, self.machine = browser, dict(runs), machine or Machine()
         self.split = next(iter(browser.found.values())).split
+        self.path = Path(reports_dir) / f"gallery-{self.split.replace('/', '-')}"  # what is saved, less the suffix
         self.radius_m = next(iter(self.runs.values())).settings.radius_m
         self.thumbnails = Thumbnails({"database": browser.database, "queries": browser.queries})
         self.view, self.rows = View(), np.arange(len(browser))
@@ -291,7 +300,7 @@ class Gallery:
         self.panels = {
             "Recall of each scenario": RecallPanel(self.browser),
             "A photo of your own": OwnPhotoPanel(self.browser, self.runs, self.load_model, self.machine),
-            "Save as PNG or as a page": SavePanel(self.save_png, self.export_html, self.split),
+            "Save as PNG or as a page": SavePanel(self.save_png, self.export_html, self.path),
         }
         accordion = widgets.Accordion([panel.widget for panel in self.panels.values()], selected_index=None)
         for number, (title, panel) in enumerate(self.panels.items()):

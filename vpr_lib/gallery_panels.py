@@ -118,12 +118,11 @@ class SavePanel:
 
     Args:
         save_png, export_html: each writes to a path and returns it; the second says the size before it writes.
-        split: names the files.
+        path: offered for the files, without a suffix.
     """
 
-    def __init__(self, save_png: Callable[[str], Path], export_html: Callable[..., Path], split: str) -> None:
-        name = f"gallery-{split.replace('/', '-')}"
-        self.path = widgets.Text(value=f"reports/{name}", description="path", continuous_update=False)
+    def __init__(self, save_png: Callable[[str], Path], export_html: Callable[..., Path], path: Path) -> None:
+        self.path = widgets.Text(value=str(path), description="path", continuous_update=False)
         self.screen = widgets.HTML()
         png = make_button("PNG of the first 12", lambda: self._save(save_png, ".png"))
         page = make_button("page of the selection", lambda: self._save(partial(export_html, say=self._say), ".html"))
