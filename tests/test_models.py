@@ -278,7 +278,14 @@ def author_state(name, aggregator, drop):
     return published | {f"aggregator.{k}": v for k, v in aggregator.state_dict().items()}
 
 
-@pytest.mark.parametrize("name, drop", [("resnet18", ("fc", "layer4")), ("resnet50", ("fc",)), ("resnet34", ("fc",))])
+@pytest.mark.parametrize(
+    "name, drop",
+    [
+        ("resnet18", ("fc", "layer4")),
+        pytest.param("resnet50", ("fc",), marks=pytest.mark.slow),
+        pytest.param("resnet34", ("fc",), marks=pytest.mark.slow),
+    ],
+)
 def test_published_convap_weights_load(name, drop, tmp_path):
     channels = {"resnet18": 256, "resnet34": 512, "resnet50": 2048}[name]
     aggregator = nn.Module()

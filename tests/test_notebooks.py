@@ -101,8 +101,8 @@ def test_the_kit_is_found_alike_and_its_address_is_one(committed):
 
 def test_cells_are_short_and_hold_no_path(committed):
     for cell in code_cells(committed)[1:]:
-        assert len(cell.source.splitlines()) <= 22, cell.source
-        assert not re.search(r'"/|~/|\.\./', cell.source), cell.source
+        assert len(cell.source.splitlines()) <= 25, cell.source
+        assert not re.search(r'"/\w|~/|\.\./', cell.source), cell.source
 
 
 # As executed
@@ -132,9 +132,9 @@ def test_runs_from_top_to_bottom(executed, name):
 
 
 @pytest.mark.slow
-def test_takes_five_minutes_at_most(executed):
-    seconds = {name: notebook.metadata["vpr"]["seconds"] for name, notebook in executed[0].items()}
-    print(f"notebooks with preset smoke, seconds: {seconds}")
+def test_takes_five_minutes_at_most(executed, summary):
+    seconds = {name[:2]: notebook.metadata["vpr"]["seconds"] for name, notebook in executed[0].items()}
+    summary(f"notebooks with preset smoke, seconds: {seconds}")
     assert sum(seconds.values()) < 300, seconds
 
 

@@ -76,6 +76,7 @@ def made(root, tmp_path_factory):
     return command, work
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_study(made, root):
     _, work = made
     page = Page(work / "out" / "index.html")
@@ -99,6 +100,7 @@ def test_the_page_shows_the_study(made, root):
     assert str(root.parent) not in text and str(work) not in text and "epochs = 1" in text
 
 
+@pytest.mark.slow
 def test_names_are_escaped(made):
     _, work = made
     raw = (work / "out" / "index.html").read_text(encoding="utf-8")

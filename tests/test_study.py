@@ -99,6 +99,7 @@ def test_figures_share_runs():
     assert len(list_distinct(plan_study(replace(Settings(), scheduler="CosineAnnealingLR")))) == len(distinct)
 
 
+@pytest.mark.slow
 def test_training_the_study_trains_each_run_once(small, data_root, tmp_path, machine, count_trainings):  # noqa: F811
     told = []
     parts = ["optimizers", "schedulers"]

@@ -56,6 +56,7 @@ def test_training_learns_and_writes_its_history(settings, table, tmp_path, machi
     assert all(0 <= float(row["trivial_anchors"]) <= 1 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_weights_are_a_function_of_the_settings(settings, table, tmp_path, machine):
     first = run(settings, table, tmp_path / "a", machine)[1]
     assert same(first, run(settings, table, tmp_path / "b", machine)[1])
@@ -195,6 +196,7 @@ def test_ctrl_c_in_an_epoch_of_one_batch(settings, table, tmp_path, machine, mon
     assert same(weights, run(settings, table, tmp_path / "stopped", machine)[1])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_the_device_has_another_precision(settings, table, tmp_path, machine, monkeypatch):
     """Begun in bfloat16 on one GPU, continued in float16, with a scaler, on another; and back."""
     for number, (first, second) in enumerate([("bfloat16", "float16"), ("float16", "float32")]):
