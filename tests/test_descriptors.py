@@ -60,7 +60,9 @@ def test_grey_and_transparent_pictures_become_rgb():
         assert decode(buffer.getvalue(), 16).shape == (3, 16, 16)
 
 
-@pytest.mark.parametrize("damage, workers", [("truncated", 1), ("text", 0), ("empty", 0)])
+@pytest.mark.parametrize(
+    "damage, workers", [pytest.param("truncated", 1, marks=pytest.mark.slow), ("text", 0), ("empty", 0)]
+)
 def test_an_unreadable_photo_is_named(tmp_path, damage, workers, machine, settings):
     for i in range(5):
         write_photo(tmp_path / photo_name(i, 0), i)

@@ -97,6 +97,7 @@ def test_a_stopped_training_stops_the_cells_behind_it(lab, settings, monkeypatch
         lab.train({"one": settings})
 
 
+@pytest.mark.slow
 def test_a_run_folder_of_another_preset_is_refused(data_root, settings, machine, tmp_path):
     train_run(replace(settings, epochs=1), data_root, tmp_path / "run", machine=machine)
     with pytest.raises(ValueError, match="image_size is 32 there, 96 asked for"):

@@ -177,6 +177,7 @@ def test_what_is_no_photo(find, photo, message):
     assert " at 0x" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("size", [(10_000, 8_100), (12_000, 12_000), (20_000, 20_000)])
 def test_huge_photos_are_refused_before_they_are_decoded(size, monkeypatch):

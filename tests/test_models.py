@@ -212,6 +212,7 @@ def test_imagenet_without_a_network_says_what_to_pass(monkeypatch, tmp_path):
         ResNet(weights="imagenet")
 
 
+@pytest.mark.slow
 def test_weights_from_a_file(tmp_path):
     whole = torchvision.models.resnet18(weights=None).state_dict()
     torch.save(whole, tmp_path / "plain.pt")
@@ -300,6 +301,7 @@ def test_published_convap_weights_load(name, drop, tmp_path):
     assert load_author_weights(state, s1=3, s2=1)(torch.rand(1, 3, 96, 96)).shape == (1, 72)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [16, 24])
 def test_published_mixvpr_weights_load(hidden):
     aggregator = nn.Module()

@@ -82,6 +82,7 @@ class Max(nn.Module):
         return F.normalize(x.amax((2, 3)) ** self.power)
 
 
+@pytest.mark.slow
 def test_an_aggregator_from_a_cell(small, data_root, tmp_path, machine, count_trainings):
     run = get_run(small, data_root, tmp_path, Max(), machine)
     assert run.folder.name.startswith("Max-")
@@ -129,6 +130,7 @@ def test_instances_that_differ_are_other_runs(small, data_root, tmp_path, machin
     assert folders[0] == folders[1] != folders[2]  # a function's random weights follow the seed, too
 
 
+@pytest.mark.slow
 def test_a_builtin_trained_as_an_instance_is_not_rebuilt_with_defaults(small, data_root, tmp_path, machine):
     run = get_run(small, data_root, tmp_path, lambda: ConvAP(64, 16, s1=4, s2=1), machine)
     assert evaluate_run(run, data_root, "val", machine)
@@ -172,6 +174,7 @@ def test_other_starting_weights_are_another_run(small, data_root, tmp_path, mach
     assert len(folders) == 2
 
 
+@pytest.mark.slow
 def test_editing_the_cell_makes_another_run(small, data_root, tmp_path, machine):
     class Mean(nn.Module):
         def forward(self, x):
@@ -236,6 +239,7 @@ def test_evaluation_of_other_photos_is_not_read_from_the_cache(small, data_root,
     assert found.recall[5] == pytest.approx(before.recall[5] * 6 / 7)  # the one nobody can find counts as missed
 
 
+@pytest.mark.slow
 def test_ks_beyond_the_database_are_said(small, data_root, tmp_path, machine):
     message = r"no recall at k = \[25\]: the database of val has 12 photos"
     with pytest.warns(UserWarning, match=message):
@@ -256,6 +260,7 @@ def test_an_unfinished_run_cannot_be_evaluated(small, data_root, tmp_path, machi
     assert get_run(small, data_root, tmp_path, machine=machine).complete  # from its checkpoint
 
 
+@pytest.mark.slow
 def test_compare_runs_says_what_differs(small, data_root, tmp_path, machine):
     both = {n: get_run(replace(small, aggregator=n), data_root, tmp_path, machine=machine) for n in ("AVG", "GeM")}
     results = compare_runs(both, data_root, ["val"], machine)
@@ -285,6 +290,7 @@ def test_train_and_evaluate(data_root, tmp_path, capsys):
     assert load_model(tmp_path / "run" / "model.pt")[1].image_size == 32
 
 
+@pytest.mark.slow
 def test_evaluation_with_an_approximate_index_says_what_it_lost(
     small, data_root, tmp_path, machine, monkeypatch, capsys
 ):
@@ -304,6 +310,7 @@ def test_evaluation_with_an_approximate_index_says_what_it_lost(
     assert "unknown index 'ivff'; valid: exact, ivf" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_compare_prints_the_table(data_root, tmp_path, capsys):
     command = ["compare", "--data", str(data_root), "--out", str(tmp_path), "--epochs", "1", *SMOKE]
     assert main([*command, "--aggregators", "AVG,MixVPR"]) == 0

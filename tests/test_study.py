@@ -135,6 +135,7 @@ def test_an_interrupted_study_stops_and_says_so(small, data_root, tmp_path, mach
     assert list(runs["aggregators"]) == list(AGGREGATORS)[:2]
 
 
+@pytest.mark.slow
 def test_a_bar_over_all_runs_keeps_the_lines(small, data_root, tmp_path, machine, capsys):
     train_study(small, data_root, tmp_path, replace(machine, progress=True), ["optimizers"])
     printed = capsys.readouterr()
@@ -235,6 +236,7 @@ def test_cells_are_25_m_squares():
             assert (cells[i] == cells[j]) == ((utm[i] // 25).tolist() == (utm[j] // 25).tolist())
 
 
+@pytest.mark.slow
 def test_comparing_evaluations_is_comparing_runs(small, data_root, tmp_path, machine):
     runs = {
         name: get_run(replace(small, aggregator=name), data_root, tmp_path, machine=machine) for name in ("AVG", "GeM")

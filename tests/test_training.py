@@ -120,6 +120,7 @@ def marks(folder):
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_mid_epoch_goes_on_with_the_next_batch(settings, table, tmp_path, machine, monkeypatch):
     whole, weights = run(settings, table, tmp_path / "whole", machine)
 
@@ -147,6 +148,7 @@ def test_a_run_stopped_in_mid_epoch_goes_on_with_the_next_batch(settings, table,
         assert resumed.history[-1]["loss"] == whole.history[-1]["loss"]
 
 
+@pytest.mark.slow
 def test_random_numbers_of_the_model_itself_resume_too(settings, table, tmp_path, machine, monkeypatch):
     def dropout():
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5))
@@ -314,6 +316,7 @@ def test_a_loss_with_weights_of_its_own_trains_them_and_resumes(settings, table,
     assert state["proxies"].shape == (8, 64)
 
 
+@pytest.mark.slow
 def test_every_kind_of_photo_batch_is_bfloat16_or_float32(settings, table, tmp_path, machine):
     for precision in ("float32", "bfloat16", "float16"):
         progress, weights = run(replace(settings, precision=precision), table, tmp_path / precision, machine)
