@@ -53,7 +53,7 @@ lab: $(READY)
 
 # Runs all five from top to bottom and saves their outputs in place.
 notebooks: $(READY)
-	$(BIN)/python notebooks/execute.py --preset $(or $(filter-out photos,$(PRESET)),mini)
+	$(BIN)/python notebooks/execute.py --preset $(PRESET)
 
 # Where the kit is published: the notebooks' first cells and the README's badges then lead there.
 address:

@@ -15,6 +15,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from vpr_lib.files import write_atomically
+
 FOLDER = Path(__file__).parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -31,21 +33,18 @@ def run(notebook: nbformat.NotebookNode, preset: str, cwd: Path = FOLDER, **env:
     Raises:
         CellExecutionError: a cell failed.
     """
-    env = (
-        dict(os.environ, VPR_PRESET=preset, TQDM_DISABLE="1") | env
-    )  # saved bars would say nothing
+    # Saved progress bars would say nothing.
+    env = dict(os.environ, VPR_PRESET=preset, TQDM_DISABLE="1") | env
     start = time.monotonic()
     resources = {"metadata": {"path": str(cwd)}}
-    NotebookClient(
-        notebook, timeout=3600, resources=resources, extra_arguments=["--log-level=ERROR"]
-    ).execute(env=env)
+    options = {"timeout": 3600, "extra_arguments": ["--log-level=ERROR"]}
+    NotebookClient(notebook, resources=resources, **options).execute(env=env)
     for cell in notebook.cells:
-        cell.metadata.pop(
-            "execution", None
-        )  # times of day, which would make every run a change
+        # Times of day would make every run a change.
+        cell.metadata.pop("execution", None)
         # A widget without its kernel is an error message, and its text as long as its photos.
-        outputs = [o for o in cell.get("outputs", []) if WIDGET not in o.get("data", {})]
-        cell.update({"outputs": outputs} if "outputs" in cell else {})
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
     notebook.metadata.pop("widgets", None)
     seconds = round(time.monotonic() - start)
     notebook.metadata["vpr"] = {
@@ -55,35 +54,17 @@ def run(notebook: nbformat.NotebookNode, preset: str, cwd: Path = FOLDER, **env:
     }
 
 
-def save(notebook: nbformat.NotebookNode, path: Path) -> None:
-    """Write a notebook, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".tmp").write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-    path.with_suffix(".tmp").replace(path)
-
-
 def main() -> int:
     """Run those named, or all; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="how their file names begin: 01 05 (all)"
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument("names", nargs="*", help="how their file names begin: 01 05 (all)")
     parser.add_argument("--preset", default="mini")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=FOLDER,
-        metavar="DIR",
-        help="where they are saved (in place)",
-    )
+    parser.add_argument("--out", type=Path, default=FOLDER, help="where they go (in place)")
     options = parser.parse_args()
-    paths = [
-        p
-        for p in sorted(FOLDER.glob("0*.ipynb"))
-        if p.name.startswith(tuple(options.names) or "0")
-    ]
+    begins = tuple(options.names) or "0"
+    paths = [p for p in sorted(FOLDER.glob("0*.ipynb")) if p.name.startswith(begins)]
+    options.out.mkdir(parents=True, exist_ok=True)
     for path in paths:
         print(f"{path.name}: ", end="", flush=True)
         notebook = nbformat.read(path, as_version=4)
@@ -92,10 +73,9 @@ def main() -> int:
         except CellExecutionError as error:
             print(f"failed\n{error}", file=sys.stderr)
             return 1
-        save(notebook, options.out / path.name)
-        print(
-            f"{notebook.metadata['vpr']['seconds']} s, {(options.out / path.name).stat().st_size / 1e6:.2f} MB"
-        )
+        data = (nbformat.writes(notebook) + "\n").encode()
+        write_atomically(options.out / path.name, data)
+        print(f"{notebook.metadata['vpr']['seconds']} s, {len(data) / 1e6:.2f} MB")
     return 0 if paths else 2
 
 
