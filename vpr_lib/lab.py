@@ -100,7 +100,7 @@ def open_lab(preset: str | None = None, machine: Machine | None = None) -> Lab:
 
     Args:
         preset: a name in `settings.PRESETS`; None takes VPR_PRESET, or mini.
-        machine: device, workers, progress bars; by default, a checkpoint every two minutes.
+        machine: device, workers, progress bars.
 
     Returns:
         The lab. A rendered city that isn't there yet is rendered; packs kept on Drive are copied to the local disk.
@@ -112,7 +112,7 @@ def open_lab(preset: str | None = None, machine: Machine | None = None) -> Lab:
     preset = preset or os.environ.get("VPR_PRESET") or "mini"
     settings = get_preset(preset)
     # Saved outputs hold no bars: they would only say "loading".
-    machine = machine or Machine(save_every_s=120, progress="TQDM_DISABLE" not in os.environ)
+    machine = machine or Machine(progress="TQDM_DISABLE" not in os.environ)
     home = find_home()
     keep = Path(os.environ.get("VPR_KEEP") or home)
     data_root = Path(os.environ.get("VPR_DATA") or home / "data" / preset)
