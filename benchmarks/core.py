@@ -23,14 +23,16 @@ import torchvision.transforms as T
 from PIL import Image
 from pytorch_metric_learning import losses, miners
 
-from vpr_lib.datasets import IMAGENET_MEAN, IMAGENET_STD
-from vpr_lib.descriptors import extract
-from vpr_lib.model import build_model
+from vpr_lib.data_roots import read_split
+from vpr_lib.descriptors import extract_descriptors
+from vpr_lib.images import read_images
+from vpr_lib.loading import IMAGENET_MEAN, IMAGENET_STD
+from vpr_lib.machine import Machine
+from vpr_lib.models import build_model
 from vpr_lib.recall import find_positives, recall_at_k
 from vpr_lib.samplers import PlaceSampler
-from vpr_lib.search import search
-from vpr_lib.settings import Machine, get_preset
-from vpr_lib.table import read_images, read_split
+from vpr_lib.search import search_database
+from vpr_lib.settings import get_preset
 from vpr_lib.training import train
 
 KS = (1, 5, 10, 25)
@@ -114,8 +116,10 @@ def usual_evaluation(model, database, queries, size):
 
 
 def kit_evaluation(model, database, queries, size, precision="auto"):
-    found = [extract(model, table, size, precision=precision, machine=MACHINE) for table in (database, queries)]
-    return search(*found, min(KS[-1], len(database)), device="cpu")[1]
+    found = [
+        extract_descriptors(model, table, size, precision=precision, machine=MACHINE) for table in (database, queries)
+    ]
+    return search_database(*found, min(KS[-1], len(database)), device="cpu")[1]
 
 
 def timed(function, *arguments):
@@ -135,7 +139,7 @@ def report(what, usual, kit):
 
 def leave_one_out(descriptors, table):
     """Recall of every photo against all others: finer steps than a small split has."""
-    indices = search(descriptors, descriptors, KS[-1] + 1, device="cpu")[1]
+    indices = search_database(descriptors, descriptors, KS[-1] + 1, device="cpu")[1]
     others = np.stack([row[row != i][: KS[-1]] for i, row in enumerate(indices)])
     positives = [p[p != i] for i, p in enumerate(find_positives(table.utm, table.utm))]
     return recall_at_k(others, positives, KS)
@@ -182,7 +186,7 @@ def main():
         report(f"evaluation of {len(database)} + {len(queries)} photos", usual, kit)
 
         exact = leave_one_out(usual_descriptors(model, database, options.image_size, 16), database)
-        fast = leave_one_out(extract(model, database, options.image_size, machine=MACHINE), database)
+        fast = leave_one_out(extract_descriptors(model, database, options.image_size, machine=MACHINE), database)
         for k in KS:
             print(f"R@{k}, every database photo against the others: float32 {exact[k]:.2f}, kit {fast[k]:.2f}")
         print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")

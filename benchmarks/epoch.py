@@ -18,12 +18,13 @@ import torch
 from core import make_photos
 
 from vpr_lib import training
-from vpr_lib.datasets import load_batches
 from vpr_lib.devices import choose_device, choose_dtype, choose_num_workers
-from vpr_lib.model import build_model
-from vpr_lib.packs import write_pack
-from vpr_lib.settings import Machine, get_preset
-from vpr_lib.table import read_images
+from vpr_lib.images import read_images
+from vpr_lib.loading import load_batches
+from vpr_lib.machine import Machine
+from vpr_lib.models import build_model
+from vpr_lib.prepare.packs import write_pack
+from vpr_lib.settings import get_preset
 
 
 class Waiting:

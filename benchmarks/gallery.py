@@ -17,14 +17,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vpr_lib.browse import Browser, View
-from vpr_lib.gallery import Gallery
+from vpr_lib.analysis.scenarios import SCENARIOS, Label
+from vpr_lib.data_roots import read_split
+from vpr_lib.evaluation import Evaluation
+from vpr_lib.file_names import format_name
+from vpr_lib.gallery.browser import Browser, View
+from vpr_lib.gallery.notebook import Gallery
+from vpr_lib.gallery.tags import Tags
+from vpr_lib.machine import Machine
 from vpr_lib.recall import find_positives, recall_at_k
-from vpr_lib.runs import Evaluation, Run
-from vpr_lib.scenarios import SCENARIOS, Label
-from vpr_lib.settings import Machine, Settings, replace
-from vpr_lib.table import format_name, read_split
-from vpr_lib.tags import Tags
+from vpr_lib.run_folders import Run
+from vpr_lib.settings import Settings, replace
 
 K = 25
 EXTENT_M = 1500  # about 24 positives a query

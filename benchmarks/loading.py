@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from core import UsualDataset, make_photos
 
-from vpr_lib.augment import augment, normalise
-from vpr_lib.datasets import Batch, PhotoDataset
-from vpr_lib.packs import write_pack
+from vpr_lib.augmentation import augment, normalize
+from vpr_lib.images import read_images
+from vpr_lib.loading import BatchRequest, PhotoDataset
+from vpr_lib.prepare.packs import write_pack
 from vpr_lib.settings import get_preset
-from vpr_lib.table import read_images
 
 BATCH_SIZE = 128  # 32 places x 4 photos, as published
 
@@ -45,9 +45,9 @@ def time_kit(table, size, rows, on_cpu):
     dataset = PhotoDataset(table, size, transform=functools.partial(augment, settings=settings) if on_cpu else None)
     start = time.process_time()
     for first in range(0, len(rows), BATCH_SIZE):
-        photos = dataset[Batch(rows[first : first + BATCH_SIZE], (0, first))]
+        photos = dataset[BatchRequest(rows[first : first + BATCH_SIZE], (0, first))]
         if on_cpu:
-            normalise(photos.images)
+            normalize(photos.images)
     return (time.process_time() - start) / len(rows)
 
 

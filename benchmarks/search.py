@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vpr_lib.search import IVF_NPROBE, build_ivf, measure_overlap, search, search_ivf
+from vpr_lib.search import IVF_NPROBE, build_ivf, measure_overlap, search_database, search_ivf
 
 SIZE = 1024
 K = 25
@@ -57,7 +57,7 @@ def search_once(folder, index, nprobe):
     start = time.perf_counter()
     built = build_ivf(database) if index == "ivf" else None
     ready = time.perf_counter()
-    found = search_ivf(built, queries, K, nprobe) if built else search(database, queries, K, device="cpu")
+    found = search_ivf(built, queries, K, nprobe) if built else search_database(database, queries, K, device="cpu")
     end = time.perf_counter()
     np.savez(folder / f"{index}.npz", build_s=ready - start, search_s=end - ready, indices=found[1])
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpr_lib.settings import Machine, get_preset
+from vpr_lib.machine import Machine
+from vpr_lib.settings import get_preset
 
 SF_PHOTOS = Path(os.environ.get("SF_PHOTOS", Path(__file__).parents[2] / "shared/data/sf_photos"))
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vpr_lib.settings import check_choice
+from vpr_lib.options import check_choice
 
 
 def unit(x: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vpr_lib.files import write_atomically
+from vpr_lib.atomic_files import write_atomically
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 

@@ -10,19 +10,19 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from vpr_lib.augment import normalise
+from vpr_lib.atomic_files import open_atomically
+from vpr_lib.augmentation import normalize
 from vpr_lib.backbones import ResNet
-from vpr_lib.datasets import Batch, PhotoDataset, load_batches
 from vpr_lib.devices import autocast, choose_device, choose_dtype, keep_freed_memory
-from vpr_lib.files import open_atomically
-from vpr_lib.model import fingerprint
-from vpr_lib.settings import Machine
-from vpr_lib.table import ImageTable, read_images
+from vpr_lib.identity import fingerprint
+from vpr_lib.images import ImageTable, read_images
+from vpr_lib.loading import BatchRequest, PhotoDataset, load_batches
+from vpr_lib.machine import Machine
 
 MAPPED_BYTES = 2**30  # a cached file larger than this stays on the disk, and is memory-mapped
 
 
-def extract(
+def extract_descriptors(
     model: nn.Module,
     folder_or_zip: str | Path | ImageTable,
     image_size: int | tuple[int, int],
@@ -91,7 +91,9 @@ def describe_batches(
         keep_freed_memory()
     model = prepare_for_inference(model, device)
     rows = np.arange(len(dataset.table))
-    batches = [Batch(rows[i : i + machine.eval_batch_size]) for i in range(0, len(rows), machine.eval_batch_size)]
+    batches = [
+        BatchRequest(rows[i : i + machine.eval_batch_size]) for i in range(0, len(rows), machine.eval_batch_size)
+    ]
     loader = load_batches(dataset, batches, machine)
     with tqdm(total=len(rows), unit="photo", desc="descriptors", disable=not machine.progress, leave=False) as bar:
         for photos in loader:
@@ -105,7 +107,7 @@ def describe_images(
 ) -> np.ndarray:
     """Descriptors (B, D) float32 of (B, 3, H, W) uint8, by a model from `prepare_for_inference`."""
     with torch.inference_mode(), autocast(device, dtype):
-        return model(normalise(images.to(device, non_blocking=True))).float().cpu().numpy()
+        return model(normalize(images.to(device, non_blocking=True))).float().cpu().numpy()
 
 
 def prepare_for_inference(model: nn.Module, device: torch.device) -> nn.Module:

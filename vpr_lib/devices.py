@@ -6,7 +6,8 @@ import sys
 
 import torch
 
-from vpr_lib.settings import Machine, check_choice, count_cores
+from vpr_lib.machine import Machine, count_cores
+from vpr_lib.options import check_choice
 
 
 def choose_device(name: str) -> torch.device:

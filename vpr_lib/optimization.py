@@ -10,7 +10,8 @@ import torch
 from pytorch_metric_learning import losses, miners
 from torch import nn
 
-from vpr_lib.settings import Settings, check_choice
+from vpr_lib.options import check_choice
+from vpr_lib.settings import Settings
 
 # What the published study passes to its loss and miner.
 PUBLISHED_OPTIONS: dict[str, dict[str, Any]] = {

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vpr_lib.datasets import Batch
+from vpr_lib.loading import BatchRequest
 
 
 class PlaceSampler:
@@ -73,7 +73,7 @@ class PlaceSampler:
         """Photos in all batches of an epoch, over all ranks together."""
         return min(len(self) * self.num_places, len(self.photos)) * self.images_per_place
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[BatchRequest]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.photos))
         for number in range(self.first_batch, len(self)):
             chosen = order[number * self.num_places :][: self.num_places]
@@ -81,4 +81,4 @@ class PlaceSampler:
             seed = (self.seed, self.epoch, number, self.rank)
             draw = np.random.default_rng(seed)
             rows = [draw.choice(self.photos[i], self.images_per_place, replace=False) for i in chosen]
-            yield Batch(np.concatenate(rows), seed)
+            yield BatchRequest(np.concatenate(rows), seed)

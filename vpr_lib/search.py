@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from vpr_lib.settings import check_choice
+from vpr_lib.options import check_choice
 
 INDEXES = ("exact", "ivf")
 IVF_MIN_ROWS = 10_000  # below, comparing a query with every row takes a millisecond or less: nothing to save
 IVF_NPROBE = 32
 
 
-def search(
+def search_database(
     database: np.ndarray,
     queries: np.ndarray,
     k: int,
@@ -166,7 +166,7 @@ def check_search(
             the same hour of the day.
     """
     rows = np.random.default_rng(0).permutation(len(queries))[:sample]
-    exact = search(database, queries[rows], found.shape[1], device)[1]
+    exact = search_database(database, queries[rows], found.shape[1], device)[1]
     return measure_overlap(found[rows], exact, (1, found.shape[1]))
 
 

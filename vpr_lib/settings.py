@@ -4,11 +4,11 @@
 """
 
 import json
-import os
-import types
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from vpr_lib.options import check_choice, set_values
 
 
 @dataclass(frozen=True)
@@ -83,73 +83,6 @@ class Settings:
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
         """The inverse of `to_dict`; a key of another version is an error that names it."""
         return set_values(cls(), values)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """How a run is computed: nothing here is part of a run's name."""
-
-    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
-    num_workers: int = -1  # loader processes; -1 is one for each core, 0 loads in the training process
-    save_every_s: float = 120.0  # seconds between checkpoints in mid-epoch: what a pulled plug costs at most
-    cache_gb: float = 1.0  # memory for decoded photos, shared by the workers; a larger set is decoded every time
-    eval_batch_size: int = 64  # photos a forward pass in evaluation
-    progress: bool = True  # progress bars
-
-
-def count_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def check_choice(what: str, name: str, valid: Iterable[str]) -> str:
-    """`name`, if it is valid.
-
-    Raises:
-        ValueError: it isn't; the message lists the valid ones.
-    """
-    valid = list(valid)
-    if name not in valid:
-        raise ValueError(f"unknown {what} {name!r}; valid: {', '.join(map(str, valid))}")
-    return name
-
-
-def set_values(settings: Any, values: Mapping[str, Any]) -> Any:
-    """A copy of a settings dataclass with some fields changed; JSON lists become tuples.
-
-    Raises:
-        ValueError: a key is no field; the message lists the fields.
-    """
-    for key in values:
-        check_choice("setting", key, [f.name for f in fields(settings)])
-    return replace(settings, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-
-def parse_value(cls: type, key: str, text: str) -> Any:
-    """The value in `--set key=value`: JSON where it parses, else the text itself.
-
-    Args:
-        cls: `Settings` or `Machine`, whose type hints say what the key takes.
-        key: name of a field.
-        text: what stands behind the equals sign.
-
-    Raises:
-        ValueError: the key takes another type.
-    """
-    hint = get_type_hints(cls)[key]
-    kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    kinds = [{tuple: list, Mapping: dict}.get(get_origin(kind), kind) for kind in kinds]
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = None if text == "None" else text
-    if list in kinds and isinstance(value, int | str):
-        value = [value]
-    if float in kinds and type(value) is int:
-        value = float(value)
-    if type(value) not in kinds:
-        raise ValueError(f"--set {key}={text}: expected {' or '.join(kind.__name__ for kind in kinds)}")
-    return value
 
 
 _PAPER = Settings()

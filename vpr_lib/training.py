@@ -23,17 +23,13 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from vpr_lib.augment import augment, augments, normalise
-from vpr_lib.checkpoints import (
-    get_random_states,
-    load_checkpoint,
-    save_checkpoint,
-    set_random_states,
-    to_bytes,
-)
-from vpr_lib.datasets import PhotoDataset, Photos, load_batches
+from vpr_lib.atomic_files import write_atomically
+from vpr_lib.augmentation import augment, augments, normalize
+from vpr_lib.checkpoints import get_random_states, load_checkpoint, save_checkpoint, set_random_states, to_bytes
 from vpr_lib.devices import autocast, choose_device, choose_dtype, keep_freed_memory
-from vpr_lib.files import write_atomically
+from vpr_lib.images import ImageTable
+from vpr_lib.loading import Batch, PhotoDataset, load_batches
+from vpr_lib.machine import Machine
 from vpr_lib.optimization import (
     Scores,
     first_score,
@@ -45,8 +41,7 @@ from vpr_lib.optimization import (
     warmed_up,
 )
 from vpr_lib.samplers import PlaceSampler
-from vpr_lib.settings import Machine, Settings
-from vpr_lib.table import ImageTable
+from vpr_lib.settings import Settings
 
 
 @dataclass
@@ -151,7 +146,7 @@ def train(
                 places = labels[photos.rows].to(device)
 
                 with autocast(device, dtype):
-                    descriptors = model(normalise(images))  # (P * K, D)
+                    descriptors = model(normalize(images))  # (P * K, D)
                 pairs = miner(descriptors, places) if miner else None
                 loss = loss_fn(descriptors, places, pairs)
                 check_finite(loss, table, photos)
@@ -195,7 +190,7 @@ def share_of_trivial_anchors(pairs: tuple[torch.Tensor, ...] | None, batch_size:
     return 1.0 - len(torch.unique(anchors)) / batch_size
 
 
-def check_finite(loss: torch.Tensor, table: ImageTable, photos: Photos) -> None:
+def check_finite(loss: torch.Tensor, table: ImageTable, photos: Batch) -> None:
     """Raise FloatingPointError with the batch's photos if the loss isn't finite."""
     if not torch.isfinite(loss):
         names = "\n  ".join(table.names[photos.rows.numpy()])
@@ -264,8 +259,8 @@ def resume(folder: Path, settings: Settings, parts: dict[str, Any]) -> Progress:
 
 
 def epoch_bar(
-    loader: Iterable[Photos], progress: Progress, settings: Settings, num_photos: int, machine: Machine
-) -> Iterator[Photos]:
+    loader: Iterable[Batch], progress: Progress, settings: Settings, num_photos: int, machine: Machine
+) -> Iterator[Batch]:
     """The epoch's batches under a bar that counts photos: photos/s and time left."""
     bar = tqdm(
         total=num_photos,

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import torch
 
+from vpr_lib.atomic_files import write_atomically
 from vpr_lib.checkpoints import to_bytes
 from vpr_lib.city.render import write_city
 from vpr_lib.city.views import CitySettings
-from vpr_lib.files import write_atomically
-from vpr_lib.runs import Run, train_run
-from vpr_lib.settings import Machine, Settings
+from vpr_lib.machine import Machine
+from vpr_lib.run_folders import Run
+from vpr_lib.runs import train_run
+from vpr_lib.settings import Settings
 
 # Seeds of `data/mini` start at 0, so none of these cities is in it. More dim photos and bolder cameras than there.
 CITY = CitySettings(

@@ -16,11 +16,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 
+from vpr_lib.atomic_files import write_atomically
 from vpr_lib.city.drawing import draw_photo
 from vpr_lib.city.scene import make_city
 from vpr_lib.city.views import CitySettings, View, make_views
-from vpr_lib.files import write_atomically
-from vpr_lib.settings import count_cores
+from vpr_lib.machine import count_cores
 
 PARTS = ("train", "sf_val", "sf_test", "tokyo_test", "scenarios.csv", "contact_sheet.jpg")
 VERSION = 2  # of the renderer; another one draws other pixels or names

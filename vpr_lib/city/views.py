@@ -29,7 +29,7 @@ from vpr_lib.city.spots import (
     stray,
     survey,
 )
-from vpr_lib.table import format_name
+from vpr_lib.file_names import format_name
 
 HEADINGS = 4  # photos of a database spot, a quarter turn apart
 WATER_SHARE = 0.12  # of the spots

@@ -1,0 +1,216 @@
+"""A photo of one's own: found as the split's queries are, located, or refused in plain words."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import utm
+from conftest import make_root
+from PIL import ExifTags, Image
+
+from vpr_lib.analysis import locating as locate
+from vpr_lib.analysis.locating import check_photo, estimate_position, locate_photo
+from vpr_lib.data_roots import read_split
+from vpr_lib.descriptors import extract_descriptors
+from vpr_lib.models import build_model
+
+GPS = ExifTags.GPS
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return read_split(make_root(tmp_path_factory.mktemp("locate")), "val")
+
+
+@pytest.fixture
+def find(split, settings, machine):
+    """Locates bytes in the split's database, with a random model."""
+    model = build_model(settings)
+    descriptors = extract_descriptors(
+        model, split[0], settings.image_size, precision=settings.precision, machine=machine
+    )
+
+    def find(photo, k=5):
+        return locate_photo(model, settings, split[0], descriptors, photo, k, machine)
+
+    find.model, find.descriptors = model, descriptors
+    return find
+
+
+def to_bytes(pixels, kind="PNG", exif=None):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, exif=exif or Image.Exif())
+    return buffer.getvalue()
+
+
+def gps_exif(latitude, longitude):
+    def parts(value):
+        return int(abs(value)), 0, abs(value) % 1 * 3600
+
+    exif = Image.Exif()
+    gps = {GPS.GPSLatitude: parts(latitude), GPS.GPSLatitudeRef: "N" if latitude >= 0 else "S"}
+    gps |= {GPS.GPSLongitude: parts(longitude), GPS.GPSLongitudeRef: "E" if longitude >= 0 else "W"}
+    exif[ExifTags.IFD.GPSInfo] = gps
+    return exif
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+def test_a_query_is_found_as_in_an_evaluation(find, split, settings, machine):
+    queries = split[1]
+    expected = extract_descriptors(
+        find.model, queries, settings.image_size, precision=settings.precision, machine=machine
+    )
+    for row in range(len(queries)):
+        found = find(queries.read_bytes(row))
+        np.testing.assert_allclose(found.descriptor, expected[row], atol=1e-3)
+        distances = np.sqrt(((find.descriptors - found.descriptor) ** 2).sum(1))
+        np.testing.assert_array_equal(found.indices, np.argsort(distances, kind="stable")[:5])
+        np.testing.assert_allclose(found.distances, np.sort(distances)[:5], atol=1e-3)
+        assert found.indices.dtype == np.int64 and found.distances.dtype == np.float32
+        assert found.utm.dtype == np.float64 and found.utm.shape == (2,)
+        assert found.exif_utm is None and "no GPS position" in found.exif_note
+
+
+def test_a_photo_of_the_database_is_located_where_it_is(find, split):
+    found = find(split[0].read_bytes(3))
+    assert found.indices[0] == 3 and found.distances[0] < 1e-2
+    assert np.linalg.norm(found.utm - split[0].utm[3]) < 25
+
+
+def estimate_slowly(positions, distances):
+    weights = [np.exp((float(distances[0]) - float(d)) / 0.05) for d in distances]
+    best = (-1.0, None)
+    for centre in positions:
+        members = [i for i, p in enumerate(positions) if np.hypot(*(p - centre)) <= 25]
+        total = sum(weights[i] for i in members)
+        if total > best[0] + 1e-12:
+            best = (total, sum(weights[i] * positions[i] for i in members) / total)
+    away = [np.hypot(*(p - best[1])) for p in positions]
+    return best[1], sum(w * d for w, d in zip(weights, away, strict=True)) / sum(weights)
+
+
+def test_the_estimate_against_a_loop():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        positions = np.array([5e5, 4e6]) + rng.normal(0, 30, (8, 2))
+        distances = np.sort(rng.uniform(0.5, 0.8, 8)).astype(np.float32)
+        found, expected = estimate_position(positions, distances), estimate_slowly(positions, distances)
+        np.testing.assert_allclose(found[0], expected[0], atol=1e-3, rtol=0)
+        assert found[1] == pytest.approx(expected[1], rel=1e-4)
+
+
+def test_far_wrong_photos_do_not_pull_the_estimate():
+    true = np.array([551_000.0, 4_178_000.0])
+    right = true + np.random.default_rng(1).normal(0, 5, (8, 2))
+    for wrong in ([0], [0, 1], [3, 7], [8, 9]):  # ranks; first ones too, if no more similar than the others
+        positions = np.insert(right, [min(w, 8) for w in wrong], true + [[900.0, -2000.0]], axis=0)[:10]
+        distances = np.linspace(0.9, 0.95, len(positions))
+        estimate, spread_m = estimate_position(positions, distances)
+        assert np.linalg.norm(estimate - true) < 10 < 100 < np.linalg.norm(positions.mean(0) - true)
+        assert spread_m > 30  # but they are told
+    assert estimate_position(right, np.linspace(0.9, 0.95, 8))[1] < 15
+
+
+def test_photos_are_turned_upright(find):
+    upright = find(to_bytes(PIXELS))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees clockwise
+    turned = find(to_bytes(np.rot90(PIXELS), exif=exif))
+    np.testing.assert_allclose(turned.descriptor, upright.descriptor, atol=1e-6)
+    assert np.abs(find(to_bytes(np.rot90(PIXELS))).descriptor - upright.descriptor).max() > 1e-3
+
+
+def test_exif_positions_are_in_the_database_zone(find):
+    """The database's names say 10S. 37.7 N, 119.9 W is in zone 11, but near; 139.7 E is in Japan."""
+    found = find(to_bytes(PIXELS, "JPEG", gps_exif(37.5, -122.25)))
+    np.testing.assert_allclose(found.exif_utm, utm.from_latlon(37.5, -122.25)[:2], atol=0.5)
+    beyond = find(to_bytes(PIXELS, "JPEG", gps_exif(37.5, -119.75)))
+    edge = np.array(utm.from_latlon(37.5, -120.0, 10, "S")[:2])  # a quarter degree of longitude is 22.1 km here
+    assert np.linalg.norm(beyond.exif_utm - edge) == pytest.approx(22_100, rel=0.01)
+    south = find(to_bytes(PIXELS, "JPEG", gps_exif(-0.5, -122.25)))  # metres go on below the equator
+    assert south.exif_utm[1] == pytest.approx(-utm.from_latlon(0.5, -122.25)[1], abs=0.5)
+    far = find(to_bytes(PIXELS, "JPEG", gps_exif(35.68, 139.77)))
+    assert far.exif_utm is None and "in UTM zone 54S, the database in 10S" in far.exif_note
+
+
+def test_a_database_without_zones(find, split, settings, machine):
+    database = replace(split[0], names=np.array(["@551000@4178000@@@.jpg"] * len(split[0]), dtype=object))
+    photo = to_bytes(PIXELS, "JPEG", gps_exif(37.5, -122.25))
+    found = locate_photo(find.model, settings, database, find.descriptors, photo, 3, machine)
+    assert found.exif_utm is None and "don't say their UTM zone" in found.exif_note
+
+
+def test_many_kinds_of_photos(find):
+    for pixels, kind in ((PIXELS, "WEBP"), (PIXELS[..., 0], "PNG"), (PIXELS[..., 0] > 99, "PNG"), (PIXELS, "MPO")):
+        assert len(find(to_bytes(pixels, kind)).indices) == 5
+    transparent = np.dstack([PIXELS, PIXELS[..., :1]])
+    assert len(find(to_bytes(transparent)).indices) == 5
+
+
+def bomb(width, height):
+    """A PNG of a few kilobytes that decodes to as many pixels as are asked for."""
+    buffer = io.BytesIO()
+    Image.new("1", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+JPEG = to_bytes(PIXELS, "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("photo", "message"),
+    [
+        (b"", "no photo as JPEG, PNG or WebP"),
+        (b"hello" * 100, "no photo as JPEG, PNG or WebP"),
+        (b"\x00\x00\x00\x18ftypheic" + b"\x00" * 100, "HEIC"),
+        (JPEG[:-200], "the photo is not a readable photo"),
+        (JPEG[:100], "photo"),
+        (to_bytes(PIXELS)[:-3000], "the photo is not readable"),
+        (to_bytes(PIXELS, "GIF"), "no photo as JPEG"),
+        (to_bytes(PIXELS, "BMP"), "no photo as JPEG"),
+    ],
+    ids=["nothing", "text", "heic", "cut", "header", "cut png", "gif", "bmp"],
+)
+def test_what_is_no_photo(find, photo, message):
+    with pytest.raises(ValueError, match=message) as error:
+        find(photo)
+    assert " at 0x" not in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [(10_000, 8_100), (12_000, 12_000), (20_000, 20_000)])
+def test_huge_photos_are_refused_before_they_are_decoded(size, monkeypatch):
+    photo = bomb(*size)
+    assert len(photo) < 100_000
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match="at most 80 million pixels"):
+        check_photo(photo)
+
+
+def test_huge_files_are_refused(find, monkeypatch):
+    monkeypatch.setattr(locate, "MAX_BYTES", 1_000_000)
+    with pytest.raises(ValueError, match="has 2 MB; at most 1 MB"):
+        find(JPEG + bytes(1_500_000))
+
+
+def test_descriptors_of_another_database(find, split, settings, machine):
+    args = (find.model, settings, split[0])
+    with pytest.raises(ValueError, match="extract them again"):
+        locate_photo(*args, find.descriptors[:-1], JPEG, 3, machine)
+    with pytest.raises(ValueError, match=r"expected \(N, D\)"):
+        locate_photo(*args, find.descriptors[:, :-1], JPEG, 3, machine)
+    with pytest.raises(ValueError, match="k must be 1 to 12"):
+        find(JPEG, k=13)
+
+
+def test_the_model_is_left_as_it_was(find):
+    before = [p.clone() for p in find.model.parameters()]
+    find.model.train()
+    find(JPEG)
+    assert find.model.training
+    assert all(torch.equal(p, q) for p, q in zip(find.model.parameters(), before, strict=True))

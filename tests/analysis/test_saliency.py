@@ -1,0 +1,173 @@
+"""Regions of similarity, against contributions computed by hand and by finite differences."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vpr_lib.aggregators import AGGREGATORS, AvgPool, build_aggregator
+from vpr_lib.analysis.saliency import blend_map, explain_similarity
+from vpr_lib.augmentation import normalize
+from vpr_lib.backbones import ResNet
+from vpr_lib.models import VPRModel
+
+SIZE, MAP = 64, 8
+
+
+class OwnMean(nn.Module):
+    """Somebody's own aggregator: AVG, its norm written in another way."""
+
+    def forward(self, x):
+        mean = x.mean((2, 3))
+        return mean / mean.norm(dim=1, keepdim=True)
+
+
+def make_model(aggregator, standardise=True):
+    torch.manual_seed(0)
+    backbone = ResNet("resnet18", weights="city", crop_after="layer2", standardise=standardise)
+    if isinstance(aggregator, str):
+        aggregator = build_aggregator(aggregator, backbone.out_channels, MAP, MAP)
+    return VPRModel(backbone, aggregator)
+
+
+def make_photos(seed=0):
+    """Two photos of coarse blocks that differ in all but the top left quadrant."""
+    rng = np.random.default_rng(seed)
+    photos = rng.integers(0, 256, (2, 3, 8, 8), dtype=np.uint8)
+    photos[1, :, :4, :4] = photos[0, :, :4, :4]
+    return photos.repeat(8, 2).repeat(8, 3)
+
+
+def describe_raw(aggregator, features):
+    """Descriptors before they are divided by their length, written once more."""
+    name = type(aggregator).__name__
+    if name == "GeM":
+        return features.clamp(min=aggregator.eps).pow(aggregator.p).mean((2, 3)).pow(1 / aggregator.p)
+    if name == "ConvAP":
+        x = torch.einsum("oc,bchw->bohw", aggregator.channel_pool.weight[:, :, 0, 0], features)
+        x = x + aggregator.channel_pool.bias[:, None, None]
+        half = MAP // 2
+        corners = [x[..., i : i + half, j : j + half].mean((2, 3)) for i in (0, half) for j in (0, half)]
+        return torch.stack(corners, 2).flatten(1)
+    if name == "MixVPR":
+        x = aggregator.mix(features.flatten(2))
+        x = torch.einsum("oc,bcp->bop", aggregator.channel_proj.weight, x) + aggregator.channel_proj.bias[:, None]
+        return (x @ aggregator.row_proj.weight.T + aggregator.row_proj.bias).flatten(1)
+    return features.sum((2, 3)) / MAP**2
+
+
+@torch.no_grad()
+def explain_slowly(model, first, second):
+    """What the similarity gains or loses, at constant lengths, as one position of a map grows or shrinks a little."""
+    model = model.double().eval()
+    features = model.backbone(normalize(torch.from_numpy(np.stack([first, second]))).double())
+    raw = describe_raw(model.aggregator, features)
+    lengths = raw.norm(dim=1)
+    torch.testing.assert_close(raw / lengths[:, None], model.aggregator(features).double(), atol=1e-5, rtol=0)
+    maps, step = np.zeros((2, MAP, MAP)), 1e-4
+    for photo, y, x in np.ndindex(maps.shape):
+        values = []
+        for sign in (1, -1):
+            changed = features.clone()
+            changed[photo, :, y, x] *= 1 + sign * step
+            a, b = describe_raw(model.aggregator, changed)
+            values.append(float(a @ b / lengths.prod()))
+        maps[photo, y, x] = max(0.0, (values[0] - values[1]) / (2 * step))
+    model.float()
+    return [m / m.max() for m in maps]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("aggregator", [*AGGREGATORS, OwnMean()], ids=str)
+def test_maps_are_what_finite_differences_say(aggregator):
+    model, photos = make_model(aggregator), make_photos()
+    found = explain_similarity(model, *photos)
+    for quick, slow in zip(found, explain_slowly(model, *photos), strict=True):
+        assert quick.shape == (MAP, MAP) and quick.dtype == np.float32
+        np.testing.assert_allclose(quick, slow, atol=2e-3)
+        assert quick.min() >= 0 and quick.max() == 1
+        assert quick.std() > 0.05
+
+
+def test_avg_by_hand():
+    """The share of a position in the product of two means is its own product with the other mean."""
+    model, photos = make_model("AVG").eval(), make_photos()
+    with torch.no_grad():
+        a, b = model.backbone(normalize(torch.from_numpy(photos)))
+    by_hand = [torch.einsum("chw,c->hw", x, other.mean((1, 2))) for x, other in ((a, b), (b, a))]
+    for found, expected in zip(explain_similarity(model, *photos), by_hand, strict=True):
+        np.testing.assert_allclose(found, expected / expected.max(), atol=1e-4)
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_convap_sees_the_only_quadrant_that_two_photos_share(down, right):
+    torch.manual_seed(0)
+    backbone = ResNet("resnet18", weights="city", crop_after="layer1")  # each of its positions sees 43 pixels
+    model, photos = VPRModel(backbone, build_aggregator("ConvAP", 64, 16, 16)).eval(), make_photos()
+    conv = model.aggregator.channel_pool
+    with torch.no_grad():  # as training does it: what all photos have in common is no similarity
+        others = torch.from_numpy(np.concatenate([make_photos(seed) for seed in range(1, 9)]))
+        conv.bias.copy_(-conv.weight[:, :, 0, 0] @ backbone(normalize(others)).mean((0, 2, 3)))
+    photos = np.roll(photos, (down * SIZE // 2, right * SIZE // 2), (2, 3))
+    for found in explain_similarity(model, *photos):
+        means = found.reshape(2, 8, 2, 8).mean((1, 3))
+        assert np.unravel_index(means.argmax(), (2, 2)) == (down, right)
+        assert means[down, right] > 1.5 * np.sort(means.ravel())[-2]
+
+
+def test_the_same_photo_twice_has_regions_too():
+    """A gradient through the descriptors' lengths would be zero here."""
+    photo = make_photos()[0]
+    first, second = explain_similarity(make_model("ConvAP"), photo, photo)
+    np.testing.assert_array_equal(first, second)
+    assert 0.2 < first.mean() < 0.95
+
+
+def test_photos_are_standardised_as_for_descriptors():
+    first, second = make_photos()
+    dark = (first // 2).astype(np.uint8)
+    shift = []
+    for standardise in (True, False):
+        model = make_model("ConvAP", standardise)
+        bright_map, dark_map = (explain_similarity(model, photo, second)[0] for photo in (first, dark))
+        shift.append(np.abs(bright_map - dark_map).mean())
+    assert shift[0] < 0.02 < shift[1]
+
+
+def test_the_model_is_left_as_it_was():
+    model = make_model("GeM").train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        explain_similarity(model, *make_photos())
+    assert model.training and all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_nothing_in_common_is_a_map_of_zeros():
+    class Opposite(nn.Module):
+        def forward(self, x):
+            return AvgPool()(x) * torch.tensor([[1.0], [-1.0]])
+
+    first, second = explain_similarity(make_model(Opposite()), *make_photos())
+    assert not first.any() and not second.any()
+
+
+def test_what_is_no_pair_of_photos():
+    first, second = make_photos()
+    for pair in ((first, second[:, :32]), (first[0], second[0]), (first / 255, second / 255)):
+        with pytest.raises(ValueError, match=r"expected two of \(3, H, W\) uint8"):
+            explain_similarity(make_model("AVG"), *pair)
+    with pytest.raises(ValueError, match="evaluate at the image size"):
+        explain_similarity(make_model("MixVPR"), first[:, :32], second[:, :32])
+
+
+def test_blended_photos_are_bright_where_the_map_is():
+    photo = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    regions = np.zeros((4, 6), np.float32)
+    regions[:, 3:] = 1
+    blended = blend_map(photo, regions)
+    assert blended.shape == photo.shape and blended.dtype == np.uint8
+    left, right = blended[:, :20].astype(int), blended[:, 40:].astype(int)
+    assert np.ptp(left, axis=2).max() == 0  # grey
+    assert right.mean() > 2 * left.mean() and right[..., 2].mean() < right[..., :2].mean() - 50  # bright, yellow
+    np.testing.assert_allclose(blended[20, 50], (photo[20, 50].astype(int) + [240, 228, 66]) / 2, atol=1)

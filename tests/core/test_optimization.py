@@ -1,0 +1,165 @@
+"""Losses, miners, optimizers and schedules: the ones asked for, by exact name."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from pytorch_metric_learning import losses
+from torch import nn
+
+from vpr_lib.optimization import make_loss, make_miner, make_optimizer, make_scheduler, step_scheduler, warmed_up
+from vpr_lib.settings import Settings, replace
+from vpr_lib.training import share_of_trivial_anchors
+
+
+def descriptors(num=12, size=8, seed=0):
+    x = torch.from_numpy(np.random.default_rng(seed).normal(size=(num, size)).astype(np.float32))
+    return nn.functional.normalize(x), torch.arange(num) // 3
+
+
+def slow_multi_similarity(x, labels, alpha=1.0, beta=50.0, base=0.0, epsilon=0.1):
+    """Wang et al., Multi-Similarity Loss (CVPR 2019), eq. 11, 12 and 15, pair by pair; and who has a pair."""
+    total, anchors = 0.0, set()
+    for i in range(len(x)):
+        similar = {j: float(x[i] @ x[j]) for j in range(len(x)) if j != i}
+        positives = [j for j in similar if labels[j] == labels[i]]
+        negatives = [j for j in similar if labels[j] != labels[i]]
+        hard_negative = max(similar[j] for j in negatives)
+        hard_positive = min(similar[j] for j in positives)
+        mined_positives = [j for j in positives if similar[j] - epsilon < hard_negative]
+        mined_negatives = [j for j in negatives if similar[j] + epsilon > hard_positive]
+        if mined_positives or mined_negatives:
+            anchors.add(i)
+        pull = sum(math.exp(-alpha * (similar[j] - base)) for j in mined_positives)
+        push = sum(math.exp(beta * (similar[j] - base)) for j in mined_negatives)
+        total += math.log1p(pull) / alpha + math.log1p(push) / beta
+    return total / len(x), anchors
+
+
+def test_loss_and_miner_are_the_published_ones():
+    x, labels = descriptors()
+    x[3:6] = nn.functional.normalize(x[3:4] + 0.01 * x[3:6])  # a place too easy to be mined
+    pairs = make_miner(Settings())(x, labels)
+    loss = make_loss(Settings(), 4, 8)(x, labels, pairs)
+    by_hand, anchors = slow_multi_similarity(x.double(), labels)
+    assert loss.item() == pytest.approx(by_hand, rel=1e-5)
+    assert set(pairs[0].tolist()) == anchors and len(anchors) < 12
+    assert share_of_trivial_anchors(pairs, 12) == pytest.approx(1 - len(anchors) / 12)
+    assert share_of_trivial_anchors(None, 12) == 0.0
+
+
+def test_options_go_over_the_published_ones():
+    x, labels = descriptors()
+    settings = replace(Settings(), loss_options={"beta": 10.0}, miner_options={"epsilon": 0.3})
+    loss = make_loss(settings, 4, 8)(x, labels, make_miner(settings)(x, labels))
+    assert loss.item() == pytest.approx(slow_multi_similarity(x.double(), labels, beta=10.0, epsilon=0.3)[0], rel=1e-5)
+
+
+# Wrappers of another loss, and losses that take no labels.
+WRAPPERS = {"CrossBatchMemory", "SelfSupervisedLoss", "MultipleLosses", "GenericPairLoss"}
+NOT_FOR_PLACES = WRAPPERS | {"ManifoldLoss", "VICRegLoss"}
+NEEDS_OPTIONS = {"RankedListLoss": {"margin": 0.4, "Tn": 10}}
+NAMES = sorted(
+    name
+    for name, cls in vars(losses).items()
+    if isinstance(cls, type) and issubclass(cls, losses.BaseMetricLossFunction) and not name.startswith("Base")
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in NOT_FOR_PLACES])
+def test_every_loss_of_the_library_can_be_chosen(name):
+    torch.manual_seed(0)
+    x, labels = descriptors()
+    x.requires_grad_()
+    loss = make_loss(replace(Settings(), loss=name, loss_options=NEEDS_OPTIONS.get(name, {})), 4, 8)
+    assert type(loss) is getattr(losses, name)
+    value = loss(x, labels, None)
+    value.backward()
+    assert torch.isfinite(value) and x.grad is not None
+
+
+@pytest.mark.parametrize("field, wrong, valid", [
+    ("loss", "multisimilarityloss", "MultiSimilarityLoss"),
+    ("loss", "MultiSimilarity", "TripletMarginLoss"),
+    ("miner", "MultiSimilarityMinerr", "MultiSimilarityMiner"),
+    ("optimizer", "adam", "Adam, AdamW, SGD"),
+    ("scheduler", "Cosine", "MultiStepLR, CosineAnnealingLR, ReduceLROnPlateau"),
+])  # fmt: skip
+def test_a_mistyped_name_is_an_error_that_lists_the_valid_ones(field, wrong, valid):
+    settings = replace(Settings(), **{field: wrong})
+    parameters = [nn.Parameter(torch.zeros(1))]
+    with pytest.raises(ValueError, match=f"unknown {field} '{wrong}'; valid: .*{valid}"):
+        make_loss(settings, 4, 8)
+        make_miner(settings)
+        make_scheduler(settings, make_optimizer(settings, parameters))
+
+
+def test_options_a_loss_does_not_take_are_an_error():
+    with pytest.raises(ValueError, match="TripletMarginLoss can't be made with"):
+        make_loss(replace(Settings(), loss="TripletMarginLoss", loss_options={"alpah": 1}), 4, 8)
+    assert make_miner(replace(Settings(), miner=None)) is None
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
+def test_the_optimizer_is_the_one_that_was_named(name):
+    frozen, trained = nn.Parameter(torch.ones(2), requires_grad=False), nn.Parameter(torch.ones(2))
+    settings = replace(Settings(), optimizer=name, lr=0.1, weight_decay=0.5)
+    optimizer = make_optimizer(settings, [frozen, trained])
+    assert type(optimizer) is getattr(torch.optim, name)
+    assert optimizer.param_groups[0]["params"] == [trained]
+    assert optimizer.param_groups[0].get("momentum", 0.9) == 0.9
+    trained.grad = torch.tensor([0.3, -0.2])
+    optimizer.step()
+    gradient = torch.tensor([0.3, -0.2])
+    if name == "SGD":
+        expected = 1 - 0.1 * (gradient + 0.5)
+    elif name == "Adam":  # L2 joins the gradient, whose size the first step then forgets
+        expected = 1 - 0.1 * (gradient + 0.5).sign()
+    else:  # decoupled
+        expected = (1 - 0.1 * 0.5) - 0.1 * gradient.sign()
+    torch.testing.assert_close(trained.detach(), expected)
+
+
+def rates(settings, epochs, steps, scores=None):
+    """The learning rate of every step, as the loop makes them."""
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = make_optimizer(settings, [parameter])
+    scheduler = make_scheduler(settings, optimizer)
+    found = []
+    for epoch in range(epochs):
+        for batch in range(steps):
+            parameter.grad = torch.ones(1)
+            with warmed_up(optimizer, epoch * steps + batch, settings.warmup_steps):
+                found.append(optimizer.param_groups[0]["lr"])
+                optimizer.step()
+        step_scheduler(scheduler, {"val": {5: 99.0, 1: scores[epoch]}} if scores else {})
+    return found
+
+
+def test_warm_up_multiplies_a_milestone_and_does_not_overwrite_it():
+    settings = replace(Settings(), lr=0.1, milestones=(2, 4), gamma=0.3, warmup_steps=12)
+    found = rates(settings, epochs=6, steps=5)
+    slow = [0.1 * 0.3 ** ((step // 5 >= 2) + (step // 5 >= 4)) * min(1, (step + 1) / 12) for step in range(30)]
+    assert found == pytest.approx(slow)
+    assert found[10] == pytest.approx(0.03 * 11 / 12)  # still warming up when the first milestone comes
+
+
+def test_cosine_is_stepped_by_epoch_only():
+    settings = replace(Settings(), lr=0.1, scheduler="CosineAnnealingLR", epochs=6, warmup_steps=0)
+    slow = [0.05 * (1 + math.cos(math.pi * (step // 5) / 6)) for step in range(30)]
+    assert rates(settings, 6, 5) == pytest.approx(slow)
+
+
+def test_plateau_watches_the_validation_recall_at_1():
+    settings = replace(Settings(), lr=0.1, scheduler="ReduceLROnPlateau", patience=1, warmup_steps=3)
+    found = rates(settings, 6, 2, scores=[50, 60, 60, 59, 61, 61])
+    # Better, better, waits, lowers, better, waits; rising recall must not lower the rate.
+    assert found[::2] == pytest.approx([0.1 / 3, 0.1, 0.1, 0.1, 0.03, 0.03])
+    with pytest.raises(ValueError, match="needs a validation split"):
+        rates(settings, 1, 1)
+
+
+def test_no_scheduler_keeps_the_rate():
+    assert set(rates(replace(Settings(), scheduler=None, warmup_steps=0), 3, 2)) == {1e-3}

@@ -1,0 +1,198 @@
+"""The checks of the exercises: they accept the printed solutions, and say what is wrong with other answers."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vpr_lib.course import exercises
+from vpr_lib.recall import find_positives
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("0*.ipynb"))
+CHECKS = [name for name in vars(exercises) if name.startswith("check_")]
+
+
+def read_exercises():
+    """{name of the check: (name of the answer, code of the unfinished cell, code of the solution)}."""
+    found = {}
+    for path in NOTEBOOKS:
+        cells = nbformat.read(path, as_version=4).cells
+        for number, cell in enumerate(cells):
+            if "check" in cell.metadata.get("tags", []):
+                check, answer = re.search(r"^(check_\w+)\((\w+)\)", cell.source, re.M).groups()
+                stub, solution = cells[number - 1], cells[number + 1]
+                assert stub.metadata["tags"] == ["exercise"]
+                assert "<details><summary>Solution" in solution.source
+                (code,) = re.findall(r"```python\n(.*?)```", solution.source, re.S)
+                found[check] = (answer, stub.source, code)
+    return found
+
+
+EXERCISES = read_exercises()
+
+
+def tell(check, code, answer):
+    """What a check prints of an answer's code."""
+    names = {"np": np, "torch": torch, "F": F, "find_positives": find_positives}
+    exec(code, names)
+    return getattr(exercises, check), names[answer]
+
+
+def test_every_check_is_some_notebooks_and_each_has_three_to_five():
+    assert sorted(EXERCISES) == sorted(CHECKS)
+    for path in NOTEBOOKS:
+        text = path.read_text()
+        assert 3 <= len(re.findall(r'"tags": \[\s*"check"', text)) <= 5, path.name
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_solution_is_accepted(name, capsys):
+    answer, _, code = EXERCISES[name]
+    check, given = tell(name, code, answer)
+    check(given)
+    assert capsys.readouterr().out == "✓ right\n"
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_unfinished_answer_is_told_and_stops_nothing(name, capsys):
+    answer, stub, _ = EXERCISES[name]
+    check, given = tell(name, stub, answer)
+    check(given)
+    assert capsys.readouterr().out.startswith("… to do")
+
+
+class DependsOnItsBatch(torch.nn.Module):
+    def forward(self, x):
+        return F.normalize((x - x.mean(0)).flatten(1), dim=1)
+
+
+class NoGradient(torch.nn.Module):
+    def forward(self, x):
+        return F.normalize(x.detach().flatten(1) * torch.ones(1, requires_grad=True), dim=1)
+
+
+def draw_with_replacement(places, num_places, images_per_place, rng):
+    names, counts = np.unique(places, return_counts=True)
+    chosen = rng.choice(names[counts >= images_per_place], num_places, replace=False)
+    return np.concatenate([rng.choice(np.flatnonzero(places == n), images_per_place) for n in chosen])
+
+
+def draw_from_larger_places(places, num_places, images_per_place, rng):
+    names, counts = np.unique(places, return_counts=True)
+    chosen = rng.choice(names[counts > images_per_place], num_places, replace=False)
+    rows = [rng.choice(np.flatnonzero(places == n), images_per_place, replace=False) for n in chosen]
+    return np.concatenate(rows)
+
+
+def keep_the_rate_in_the_velocity(weight, velocity, gradient, lr, momentum, weight_decay):
+    velocity = momentum * velocity + lr * (gradient + weight_decay * weight)
+    return weight - velocity, velocity
+
+
+def miss_the_gradient(weight, velocity, gradient, lr, momentum, weight_decay):
+    velocity = momentum * velocity + (1 - momentum) * gradient
+    return weight - lr * velocity, velocity
+
+
+def warm_up_overwrites_the_milestone(step):
+    return 0.1 * (step + 1) / 15 if step < 15 else 0.1 * 0.5 ** ((step >= 10) + (step >= 30))
+
+
+def nearest_positive(similarity, places, epsilon):
+    same = places[:, None] == places
+    positive = np.where(same & ~np.eye(len(places), dtype=bool), similarity, -np.inf).max(1)
+    return np.where(same, -np.inf, similarity).max(1) > positive - epsilon
+
+
+def wrong_outcomes(a, b):
+    return {"both": int((a & b).sum()), "only A": int((~a & b).sum()), "only B": int((a & ~b).sum()), "neither": 1}
+
+
+# What students do, and a part of what they are told.
+WRONG = [
+    ("check_read_utm", lambda n: tuple(n.split("@")[1:3]), "texts"),
+    ("check_read_utm", lambda n: tuple(float(v) for v in n.split("@")[1:3]), "folder"),
+    ("check_is_positive", lambda q, d: np.abs(d - q).max(1) <= 25, "squares"),
+    ("check_is_positive", lambda q, d: np.hypot(*(d - q).T) < 25, "exactly 25 m"),
+    ("check_is_positive", lambda q, d: np.hypot(*(d - q).astype(np.float16).T) <= 25, "25.01"),
+    ("check_draw_batch", draw_with_replacement, "twice"),
+    ("check_draw_batch", lambda p, n, k, rng: np.arange(n * k), "places"),
+    ("check_draw_batch", draw_from_larger_places, "exactly K"),
+    ("check_find_leaks", lambda a, b, r: np.flatnonzero(np.hypot(*(b - a[: len(b)]).T) <= r), "names"),
+    (
+        "check_find_leaks",
+        lambda a, b, r: np.argwhere(np.hypot(*(a[:, None] - b).transpose(2, 0, 1)) <= r)[:, 1],
+        "once",
+    ),
+    ("check_gem", lambda x, p: x.pow(p).mean((2, 3)).pow(1 / p), "norm 1"),
+    ("check_gem", lambda x, p: F.normalize(x.pow(p).mean((2, 3)).pow(1 / p), dim=1), "clamp"),
+    ("check_gem", lambda x, p: F.normalize(x.mean((2, 3)), dim=1), "p = 3"),
+    ("check_convap_parameters", lambda i, o, s1, s2: i * o, "bias"),
+    ("check_convap_parameters", lambda i, o, s1, s2: (i * o + o) * s1 * s2, "nothing to train"),
+    ("check_recall_at_1", lambda p, r: float(np.mean([a[0] in b for a, b in zip(p, r, strict=True)])), "share"),
+    (
+        "check_recall_at_1",
+        lambda p, r: 100 * np.mean([a[0] in b for a, b in zip(p, r, strict=True) if len(b)]),
+        "left out",
+    ),
+    (
+        "check_recall_at_1",
+        lambda p, r: 100 * np.mean([any(np.isin(a, b)) for a, b in zip(p, r, strict=True)]),
+        "first one",
+    ),
+    ("check_aggregator", lambda c: torch.nn.Flatten(), "norm 1"),
+    ("check_aggregator", lambda c: torch.nn.Identity(), "shape"),
+    ("check_aggregator", lambda c: NoGradient(), "gradient"),
+    ("check_aggregator", lambda c: DependsOnItsBatch(), "batch"),
+    ("check_adamw_step", lambda w, g, lr, wd: w - lr * np.sign(g + wd * w), "L2"),
+    ("check_adamw_step", lambda w, g, lr, wd: w - lr * g, "goes to"),
+    ("check_learning_rate", lambda s: 0.1 * 0.5 ** ((s >= 10) + (s >= 30)) * min(1, s / 15), "first step"),
+    ("check_learning_rate", warm_up_overwrites_the_milestone, "both count"),
+    ("check_count_pairs", lambda p, k: (p * k * (k - 1), p * k * (p - 1) * k), "twice"),
+    ("check_contrastive_loss", lambda d, same, m: d if same else m - d, "nothing"),
+    ("check_sgd_step", lambda w, v, g, lr, mu, wd: (w - lr * (mu * v + g), mu * v + g), "first step"),
+    ("check_sgd_step", miss_the_gradient, "first step"),
+    ("check_sgd_step", keep_the_rate_in_the_velocity, "learning rate"),
+    ("check_sgd_step", lambda w, v, g, lr, mu, wd: (w - lr * (g + wd * w), 0.0), "velocity"),
+    ("check_has_hard_negative", nearest_positive, "too few"),
+    ("check_has_hard_negative", lambda s, p, e: np.ones(len(p), dtype=bool), "too many"),
+    ("check_epochs_to", lambda r, t: int(np.argmax(np.array(r) >= t)), "from 1"),
+    ("check_epochs_to", lambda r, t: int(np.argmax(np.array(r) >= t)) + 1, "None"),
+    ("check_mean_and_deviation", lambda r: (np.mean(r), np.std(r)), "ddof"),
+    ("check_count_outcomes", wrong_outcomes, "exchanged"),
+    ("check_recall_of", lambda h, k: {n: 100 * h[k == n].mean() for n in np.unique(k)}, "no kind"),
+    ("check_recall_of", lambda h, k: {n: 100 * (h & (k == n)).mean() for n in ("bus", "night")}, "own queries"),
+    ("check_estimate_position", lambda utm: utm.mean(0), "robust"),
+    ("check_estimate_position", lambda utm: utm[0], "first"),
+    ("check_estimate_position", lambda utm: 3.0, "shape ()"),
+]
+
+
+@pytest.mark.parametrize(("name", "answer", "told"), WRONG, ids=[f"{w[0]}-{w[2]}" for w in WRONG])
+def test_wrong_answer_is_told_what_is_wrong(name, answer, told, capsys):
+    getattr(exercises, name)(answer)
+    said = capsys.readouterr().out
+    assert said.startswith("✗ not yet")
+    assert told in said
+
+
+def test_every_check_rejects_something():
+    assert {name for name, _, _ in WRONG} == set(CHECKS)
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKS if name != "check_epochs_to"])
+def test_a_missing_return_is_told(name, capsys):
+    getattr(exercises, name)(lambda *arguments: None)
+    assert "does it end with a return?" in capsys.readouterr().out
+
+
+def test_an_answer_that_fails_is_told_how_and_where(capsys):
+    exercises.check_gem(lambda x, p: x.no_such_method())
+    said = capsys.readouterr().out
+    assert "AttributeError" in said
+    assert f"in its line {test_an_answer_that_fails_is_told_how_and_where.__code__.co_firstlineno + 1}" in said
+    assert "x.no_such_method()" in said

@@ -1,0 +1,212 @@
+"""The notebooks: as committed, as executed from top to bottom with preset smoke, and as Colab would meet them."""
+
+import base64
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "notebooks"))
+from execute import hash_code, run  # noqa: E402
+
+PATHS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+NAMES = [path.stem for path in PATHS]
+
+
+@pytest.fixture(params=PATHS, ids=NAMES)
+def committed(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def read_outputs(notebook, kind):
+    return [o for cell in code_cells(notebook) for o in cell.outputs if o.output_type == kind]
+
+
+def read_pictures(notebook):
+    data = [o.data for o in read_outputs(notebook, "execute_result")]
+    files = [d[kind] for d in data for kind in ("image/png", "image/jpeg") if kind in d]
+    return [np.array(Image.open(io.BytesIO(base64.b64decode(file)))) for file in files]
+
+
+def figure_names(notebook):
+    """The files that a notebook's calls of lab.show write."""
+    text = "\n".join(cell.source for cell in code_cells(notebook))
+    names = re.findall(r'"(0\d_\w+(?:\.jpg)?)"', text)
+    assert len(names) == len(re.findall(r"lab\.show\(", text))
+    return [name if "." in name else f"{name}.png" for name in names]
+
+
+def check_outputs(notebook):
+    assert not read_outputs(notebook, "error")
+    pictures = read_pictures(notebook)
+    assert len(pictures) == len(figure_names(notebook))
+    assert all(picture.std() > 5 for picture in pictures)
+
+
+# As committed
+
+
+def test_there_are_five():
+    assert [name[:2] for name in NAMES] == ["01", "02", "03", "04", "05"]
+
+
+def test_committed_outputs_are_of_this_code(committed):
+    assert committed.metadata["vpr"]["code"] == hash_code(committed), "run `make notebooks` and commit what it writes"
+    assert committed.metadata["vpr"]["preset"] == "mini"
+    assert all(cell.execution_count for cell in code_cells(committed))
+    check_outputs(committed)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NAMES)
+def test_committed_files_are_small(path):
+    assert path.stat().st_size <= 1.5e6
+
+
+ABSOLUTE_PATH = r"(?<![\w.:/<])/\w[\w.-]*/[\w.-]+|[A-Z]:\\\w"
+
+
+def test_outputs_name_no_folder_of_the_machine(committed):
+    assert re.search(ABSOLUTE_PATH, "in /home/me/kit") and not re.search(ABSOLUTE_PATH, "R@1 / 5, 9 photos/s, runs/AVG")
+    for output in [o for cell in code_cells(committed) for o in cell.outputs]:
+        data = output.get("data", {})
+        text = output.get("text", "") + data.get("text/plain", "") + data.get("text/markdown", "")
+        assert not re.search(ABSOLUTE_PATH, text), text
+
+
+def test_exercises_are_unfinished_and_stop_nothing(committed):
+    checks = [cell for cell in code_cells(committed) if "check" in cell.metadata.get("tags", [])]
+    assert 3 <= len(checks) <= 5
+    assert all("to do" in cell.outputs[0].text for cell in checks)
+
+
+def test_the_kit_is_found_alike_and_its_address_is_one(committed):
+    first = {code_cells(nbformat.read(path, as_version=4))[0].source for path in PATHS}
+    assert len(first) == 1
+    address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    assert re.findall(r'"(https://[^"]+)"', *first) == [address]
+    readme = (ROOT / "README.md").read_text()
+    badge = (
+        address.replace("https://github.com/", "https://colab.research.google.com/github/") + "/blob/main/notebooks/"
+    )
+    assert [f"{name}.ipynb" for name in NAMES] == re.findall(re.escape(badge) + r"([^)]+)\)", readme)
+
+
+def test_cells_are_short_and_hold_no_path(committed):
+    for cell in code_cells(committed)[1:]:
+        assert len(cell.source.splitlines()) <= 25, cell.source
+        assert not re.search(r'"/\w|~/|\.\./', cell.source), cell.source
+
+
+# As executed
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """All five, one after another, in folders of their own: {name: notebook}, and the folder of reports."""
+    folder = tmp_path_factory.mktemp("lab")
+    env = {"VPR_KEEP": str(folder), "VPR_DATA": str(folder / "city")}
+    notebooks = {}
+    for path in PATHS:
+        notebooks[path.stem] = nbformat.read(path, as_version=4)
+        run(notebooks[path.stem], "smoke", **env)
+    return notebooks, folder / "reports" / "smoke"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_from_top_to_bottom(executed, name):
+    notebook, reports = executed[0][name], executed[1]
+    check_outputs(notebook)
+    for file in figure_names(notebook):
+        assert np.array(Image.open(reports / file)).std() > 5, file
+    warnings = [o.text for o in read_outputs(notebook, "stream") if o.name == "stderr"]
+    assert not warnings
+
+
+@pytest.mark.slow
+def test_takes_five_minutes_at_most(executed, summary):
+    seconds = {name[:2]: notebook.metadata["vpr"]["seconds"] for name, notebook in executed[0].items()}
+    summary(f"notebooks with preset smoke, seconds: {seconds}")
+    assert sum(seconds.values()) < 300, seconds
+
+
+# As in Colab
+
+
+@pytest.fixture
+def colab(tmp_path):
+    """An empty folder, a Python that has the packages but not the kit, a stand-in for `google.colab`."""
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    script = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    site = subprocess.run([python, "-c", script], check=True, capture_output=True, text=True).stdout.strip()
+    # A folder named in a .pth gives its packages, but what is installed there for editing stays unknown.
+    (Path(site) / "packages.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    found = subprocess.run([python, "-c", "import torch, vpr_lib"], capture_output=True, text=True, cwd=tmp_path)
+    assert "No module named 'vpr_lib'" in found.stderr
+    (tmp_path / "stub" / "google" / "colab").mkdir(parents=True)
+    (tmp_path / "stub" / "google" / "colab" / "__init__.py").write_text("")
+    drive = "from pathlib import Path\ndef mount(folder):\n    Path('mounted.txt').write_text(folder)\n"
+    (tmp_path / "stub" / "google" / "colab" / "drive.py").write_text(drive)
+    (tmp_path / "content").mkdir()
+    return tmp_path, python
+
+
+def make_repository(folder):
+    """A git repository of the files as they are now, committed or not."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "--quiet"], ["add", "--all"], [*who, "commit", "--quiet", "-m", "kit"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder
+
+
+def execute_alone(colab, **env):
+    folder, python = colab
+    name = PATHS[0].name
+    shutil.copy(PATHS[0], folder / "content" / name)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("VPR_")} | {"VPR_PRESET": "smoke"} | env
+    command = [python, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", name]
+    return subprocess.run(command, cwd=folder / "content", env=env, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_runs_from_an_empty_folder_as_in_colab(colab):
+    folder, _ = colab
+    kit = make_repository(folder / "kit")
+    offline = {"PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_INDEX": "1"}  # its packages are there: nothing is fetched
+    place = {"PYTHONPATH": str(folder / "stub"), "VPR_DRIVE": "1", "VPR_KEEP": str(folder / "drive")}
+    done = execute_alone(colab, VPR_KIT=str(kit), **place, **offline)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "content" / "mounted.txt").read_text() == "/content/drive"
+    assert (folder / "content" / "vpr-course-kit" / "vpr_lib" / "__init__.py").is_file()
+    notebook = nbformat.read(folder / "content" / PATHS[0].name, as_version=4)
+    check_outputs(notebook)
+    assert sorted(p.name for p in (folder / "drive/reports/smoke").iterdir()) == sorted(figure_names(notebook))
+    assert (folder / "content" / "vpr-course-kit" / "data" / "smoke" / "city.json").is_file()  # on the local disk
+
+
+@pytest.mark.slow
+def test_without_the_kit_and_without_colab_the_first_cell_says_what_to_do(colab):
+    done = execute_alone(colab)
+    assert done.returncode != 0
+    assert "open this notebook in a checkout" in done.stderr

@@ -1,0 +1,208 @@
+"""Figures say what they are given; tables hold the published numbers."""
+
+import matplotlib.colors
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from vpr_lib.analysis.examples import Example, Match
+from vpr_lib.figures.photo_grids import format_distance, show_examples
+from vpr_lib.figures.plots import (
+    GREEN,
+    GREY,
+    RED,
+    plot_bars,
+    plot_grids,
+    plot_intervals,
+    plot_losses,
+    plot_recalls,
+    plot_schedules,
+    save_figure,
+)
+from vpr_lib.figures.tables import comparison_rows, describe_differences, label_rows
+from vpr_lib.study import published
+from vpr_lib.study.published import published_rows
+
+KS = (1, 5, 10, 25)
+
+
+def texts(figure):
+    """Everything a reader can read in a figure."""
+    from matplotlib.text import Text
+
+    return [t.get_text() for t in figure.findobj(Text) if t.get_text() and t.get_visible()]
+
+
+def lines(axes):
+    return {line.get_label(): line for line in axes.get_lines()}
+
+
+def check_drawn(figure, tmp_path):
+    """It draws, and isn't blank."""
+    pixels = np.asarray(Image.open(save_figure(figure, tmp_path / "new" / "figure.png")).convert("L"))
+    assert pixels.shape[1] == 1200 and 0.01 < np.mean(pixels < 250) < 0.9
+    assert not list((tmp_path / "new").glob("*.tmp"))
+
+
+RESULTS = {
+    name: {
+        split: {"recall": {k: base + k for k in KS}, "interval": (1.0, 9.0), "p_value": p}
+        for split in ("sf_val", "home")
+    }
+    for name, base, p in (("AVG", 10.0, None), ("MixVPR", 20.0, 0.04))
+}
+
+
+def test_published_numbers_are_those_of_the_design():
+    assert published.RECALLS["AVG"]["sf_val"] == {1: 47.22, 10: 68.75, 25: 76.33}
+    assert published.RECALLS["GeM"]["tokyo_test"][10] == 62.86
+    assert published.RECALLS["ConvAP"]["sf_test"][25] == 67.30
+    assert published.RECALLS["MixVPR"]["tokyo_test"] == {1: 70.16, 10: 84.13, 25: 91.11}
+    assert published.GRID[0.001, 0.01] == published.RECALLS["ConvAP"]["sf_val"]  # the grid's best is the table's
+    assert published.GRID[0.01, 0.001][1] == 70.99
+    assert [published.OPTIMIZERS[o][5] for o in ("AdamW", "Adam", "SGD")] == [87.0, 86.0, 84.3]
+    assert (published.LOSSES["MixVPR"][5], published.LOSSES["ConvAP"][9]) == (0.405, 0.577)
+    assert all(len(losses) == 10 for losses in published.LOSSES.values())
+
+
+def test_the_table_sets_published_numbers_beside_ours():
+    rows = published_rows(RESULTS, ["sf_val", "home"])
+    assert rows[0] == ["R@1 / 10 / 25 in percent", "sf_val", "sf_val, published", "home"]
+    assert rows[2] == ["MixVPR", "21.00 / 30.00 / 45.00", "78.83 / 89.77 / 93.06", "21.00 / 30.00 / 45.00"]
+    without = {"Mine": {"sf_val": {"recall": {1: 50.0, 10: 60.0}}}}
+    assert published_rows(without, ["sf_val"])[1] == ["Mine", "50.00 / 60.00 / -", "- / - / -"]
+
+
+def test_a_difference_is_called_one_below_5_percent():
+    assert comparison_rows(RESULTS, ["home"])[2] == ["MixVPR", "21.00 / 25.00 / 30.00 / 45.00", "1.0 to 9.0", "0.04"]
+    (sentence,) = describe_differences(RESULTS, "home")
+    assert sentence == "MixVPR against AVG: +10.0 points of R@1, p = 0.04, a difference."
+    equal = {name: {"home": by_split["home"] | {"p_value": 0.05}} for name, by_split in RESULTS.items()}
+    assert describe_differences(equal, "home")[0].endswith("no difference one can claim.")
+
+
+@pytest.fixture
+def recalls():
+    return {split: {name: {k: base + k for k in KS} for name, base in (("AVG", 10), ("MixVPR", 20))}
+            for split in ("sf_val", "home_$1$")}  # fmt: skip
+
+
+def test_recall_against_k(recalls, tmp_path):
+    figure = plot_recalls(recalls, {"sf_val": {"MixVPR": {1: 78.8, 25: 93.1}}})
+    left, right = figure.axes
+    assert left.get_xticks().tolist() == list(KS) == right.get_xticks().tolist()
+    assert list(lines(right)["MixVPR"].get_ydata()) == [21, 25, 30, 45]
+    (dashed,) = [line for line in left.get_lines() if line.get_linestyle() == "--"]
+    assert list(dashed.get_ydata()) == [78.8, 93.1] and dashed.get_color() == lines(left)["MixVPR"].get_color()
+    assert dashed.get_linewidth() < lines(left)["MixVPR"].get_linewidth()
+    assert {"sf_val", r"home_\$1\$", "recall@k, percent", "k, photos retrieved", "AVG", "published"} <= set(
+        texts(figure)
+    )
+    markers = [line.get_marker() for line in left.get_lines() if line.get_linestyle() == "-"]
+    assert len(set(markers)) == 2  # told apart without colour, too
+    check_drawn(figure, tmp_path)
+
+
+def test_heat_maps(tmp_path):
+    ours = {(lr, wd): {1: 1000 * lr + 100 * wd, 10: 50.0} for lr, wd in published.GRID}
+    figure = plot_grids({"ours": ours, "published": published.GRID})
+    axes = figure.axes[0]
+    image = axes.get_images()[0].get_array()
+    columns, rows = (
+        [float(t.get_text()) for t in labels] for labels in (axes.get_xticklabels(), axes.get_yticklabels())
+    )
+    for y, wd in enumerate(rows):
+        for x, lr in enumerate(columns):
+            assert image[y, x] == ours[lr, wd][1]
+    assert "R@1 70.99\nR@10 82.75\nR@25 86.84" in texts(figure)
+    assert {"learning rate", "weight decay", "R@1, percent"} <= set(texts(figure))
+    check_drawn(figure, tmp_path)
+    check_drawn(plot_grids({"equal": {key: {1: 5.0} for key in published.GRID}}), tmp_path)
+
+
+def test_losses_count_epochs_from_1(tmp_path):
+    figure = plot_losses({"MixVPR": [0.9, 0.5]}, published.LOSSES)
+    (axes,) = figure.axes
+    drawn = lines(axes)
+    assert list(drawn["MixVPR"].get_xdata()) == [1, 2] and list(drawn["MixVPR"].get_ydata()) == [0.9, 0.5]
+    assert list(drawn["ConvAP, published"].get_xdata()) == list(range(1, 11))
+    assert drawn["MixVPR, published"].get_color() == drawn["MixVPR"].get_color()
+    assert drawn["ConvAP, published"].get_color() != drawn["MixVPR"].get_color()
+    check_drawn(figure, tmp_path)
+
+
+def test_schedules(tmp_path):
+    rates = {"MultiStepLR": np.array([0.5, 1, 1, 0.3]), "ReduceLROnPlateau": np.ones(4)}
+    figure = plot_schedules(rates, {"MultiStepLR": [3.0, 4.0], "ReduceLROnPlateau": [3.0, 5.0]}, 2, "val")
+    left, right = figure.axes
+    assert lines(left)["MultiStepLR"].get_xdata().tolist() == [0.5, 1, 1.5, 2]
+    assert list(lines(right)["ReduceLROnPlateau"].get_ydata()) == [3, 5]
+    assert {"learning rate", "epoch", "val R@1, percent"} <= set(texts(figure))
+    check_drawn(figure, tmp_path)
+
+
+FOUND = {
+    "MixVPR": {"a": {"queries": 7, "recall": 40.0, "interval": (10.0, 60.0)}},
+    "ConvAP": {"a": {"queries": 7, "recall": 90.0, "interval": (80.0, 100.0)}},
+}
+TITLES = {"b": "Nobody has it", "a": "Skyline"}
+
+
+def test_bars_with_intervals(tmp_path):
+    figure = plot_bars(FOUND, TITLES, "sf_test")
+    (axes,) = figure.axes
+    assert [bar.get_height() for bar in axes.patches] == [40, 90]
+    assert len({bar.get_hatch() for bar in axes.patches}) == 2
+    ends = [path for collection in axes.collections for path in collection.get_segments()]
+    assert [[end[1] for end in segment] for segment in ends] == [[10, 60], [80, 100]]
+    assert {"Skyline\nn = 7", "sf_test R@1, percent", "MixVPR", "ConvAP"} <= set(texts(figure))
+    assert "Nobody" not in "".join(texts(figure))
+    check_drawn(figure, tmp_path)
+    assert label_rows(FOUND, TITLES)[1] == ["Skyline", "7", "40.0 (10.0 to 60.0)", "90.0 (80.0 to 100.0)"]
+
+
+def test_intervals_are_drawn_where_they_are(tmp_path):
+    results = {
+        name: {split: {"recall": {1: value}, "interval": (value - 4, value + 5)} for split in ("val", "te$t")}
+        for name, value in (("one", 40.0), ("two", 60.0))
+    }
+    figure = plot_intervals(results, ["val", "te$t"])
+    for axes in figure.axes:
+        bar_one, dot_one, bar_two, dot_two = axes.get_lines()
+        assert [list(dot.get_xdata()) for dot in (dot_one, dot_two)] == [[40.0], [60.0]]
+        assert [list(bar.get_xdata()) for bar in (bar_one, bar_two)] == [[36.0, 45.0], [56.0, 65.0]]
+        assert dot_one.get_ydata()[0] < dot_two.get_ydata()[0] and axes.yaxis_inverted()  # the first one on top
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["one", "two"]
+    check_drawn(figure, tmp_path)
+
+
+def test_suffix_says_the_format(tmp_path):
+    figure = Figure((2, 1))
+    for suffix, kind in ((".png", "PNG"), (".jpg", "JPEG")):
+        with Image.open(save_figure(figure, tmp_path / f"figure{suffix}")) as picture:
+            assert picture.format == kind
+
+
+def make_example(name, *matches):
+    photo = np.full((24, 32, 3), 120, np.uint8)
+    matches = {model: Match(photo, d, d <= 25) for model, d in zip(("MixVPR", "ConvAP"), matches, strict=True)}
+    return Example("sf_test", name, photo, matches)
+
+
+def test_examples_are_framed_and_signed(tmp_path):
+    rows = {"Viewpoint change": [make_example("a", 3.0, 400.0), make_example("b", 25.0, 24.0)],
+            "Fail cases": [make_example("c", 90.0, 5300.0)]}  # fmt: skip
+    figure = show_examples(rows)
+    shown = [axes for axes in figure.axes if axes.get_images()]
+    assert len(shown) == 3 * 3
+    frames = [matplotlib.colors.to_hex(axes.spines["left"].get_edgecolor()).upper() for axes in shown]
+    assert frames == [color.upper() for color in (GREY, GREEN, RED, GREY, GREEN, GREEN, GREY, RED, RED)]
+    signs = [axes.get_xlabel() for axes in shown]
+    assert signs == ["", "✓ 3 m", "✗ 400 m", "", "✓ 25 m", "✓ 24 m", "", "✗ 90 m", "✗ 5.3 km"]
+    assert {"Viewpoint\nchange", "Fail cases", "query", "MixVPR's\nfirst photo"} <= set(texts(figure))
+    check_drawn(figure, tmp_path)
+
+
+def test_distances_have_a_unit():
+    assert [format_distance(d) for d in (0.4, 12.3, 999.0, 1234.0)] == ["0 m", "12 m", "999 m", "1.2 km"]

@@ -1,0 +1,21 @@
+"""TODO-DOC machine."""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How a run is computed: nothing here is part of a run's name."""
+
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    num_workers: int = -1  # loader processes; -1 is one for each core, 0 loads in the training process
+    save_every_s: float = 120.0  # seconds between checkpoints in mid-epoch: what a pulled plug costs at most
+    cache_gb: float = 1.0  # memory for decoded photos, shared by the workers; a larger set is decoded every time
+    eval_batch_size: int = 64  # photos a forward pass in evaluation
+    progress: bool = True  # progress bars
+
+
+def count_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
