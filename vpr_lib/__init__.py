@@ -1,1 +1,50 @@
-"""Visual place recognition, small enough to read: from a folder of street photos to recall@k."""
+"""Visual place recognition, small enough to read. The names below are loaded when first used.
+
+The core, in reading order:
+    settings, machine, options              what is computed, how, and `--set key=value`
+    file_names, stored_zip, images          photos' names -> a table of photos
+    data_roots                              a folder -> training photos and evaluation splits
+    photos, loading, samplers, augmentation photos -> batches of P places x K photos
+    backbones, aggregators, models          image -> feature map -> descriptor; author_weights loads published ones
+    optimization, checkpoints, training     the training loop
+    descriptors, search, recall, statistics descriptors -> nearest photos -> recall@k, intervals, tests
+    identity, run_folders, evaluation, runs settings -> a run folder, and its recall on a split
+    atomic_files, devices                   what several of these need
+
+Rooms, each with its own `__init__`: prepare, analysis, figures, study, gallery, city, course, command_line.
+"""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "read_images": "images",
+    "read_split": "data_roots",
+    "find_positives": "recall",
+    "recall_at_k": "recall",
+    "PlaceSampler": "samplers",
+    "AvgPool": "aggregators",
+    "GeM": "aggregators",
+    "ConvAP": "aggregators",
+    "MixVPR": "aggregators",
+    "ResNet": "backbones",
+    "VPRModel": "models",
+    "load_author_weights": "author_weights",
+    "extract_descriptors": "descriptors",
+    "search_database": "search",
+    "get_preset": "settings",
+    "get_run": "runs",
+    "evaluate_run": "evaluation",
+    "open_gallery": "gallery",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vpr_lib' has no attribute {name!r}; public names: {', '.join(_HOMES)}")
+    return getattr(importlib.import_module(f"vpr_lib.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

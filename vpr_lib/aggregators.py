@@ -16,7 +16,7 @@ from vpr_lib.options import check_choice
 
 
 def unit(x: torch.Tensor) -> torch.Tensor:
-    """(B, ...) -> (B, D) float32 of unit L2 norm; in float32, because half precision loses what sets photos apart."""
+    """(B, ...) -> (B, D) float32 of unit L2 norm; half precision would lose small differences between photos."""
     return F.normalize(x.float().flatten(1), dim=1)
 
 
@@ -24,18 +24,18 @@ class AvgPool(nn.Module):
     """AVG: the mean of each channel. D = C.
 
     Args:
-        normalise: False gives the published table's variant, whose descriptors are not normalised although its
-            loss is: an L2 search then also compares their lengths, which nothing trained.
+        normalize: False gives the published table's variant: descriptors are not normalized although the loss
+            normalizes them, so an L2 search also compares their lengths, which were not trained.
     """
 
-    def __init__(self, normalise: bool = True) -> None:
+    def __init__(self, normalize: bool = True) -> None:
         super().__init__()
-        self.normalise = normalise
+        self.normalize = normalize
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) -> (B, C)."""
         mean = x.float().mean((2, 3))
-        return unit(mean) if self.normalise else mean
+        return unit(mean) if self.normalize else mean
 
 
 class GeM(nn.Module):
@@ -113,9 +113,9 @@ class MixVPR(nn.Module):
         mix_depth: number of mixers.
         mlp_ratio: hidden width of a mixer, as a multiple of in_h * in_w.
         out_rows: positions after the projection.
-        row_init: "random", as published: each row of the descriptor starts as a signed mix of all positions, which a
-            shift of the image turns into another one. Or "regions": each row starts as the mean of its share of the
-            map, so the untrained model is nearly a ConvAP and learns from few photos without pretrained weights.
+        row_init: "random", as published: each row of the descriptor starts as a random mix of all positions.
+            "regions": each row starts as the mean of one region of the map, so the untrained model is close to
+            ConvAP and learns from few photos without pretrained weights.
 
     Raises:
         ValueError: "regions" with more rows than positions, or another `row_init`.
@@ -172,7 +172,7 @@ def region_means(height: int, width: int, num_regions: int) -> torch.Tensor:
     grid = (rows, num_regions // rows)
     if grid[0] > height or grid[1] > width:
         raise ValueError(f"a map of {height} x {width} can't be cut into {grid[0]} x {grid[1]} regions")
-    # A pooling is linear: its matrix is what it makes of the unit maps.
+    # Pooling is linear: its matrix is its result on the unit maps.
     unit_maps = torch.eye(height * width).view(-1, height, width)
     return F.adaptive_avg_pool2d(unit_maps, grid).flatten(1).T
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, through a power cut or a full disk too."""
+"""Writing files that are complete or absent, also after a power cut or on a full disk."""
 
 import os
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 @contextmanager
 def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write that takes its name when the block ends well, and leaves nothing behind when it doesn't.
+    """Open a file for writing; it replaces `path` when the block ends without an error.
 
-    Until then it is `<path>.tmp`, beside what `path` held before.
+    Until then its name is `<path>.tmp`, and `path` keeps its old content. After an error nothing is left of it.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.tmp")
@@ -27,13 +27,13 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write a file, whole or not at all.
+    """Write a whole file.
 
     Raises:
-        OSError: it can't be written; what `path` held before is still there.
+        OSError: it can't be written; `path` keeps its old content.
     """
     try:
         with open_atomically(path) as file:
             file.write(data)
     except OSError as error:
-        raise OSError(error.errno, f"{path} can't be written ({error.strerror}); what it held before is kept") from None
+        raise OSError(error.errno, f"{path} can't be written ({error.strerror}); its old content is kept") from None

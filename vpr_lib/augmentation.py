@@ -1,247 +1,199 @@
-"""A uint8 batch on its device -> an augmented, normalised float batch on the same device.
+"""uint8 batches -> augmented uint8 batches -> normalized float batches.
 
-RandAugment with torchvision's operations, magnitudes and distribution. On a GPU, the photos of a batch that drew the
-same operation are changed together; on a CPU, each by itself (see `photo_ops`). The draws are the same.
+RandAugment with torchvision's operations, magnitudes and distribution. On a CPU each photo is changed by OpenCV, see
+`augmentation_opencv`; on another device the photos of a batch that drew the same operation are changed together by
+torchvision. The draws are the same.
+
 Source: Cubuk et al., RandAugment (NeurIPS 2020).
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torchvision.transforms.v2 import functional as tv
 
-from vpr_lib import photo_ops
-from vpr_lib.loading import IMAGENET_MEAN, IMAGENET_STD
+from vpr_lib import augmentation_opencv
 from vpr_lib.settings import Settings
 
-MAX_MAGNITUDE = 30  # torchvision's 31 bins
+# Channel statistics of ImageNet in [0, 1]; all published backbones were trained with them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_MAGNITUDE = 30  # torchvision has 31 bins
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
-    """Scale to [0, 1], subtract ImageNet's mean and divide by its deviation.
+    """Scale to [0, 1], subtract ImageNet's mean and divide by its standard deviation.
 
     Args:
         images: (B, 3, H, W) uint8.
 
     Returns:
-        (B, 3, H, W) float32 in channels_last memory, the layout convolutions are fastest with.
+        (B, 3, H, W) float32 in channels_last memory, the layout in which convolutions are fastest.
     """
     mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1) * 255
     std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1) * 255
     return images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std)
 
 
-def augment(images: torch.Tensor, seed: tuple[int, ...], settings: Settings) -> torch.Tensor:
-    """What the settings ask for: a random crop, then RandAugment.
+def is_augmented(settings: Settings) -> bool:
+    """Whether `augment` changes anything."""
+    return settings.crop_min < 1 or settings.randaugment_ops > 0
 
-    Args and Returns: as `randaugment`.
-    """
+
+def augment(images: torch.Tensor, seed: tuple[int, ...], settings: Settings) -> torch.Tensor:
+    """A random crop, then RandAugment, as the settings say; arguments and result as in `randaugment`."""
     if settings.crop_min < 1:
         images = random_crop(images, seed, settings.crop_min)
     return randaugment(images, seed, settings.randaugment_ops, settings.randaugment_magnitude)
 
 
-def augments(settings: Settings) -> bool:
-    """Whether `augment` changes anything."""
-    return settings.crop_min < 1 or settings.randaugment_ops > 0
-
-
 def random_crop(images: torch.Tensor, seed: tuple[int, ...], min_side: float) -> torch.Tensor:
-    """Crop each photo to a share of its sides, drawn between `min_side` and 1, anywhere in it; resized back.
+    """Crop a random part of each photo and resize it to the photo's size.
 
     Args:
         images: (B, 3, H, W) uint8, on any device; not changed.
         seed: determines the crops.
-        min_side: smallest share of height and width, above 0.
+        min_side: smallest share of height and width that is kept, in (0, 1].
 
     Returns:
         (B, 3, H, W) uint8, bilinear.
     """
     height, width = images.shape[-2:]
-    draw = np.random.default_rng((*seed, 1))  # not the numbers that choose the operations
-    side = draw.uniform(min_side, 1, len(images))
-    shift = draw.uniform(-0.5, 0.5, (len(images), 2)) * (1 - side)[:, None] * (width, height)
+    rng = np.random.default_rng((*seed, 1))  # not the numbers that choose the operations
+    side = rng.uniform(min_side, 1, len(images))
+    shift = rng.uniform(-0.5, 0.5, (len(images), 2)) * (1 - side)[:, None] * (width, height)
     matrices = np.zeros((len(images), 2, 3))
-    matrices[:, 0, 0] = matrices[:, 1, 1] = side
+    matrices[:, 0, 0] = side
+    matrices[:, 1, 1] = side
     matrices[:, :, 2] = shift
     if images.device.type != "cpu":
-        return warp(images, matrices)
+        return _warp(images, matrices)
     images = images.clone()
-    for photo, matrix in zip(images.permute(0, 2, 3, 1).numpy(), matrices, strict=True):
-        photo[:] = photo_ops.warp_photo(photo, matrix)
+    for photo, matrix in zip(_as_arrays(images), matrices, strict=True):
+        photo[:] = augmentation_opencv.warp(photo, matrix)
     return images
 
 
-def randaugment(images: torch.Tensor, seed: tuple[int, ...], num_ops: int = 3, magnitude: int = 9) -> torch.Tensor:
+def randaugment(
+    images: torch.Tensor,
+    seed: tuple[int, ...],
+    num_ops: int = 3,
+    magnitude: int = 9,
+    by_photo: bool | None = None,
+) -> torch.Tensor:
     """Apply `num_ops` random operations to each photo, drawn with replacement from `OPERATIONS`.
 
     Args:
         images: (B, 3, H, W) uint8, on any device; not changed.
-        seed: determines the operations and their signs, on every device alike.
-        num_ops: operations a photo.
+        seed: determines operations and signs, on every device alike.
+        num_ops: operations for each photo.
         magnitude: strength, 0 to 30.
+        by_photo: change each photo by itself, with OpenCV (a CPU only), or those with the same operation together;
+            None does the first on a CPU.
 
     Returns:
         (B, 3, H, W) uint8.
     """
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     images = images.clone()
-    change = change_photos if images.device.type == "cpu" else change_batch
     for _ in range(num_ops):
-        drawn = draw.integers(len(OPERATIONS), size=len(images))
-        signs = draw.choice((-1.0, 1.0), size=len(images))
-        change(images, drawn, signs, magnitude / MAX_MAGNITUDE)
+        names = np.array(OPERATIONS)[rng.integers(len(OPERATIONS), size=len(images))]
+        signs = rng.choice((-1.0, 1.0), size=len(images))
+        apply_operations(images, names, signs, magnitude / MAX_MAGNITUDE, by_photo)
     return images
 
 
-def change_photos(images: torch.Tensor, drawn: np.ndarray, signs: np.ndarray, strength: float) -> None:
-    """Apply one operation to each photo, in place, on a CPU.
+def apply_operations(
+    images: torch.Tensor, names: np.ndarray, signs: np.ndarray, strength: float, by_photo: bool | None = None
+) -> None:
+    """Apply one operation to each photo, in place.
 
     Args:
-        images: (B, 3, H, W) uint8.
-        drawn: (B,) indices into `OPERATIONS`.
+        images: (B, 3, H, W) uint8, on any device.
+        names: (B,) str, of `OPERATIONS`.
         signs: (B,) of -1 or 1.
         strength: 0 to 1.
+        by_photo: as in `randaugment`.
     """
-    photos = images.permute(0, 2, 3, 1).numpy()  # (B, H, W, 3), the same memory
-    for photo, number, sign in zip(photos, drawn, signs, strict=True):
-        if number < len(WARPS):
-            photo[:] = photo_ops.warp_photo(photo, np.array(WARPS[number](sign * strength, *photo.shape[:2])))
+    if images.device.type == "cpu" if by_photo is None else by_photo:
+        _change_photos(images, names, signs, strength)
+    else:
+        _change_groups(images, names, signs, strength)
+
+
+def _as_arrays(images: torch.Tensor) -> np.ndarray:
+    """(B, 3, H, W) on a CPU -> (B, H, W, 3), the same memory."""
+    return images.permute(0, 2, 3, 1).numpy()
+
+
+def _change_photos(images: torch.Tensor, names: np.ndarray, signs: np.ndarray, strength: float) -> None:
+    height, width = images.shape[-2:]
+    for photo, name, sign in zip(_as_arrays(images), names, signs, strict=True):
+        if name in WARPS:
+            photo[:] = augmentation_opencv.warp(photo, np.array(WARPS[name](sign * strength, height, width)))
         else:
-            photo[:] = photo_ops.COLOURS[number - len(WARPS)](photo, sign, strength)
+            photo[:] = augmentation_opencv.COLORS[name](photo, sign, strength)
 
 
-def change_batch(images: torch.Tensor, drawn: np.ndarray, signs: np.ndarray, strength: float) -> None:
-    """As `change_photos`, for any device: photos that drew the same operation together."""
-    warped = np.flatnonzero(drawn < len(WARPS))
+def _change_groups(images: torch.Tensor, names: np.ndarray, signs: np.ndarray, strength: float) -> None:
+    height, width = images.shape[-2:]
+    warped = np.flatnonzero(np.isin(names, list(WARPS)))
     if len(warped):
-        size = images.shape[-2:]
-        matrices = np.stack([WARPS[drawn[i]](signs[i] * strength, *size) for i in warped])
-        images[warped] = warp(images[warped], matrices)
-    for number in range(len(WARPS), len(OPERATIONS)):
-        rows = np.flatnonzero(drawn == number)
-        if len(rows):
-            sign = torch.as_tensor(signs[rows], dtype=torch.float32, device=images.device)
-            images[rows] = OPERATIONS[number](images[rows], sign.view(-1, 1, 1, 1), strength)
+        matrices = np.stack([WARPS[names[i]](signs[i] * strength, height, width) for i in warped])
+        images[warped] = _warp(images[warped], matrices)
+    for name, change in COLORS.items():
+        for sign in (-1.0, 1.0):
+            rows = np.flatnonzero((names == name) & (signs == sign))
+            if len(rows):
+                images[rows] = change(images[rows], sign, strength)
 
 
-# Geometry: each gives the inverse map, output pixel -> input pixel, both measured from the centre.
-
-
-def _shear_x(s: float, h: int, w: int) -> list[list[float]]:
-    return [[1, 0.3 * s, 0.3 * s * h / 2], [0, 1, 0]]  # sheared about the upper left corner
-
-
-def _shear_y(s: float, h: int, w: int) -> list[list[float]]:
-    return [[1, 0, 0], [0.3 * s, 1, 0.3 * s * w / 2]]
-
-
-def _translate_x(s: float, h: int, w: int) -> list[list[float]]:
-    return [[1, 0, -int(150 / 331 * w * s)], [0, 1, 0]]
-
-
-def _translate_y(s: float, h: int, w: int) -> list[list[float]]:
-    return [[1, 0, 0], [0, 1, -int(150 / 331 * h * s)]]
-
-
-def _rotate(s: float, h: int, w: int) -> list[list[float]]:
-    cos, sin = math.cos(math.radians(30 * s)), math.sin(math.radians(30 * s))
-    return [[cos, -sin, 0], [sin, cos, 0]]
-
-
-def warp(images: torch.Tensor, matrices: np.ndarray) -> torch.Tensor:
-    """Bilinear warp of each photo by its own inverse map; what comes from outside is black.
+def _warp(images: torch.Tensor, matrices: np.ndarray) -> torch.Tensor:
+    """Bilinear warp of each photo by its own inverse map; pixels from outside are black.
 
     Args:
         images: (B, 3, H, W) uint8.
-        matrices: (B, 2, 3), output to input position in pixels from the centre.
+        matrices: (B, 2, 3), output to input position in pixels from the center.
     """
     height, width = images.shape[-2:]
     half = np.array([width / 2, height / 2])
-    scale = matrices / half[:, None]  # input in units of half the size, as grid_sample wants it
-    scale[:, :, :2] *= half  # output likewise
-    theta = torch.as_tensor(scale, dtype=torch.float32, device=images.device)
+    theta = matrices / half[:, None]  # input positions in units of half the size, as grid_sample takes them
+    theta[:, :, :2] *= half  # output positions, too
+    theta = torch.as_tensor(theta, dtype=torch.float32, device=images.device)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images.float(), grid, mode="bilinear", align_corners=False).round_().byte()
 
 
-# Colour: images (n, 3, H, W) uint8, sign (n, 1, 1, 1) of -1 or 1, strength in [0, 1] -> uint8.
+Matrix = list[list[float]]
 
 
-def _blend(images: torch.Tensor, other: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
-    return torch.lerp(other.float().expand(images.shape), images.float(), ratio).clamp_(0, 255).byte()
+def _rotate(angle: float) -> Matrix:
+    cos = math.cos(math.radians(angle))
+    sin = math.sin(math.radians(angle))
+    return [[cos, -sin, 0], [sin, cos, 0]]
 
 
-def _grey(images: torch.Tensor) -> torch.Tensor:
-    red, green, blue = images.float().unbind(1)
-    return (0.2989 * red + 0.587 * green + 0.114 * blue).floor_().unsqueeze(1)
-
-
-def _brightness(images: torch.Tensor, sign: torch.Tensor, strength: float) -> torch.Tensor:
-    return (images * (1 + 0.9 * strength * sign)).clamp_(0, 255).byte()
-
-
-def _colour(images: torch.Tensor, sign: torch.Tensor, strength: float) -> torch.Tensor:
-    return _blend(images, _grey(images), 1 + 0.9 * strength * sign)
-
-
-def _contrast(images: torch.Tensor, sign: torch.Tensor, strength: float) -> torch.Tensor:
-    return _blend(images, _grey(images).mean((1, 2, 3), keepdim=True), 1 + 0.9 * strength * sign)
-
-
-def _sharpness(images: torch.Tensor, sign: torch.Tensor, strength: float) -> torch.Tensor:
-    pixels = images.float()
-    blurred = pixels.clone()  # the border stays as it is
-    inner = F.avg_pool2d(pixels, 3, stride=1) * 9 + 4 * pixels[:, :, 1:-1, 1:-1]
-    blurred[:, :, 1:-1, 1:-1] = (inner / 13).round_()
-    return _blend(images, blurred, 1 + 0.9 * strength * sign)
-
-
-def _posterize(images: torch.Tensor, sign: torch.Tensor, strength: float) -> torch.Tensor:
-    dropped_bits = round(4 * strength)
-    return images & (0xFF << dropped_bits & 0xFF)
-
-
-def _solarize(images: torch.Tensor, sign: torch.Tensor, strength: float) -> torch.Tensor:
-    return torch.where(images >= 255 * (1 - strength), 255 - images, images)
-
-
-def _autocontrast(images: torch.Tensor, sign: torch.Tensor, strength: float) -> torch.Tensor:
-    low = images.amin((2, 3), keepdim=True).float()
-    high = images.amax((2, 3), keepdim=True).float()
-    flat = high == low
-    scale = torch.where(flat, 1.0, 255 / (high - low))
-    return ((images - low.masked_fill(flat, 0)) * scale).clamp_(0, 255).byte()
-
-
-def _equalize(images: torch.Tensor, sign: torch.Tensor, strength: float) -> torch.Tensor:
-    planes = images.flatten(0, 1).flatten(1)  # (n * 3, H * W)
-    offset = 256 * torch.arange(len(planes), device=images.device).unsqueeze(1)
-    histogram = torch.bincount((planes + offset).flatten(), minlength=256 * len(planes)).view(-1, 256)
-    levels = torch.arange(256, device=images.device)
-    brightest = histogram.gather(1, torch.where(histogram > 0, levels, 0).amax(1, keepdim=True))
-    step = (planes.shape[1] - brightest) // 255  # (n * 3, 1)
-    before = histogram.cumsum(1) - histogram
-    table = ((before + step // 2) // step.clamp(min=1)).clamp_(0, 255)
-    table = torch.where(step > 0, table, levels)
-    return table.gather(1, planes.long()).byte().view(images.shape)
-
-
-def _identity(images: torch.Tensor, sign: torch.Tensor, strength: float) -> torch.Tensor:
-    return images
-
-
-WARPS = (_shear_x, _shear_y, _translate_x, _translate_y, _rotate)
-COLOURS = (
-    _identity,
-    _brightness,
-    _colour,
-    _contrast,
-    _sharpness,
-    _posterize,
-    _solarize,
-    _autocontrast,
-    _equalize,
-)
-OPERATIONS = WARPS + COLOURS
+# (signed strength, height, width) -> inverse map, output to input position in pixels from the center.
+WARPS: dict[str, Callable[[float, int, int], Matrix]] = {
+    "ShearX": lambda s, height, width: [[1, 0.3 * s, 0.3 * s * height / 2], [0, 1, 0]],  # about the upper left corner
+    "ShearY": lambda s, height, width: [[1, 0, 0], [0.3 * s, 1, 0.3 * s * width / 2]],
+    "TranslateX": lambda s, height, width: [[1, 0, -int(150 / 331 * width * s)], [0, 1, 0]],
+    "TranslateY": lambda s, height, width: [[1, 0, 0], [0, 1, -int(150 / 331 * height * s)]],
+    "Rotate": lambda s, height, width: _rotate(30 * s),
+}
+# (images (B, 3, H, W) uint8, sign, strength) -> uint8
+COLORS: dict[str, Callable[[torch.Tensor, float, float], torch.Tensor]] = {
+    "Identity": lambda images, sign, strength: images,
+    "Brightness": lambda images, sign, strength: tv.adjust_brightness(images, 1 + 0.9 * strength * sign),
+    "Color": lambda images, sign, strength: tv.adjust_saturation(images, 1 + 0.9 * strength * sign),
+    "Contrast": lambda images, sign, strength: tv.adjust_contrast(images, 1 + 0.9 * strength * sign),
+    "Sharpness": lambda images, sign, strength: tv.adjust_sharpness(images, 1 + 0.9 * strength * sign),
+    "Posterize": lambda images, sign, strength: tv.posterize(images, 8 - round(4 * strength)),
+    "Solarize": lambda images, sign, strength: tv.solarize(images, 255 * (1 - strength)),
+    "AutoContrast": lambda images, sign, strength: tv.autocontrast(images),
+    "Equalize": lambda images, sign, strength: tv.equalize(images),
+}
+OPERATIONS = (*WARPS, *COLORS)

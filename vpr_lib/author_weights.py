@@ -1,4 +1,4 @@
-"""TODO-DOC author_weights."""
+"""Loading the weights that the authors of ConvAP and MixVPR published."""
 
 import math
 from collections.abc import Mapping
@@ -71,5 +71,5 @@ def _infer_aggregator(state: Mapping[str, torch.Tensor], sizes: Mapping[str, int
     in_w = sizes.get("in_w", positions // in_h)
     if in_h * in_w != positions:
         raise ValueError(f"the weights are for maps of {positions} positions, not {in_h} x {in_w}; pass in_h and in_w")
-    # A hair more, so that int(positions * mlp_ratio) is `hidden` again.
+    # The half makes int(positions * mlp_ratio) equal `hidden` despite rounding.
     return MixVPR(in_channels, in_h, in_w, out_channels, len(mixers), (hidden + 0.5) / positions, out_rows)

@@ -2,6 +2,7 @@
 
 import urllib.error
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,15 +24,14 @@ class ResNet(nn.Module):
 
     Args:
         name: resnet18, resnet34 or resnet50.
-        weights: "imagenet" (torchvision's first ImageNet weights, downloaded once), "city" (resnet18 up to layer3,
-            trained on rendered streets, comes with the kit, see city/weights/README.md), None for random ones, or the
-            path of a checkpoint with torchvision's names (under `backbone.model.` too).
+        weights: "imagenet" (torchvision's IMAGENET1K_V1, downloaded once), "city" (resnet18 up to layer3, trained on
+            rendered streets, part of the kit, see city/weights/README.md), None for random ones, or the path of a
+            checkpoint with torchvision's names, also below `backbone.model.`.
         crop_after: last stage to keep: layer1, layer2, layer3 or layer4.
         freeze_until: last stage that is not trained, "conv1" to "layer4"; None trains all. Frozen stages
-            get no gradient and their BatchNorm stays in eval mode: its statistics don't move either.
-        standardise: bring each channel of each image to mean 0 and deviation 1 first, so that a dark photo looks like
-            a bright one. For the weights "city", which were trained so, and backbones trained from random weights;
-            those pretrained on ImageNet have not seen such images.
+            get no gradient, and their BatchNorm stays in eval mode, so its statistics don't change.
+        standardize: bring each channel of each image to mean 0 and standard deviation 1 first, which removes
+            brightness and contrast. The weights "city" were trained so and need it; ImageNet's were not.
 
     Attributes:
         out_channels: channels of the feature map.
@@ -51,7 +51,7 @@ class ResNet(nn.Module):
         weights: str | Path | None = None,
         crop_after: str = "layer3",
         freeze_until: str | None = None,
-        standardise: bool = False,
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         self.name = check_choice("backbone", name, RESNETS)
@@ -64,7 +64,7 @@ class ResNet(nn.Module):
             delattr(self.model, unused)
         if weights is not None:
             self._load(read_weights(name, weights))
-        self.standardise = standardise
+        self.standardize = standardize
         self.stages = kept[1:]
         self.stride = 2 ** len(kept)
         last_block = getattr(self.model, kept[-1])[-1]
@@ -76,7 +76,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, out_channels, H / stride, W / stride), sizes rounded up."""
-        if self.standardise:
+        if self.standardize:
             images = F.instance_norm(images)
         x = self.model.maxpool(self.model.relu(self.model.bn1(self.model.conv1(images))))
         for stage in self.stages:
@@ -133,8 +133,8 @@ def read_weights(name: str, weights: str | Path) -> dict[str, torch.Tensor]:
         except (urllib.error.URLError, OSError) as error:
             raise ConnectionError(
                 f"ImageNet weights of {name} can't be downloaded ({error}); without a network pass weights=None "
-                "for random weights (--set weights=null --set freeze_until=null), 'city' for those that come along "
-                "(--set weights=city --set standardise=true), or the path of a weights file"
+                "for random weights (--set weights=null --set freeze_until=null), 'city' for the kit's own "
+                "(--set weights=city --set standardize=true), or the path of a weights file"
             ) from None
     state = read_checkpoint(weights)
     prefix = "backbone.model."
@@ -144,20 +144,38 @@ def read_weights(name: str, weights: str | Path) -> dict[str, torch.Tensor]:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
-    """The state dict in a checkpoint file, inside a Lightning checkpoint's or our own `state_dict` too.
+    """The state dict in a checkpoint file: at its top level or under `state_dict`, as in ours and in Lightning's.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is damaged, or holds something else.
     """
+    return get_state_dict(read_weights_file(path), path)
+
+
+def read_weights_file(path: str | Path) -> Any:
+    """The content of a file of `torch.save`, loaded on the CPU without running any code in it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, or holds more than tensors and plain types.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at {path}; pass a checkpoint, 'imagenet', 'city' or None")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
         raise ValueError(f"{path} is no checkpoint with weights only ({error})") from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not (isinstance(state, dict) and state and all(isinstance(v, torch.Tensor) for v in state.values())):
+
+
+def get_state_dict(content: Any, path: str | Path) -> dict[str, torch.Tensor]:
+    """The state dict in the content of a checkpoint file; `path` is for the error's message.
+
+    Raises:
+        ValueError: there is none.
+    """
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not (isinstance(state, dict) and state and all(isinstance(value, torch.Tensor) for value in state.values())):
         raise ValueError(f"{path} holds no state dict: expected a dict of tensors, or one under 'state_dict'")
     return state

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a pulled plug: written atomically, checked when read, one older kept."""
+"""Checkpoints: written atomically, checked when read, the one before kept."""
 
 import io
 import os
@@ -18,7 +18,7 @@ NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:
-    """`torch.save` into memory."""
+    """The bytes of `torch.save`."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
@@ -32,7 +32,7 @@ def save_checkpoint(folder: str | Path, state: dict[str, Any]) -> None:
         state: tensors and plain types.
 
     Raises:
-        OSError: the disk is full, say; the newest checkpoint before this one is kept.
+        OSError: it can't be written; the newest checkpoint before this one is kept.
     """
     folder = Path(folder)
     pending = folder / "checkpoint.new.pt"
@@ -43,15 +43,15 @@ def save_checkpoint(folder: str | Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(folder: str | Path) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole, on the CPU; None if the folder has none.
+    """The newest undamaged checkpoint, on the CPU; None if the folder has none.
 
-    A damaged one is passed over with a warning.
+    A damaged one is skipped with a warning.
 
     Raises:
         ValueError: there are checkpoints, and all of them are damaged.
     """
     damaged = []
-    # checkpoint.new.pt is whole, too: the plug was pulled between its writing and its renaming.
+    # checkpoint.new.pt is complete, too: the process ended between writing and renaming it.
     for path in (Path(folder) / name for name in ("checkpoint.new.pt", NEWEST, PREVIOUS)):
         if not path.exists():
             continue

@@ -1,36 +1,114 @@
-"""TODO-DOC data_roots."""
+"""A data root: a folder with `train` and evaluation splits, each a folder or a pack.
 
+<root>/train/<city>/*.jpg                            photos to train on
+<root>/<split>/{database,queries}/**/*.jpg           photos to evaluate on
+<root>/train.zip, <root>/<split>.zip                 the same as packs
+"""
+
+import functools
+import hashlib
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from vpr_lib.images import ImageTable, read_images
 
 
-def find_part(data_root: str | Path, part: str) -> Path:
-    """Where a part of a data root lies: the folder `<root>/<part>` or the pack `<root>/<part>.zip`.
+class Split(NamedTuple):
+    """The two halves of an evaluation split."""
 
-    Where both are there, the pack is read, with a warning: it was made of the folder, to be read in its place.
+    database: ImageTable
+    queries: ImageTable
+
+
+class DataRoot:
+    """A data root whose photos are listed when they are first needed, and once.
+
+    Args:
+        folder: of the root. Changes to its photos are seen by a new `DataRoot` only.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        check_data_root(self.folder)
+        self._splits: dict[str, Split] = {}
+
+    @functools.cached_property
+    def splits(self) -> list[str]:
+        """Names of the evaluation splits, validation splits first."""
+        return sorted(find_splits(self.folder), key=lambda split: (not is_validation(split), split))
+
+    @functools.cached_property
+    def train(self) -> ImageTable:
+        """The training photos.
+
+        Raises:
+            FileNotFoundError: there is no `train`.
+            ValueError: it holds no photo, or a name holds no UTM coordinates.
+        """
+        return read_images(find_part(self.folder, "train"))
+
+    def read_split(self, split: str) -> Split:
+        """Database and queries of an evaluation split, as `read_split`."""
+        if split not in self._splits:
+            self._splits[split] = read_split(self.folder, split)
+        return self._splits[split]
+
+    def list_validation_splits(self, val_splits: Sequence[str] | None = None) -> list[str]:
+        """The splits to choose settings and epochs on: those given, or all whose name ends in "val"."""
+        return list(val_splits) if val_splits is not None else [s for s in self.splits if is_validation(s)]
+
+    def fingerprint(self, splits: Sequence[str]) -> str:
+        """16 hex digits that change with any name or size of the photos in `train` and in these splits."""
+        tables = [self.train, *(table for split in splits for table in self.read_split(split))]
+        return hashlib.sha256("".join(table.fingerprint for table in tables).encode()).hexdigest()[:16]
+
+
+def open_data_root(data_root: "str | Path | DataRoot") -> DataRoot:
+    """A `DataRoot` as it is, or one of a folder."""
+    return data_root if isinstance(data_root, DataRoot) else DataRoot(data_root)
+
+
+def is_validation(split: str) -> bool:
+    """Whether a split is for choosing, by its name."""
+    return split.endswith("val")
+
+
+def check_data_root(folder: Path) -> None:
+    """Raise FileNotFoundError if there is no such folder."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no data root at {folder}; expected a folder with train/<city>/*.jpg and splits")
+
+
+def find_part(data_root: str | Path, part: str) -> Path:
+    """Path of a part of a data root: the folder `<root>/<part>` or the pack `<root>/<part>.zip`.
+
+    Where both exist, the pack is read, with a warning.
 
     Args:
         data_root: folder with `train` and evaluation splits.
         part: "train", or the name of a split.
 
     Raises:
-        FileNotFoundError: the root or the part isn't there.
+        FileNotFoundError: the root or the part doesn't exist.
     """
     root = Path(data_root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"no data root at {root}; expected a folder with train/<city>/*.jpg and splits")
-    folder, pack = root / part, root / f"{part}.zip"
+    check_data_root(root)
+    folder = root / part
+    pack = root / f"{part}.zip"
     if not (folder.is_dir() or pack.is_file()):
-        found = ", ".join(sorted(p.name for p in root.iterdir())) or "nothing"
-        raise FileNotFoundError(f"{root} has no {part}/ or {part}.zip; it holds {found}")
+        names = ", ".join(sorted(p.name for p in root.iterdir())) or "nothing"
+        raise FileNotFoundError(f"{root} has no {part}/ or {part}.zip; it holds {names}")
     if folder.is_dir() and pack.is_file():
         warnings.warn(
-            f"{pack} is read, not the folder {part}/ beside it; after a change to the folder, pack it again or remove "
+            f"reading {pack}, not the folder {part}/ beside it; after a change to the folder, pack it again or remove "
             "the pack",
             stacklevel=2,
         )
@@ -38,12 +116,16 @@ def find_part(data_root: str | Path, part: str) -> Path:
 
 
 def find_splits(data_root: str | Path) -> list[str]:
-    """Names of the evaluation splits of a data root: folders with `database` and `queries`, and packs."""
+    """Sorted names of the evaluation splits: folders with `database`, and packs.
+
+    Raises:
+        FileNotFoundError: the root doesn't exist.
+        ValueError: a pack is damaged.
+    """
     root = Path(data_root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"no data root at {root}; expected a folder with train/<city>/*.jpg and splits")
-    folders = {p.name for p in root.iterdir() if (p / "database").is_dir()}
-    return sorted(folders | {p.stem for p in root.glob("*.zip") if _is_split(p)})
+    check_data_root(root)
+    folders = {path.name for path in root.iterdir() if (path / "database").is_dir()}
+    return sorted(folders | {path.stem for path in root.glob("*.zip") if _is_split(path)})
 
 
 def _is_split(pack: Path) -> bool:
@@ -54,24 +136,22 @@ def _is_split(pack: Path) -> bool:
         raise ValueError(f"{pack} is no complete zip file ({error}); make or copy the pack again") from None
 
 
-def read_split(data_root: str | Path, split: str) -> tuple[ImageTable, ImageTable]:
-    """The database and the queries of an evaluation split.
+def read_split(data_root: str | Path, split: str) -> Split:
+    """Database and queries of an evaluation split.
 
     Raises:
-        FileNotFoundError: the root or the split isn't there.
+        FileNotFoundError: the root or the split doesn't exist.
         ValueError: the split has no database or no queries.
     """
     path = find_part(data_root, split)
+    for half in Split._fields:
+        if path.is_dir() and not (path / half).is_dir():
+            raise ValueError(f"split {path} has no {half}/; it needs database/ and queries/ with photos")
     if path.is_dir():
-        for half in ("database", "queries"):
-            if not (path / half).is_dir():
-                raise ValueError(f"split {path} has no {half}/; it needs database/ and queries/ with photos")
-        return read_images(path / "database"), read_images(path / "queries")
+        return Split(read_images(path / "database"), read_images(path / "queries"))
     table = read_images(path)
-    halves = []
-    for half in ("database", "queries"):
-        mask = np.array([name.startswith(f"{half}/") for name in table.names])
-        if not mask.any():
+    halves = {half: table[np.array([name.startswith(f"{half}/") for name in table.names])] for half in Split._fields}
+    for half, photos in halves.items():
+        if not len(photos):
             raise ValueError(f"pack {path} has no photos under {half}/; it needs database/ and queries/")
-        halves.append(table[mask])
-    return halves[0], halves[1]
+    return Split(**halves)

@@ -1,4 +1,4 @@
-"""Which device, which precision and how many loader processes: chosen by what the machine is fast with."""
+"""Device, precision and number of loader processes, chosen by what the machine is fast with."""
 
 import contextlib
 import ctypes
@@ -38,7 +38,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 def cpu_has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 itself (AVX512-BF16 or AMX); emulated, it is slower than float32."""
     try:
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
             flags = next((line for line in file if line.startswith("flags")), "")
     except OSError:
         return False  # not Linux
@@ -60,9 +60,9 @@ def choose_num_workers(machine: Machine) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc reuse the memory of freed tensors, instead of returning it and faulting every page in anew.
+    """Let glibc keep the memory of freed tensors instead of returning it to the system; does nothing elsewhere.
 
-    A training step on a CPU allocates the same tensors each time; at 128 px it is a fifth faster so. No-op elsewhere.
+    A training step on a CPU allocates the same tensors each time; at 128 px this makes it a fifth faster.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         m_trim_threshold, m_mmap_max = -1, -4  # malloc.h

@@ -1,124 +1,187 @@
-"""TODO-DOC evaluation."""
+"""Evaluating models on splits: predictions, recall, and what differs between models."""
 
-import hashlib
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
 
 from vpr_lib.atomic_files import write_atomically
-from vpr_lib.data_roots import read_split
-from vpr_lib.descriptors import extract_dataset
+from vpr_lib.data_roots import DataRoot, Split, open_data_root
+from vpr_lib.descriptors import extract_from_dataset
 from vpr_lib.devices import choose_device
-from vpr_lib.identity import fingerprint
-from vpr_lib.images import ImageTable
+from vpr_lib.identity import hash_text
 from vpr_lib.loading import PhotoDataset
 from vpr_lib.machine import Machine
+from vpr_lib.optimization import Scores
 from vpr_lib.recall import count_without_positive, find_positives, first_hits, recall_at_k
 from vpr_lib.run_folders import Run
-from vpr_lib.search import check_search, choose_index, search_database
+from vpr_lib.search import choose_index, measure_search_loss, search_database
 from vpr_lib.settings import Settings
 from vpr_lib.statistics import bootstrap_interval, group_cells, paired_test
 
 NUM_PREDICTIONS = 25  # database photos kept for each query
 
 
+class Predictions(NamedTuple):
+    """The nearest database photos of each query."""
+
+    indices: np.ndarray  # (Q, K) int64, database rows, best first; -1 where there is none
+    distances: np.ndarray  # (Q, K) float32, between descriptors
+    overlap: dict[int, float]  # {k: percent of an exact search's first k that an approximate one has}; {} if exact
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model found on a split."""
+    """Predictions of a model on a split, and how right they are.
+
+    Attributes:
+        split: name of the split.
+        indices: (Q, K) int64, database rows, best first; -1 where there is none.
+        distances: (Q, K) float32, between descriptors.
+        positives: Q sorted int64 arrays of database rows.
+        query_utm: (Q, 2) float64, meters.
+        recall: {k: percent}.
+        overlap: {k: percent of an exact search's first k that an approximate one has}; {} after an exact search.
+    """
 
     split: str
-    indices: np.ndarray  # (Q, K) int64, database rows, best first
-    distances: np.ndarray  # (Q, K) float32, between descriptors
-    positives: list[np.ndarray]  # Q sorted arrays of database rows
-    query_utm: np.ndarray  # (Q, 2) float64, metres
-    recall: dict[int, float]  # {k: percent}
-    overlap: dict[int, float] = field(default_factory=dict)  # of an approximate search with the exact one, see search
+    indices: np.ndarray
+    distances: np.ndarray
+    positives: list[np.ndarray]
+    query_utm: np.ndarray
+    recall: dict[int, float]
+    overlap: dict[int, float] = field(default_factory=dict)
 
     @property
     def hits(self) -> np.ndarray:
         """(Q,) bool: whether the first prediction is right."""
         return first_hits(self.indices, self.positives) < 1
 
+    @property
+    def num_queries(self) -> int:
+        """Q, those without a positive included."""
+        return len(self.positives)
+
+    @property
+    def num_without_positive(self) -> int:
+        """Queries without a database photo within the radius; they count as missed."""
+        return count_without_positive(self.positives)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
-        return {
-            "recall": {str(k): v for k, v in self.recall.items()},
-            "queries": len(self.positives),
-            "without_positive": count_without_positive(self.positives),
-        } | ({"overlap": {str(k): v for k, v in self.overlap.items()}} if self.overlap else {})
+        result = {
+            "recall": {str(k): percent for k, percent in self.recall.items()},
+            "queries": self.num_queries,
+            "without_positive": self.num_without_positive,
+        }
+        if self.overlap:
+            result["overlap"] = {str(k): percent for k, percent in self.overlap.items()}
+        return result
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row of a table that compares models on one split."""
+
+    recall: dict[int, float]  # {k: percent}
+    interval: tuple[float, float]  # 95% interval of R@1, percent
+    p_value: float | None  # paired test on R@1 against the row before; None in the first row
 
 
 def evaluate_run(
-    run: Run, data_root: str | Path, split: str, machine: Machine | None = None, index: str = "exact"
+    run: Run,
+    data_root: str | Path | DataRoot,
+    split: str,
+    machine: Machine | None = None,
+    index: str = "exact",
 ) -> Evaluation:
-    """Describe, search and score a split; predictions are kept in the run folder and read the next time.
+    """Evaluate a run on a split. Predictions are saved in the run folder; later calls read them.
 
     Args:
         run: a complete run.
         data_root: folder with the split; any root, not only the one trained on.
         split: its name.
         machine: device, workers, batch size.
-        index: "exact", or "ivf" for a database too large for it, see `search.search`.
+        index: "exact", or "ivf" for a large database, see `search_database`.
 
     Raises:
         FileNotFoundError: no such split, or the run isn't complete.
         ValueError: the split has no database or no queries, or there is no such index.
     """
     machine = machine or Machine()
-    database, queries = read_split(data_root, split)
-    index = choose_index(index, len(database))
-    model = run.load_model()
-    path = locate_predictions(run, model, split, database, queries, index)
-    if not path.is_file():
+    photos = open_data_root(data_root).read_split(split)
+    index = choose_index(index, len(photos.database))
+    path = _predictions_path(run, split, photos, index)
+    if path.is_file():
+        predictions = _read_predictions(path)
+    else:
         size = run.settings.image_size
-        photos = PhotoDataset(database, size), PhotoDataset(queries, size)
-        predictions = predict(model, *photos, run.settings, machine, index)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        np.savez(buffer, **predictions)
-        write_atomically(path, buffer.getvalue())
-    with np.load(path) as found:
-        return score(split, database, queries, found, run.settings)
+        database = PhotoDataset(photos.database, size)
+        queries = PhotoDataset(photos.queries, size)
+        predictions = predict(run.load_model(), database, queries, run.settings, machine, index)
+        _write_predictions(path, predictions)
+    return score_predictions(split, photos, predictions, run.settings)
 
 
-def read_predictions(
-    run: Run, data_root: str | Path, split: str, database: ImageTable, queries: ImageTable
-) -> Evaluation:
-    """What `evaluate_run` found before, without computing anything.
+def evaluate_all(
+    runs: Mapping[str, Run], data_root: str | Path | DataRoot, split: str, machine: Machine | None = None
+) -> dict[str, Evaluation]:
+    """`evaluate_run` for several runs on one split: {name: evaluation}, in the order of the runs."""
+    data_root = open_data_root(data_root)
+    return {name: evaluate_run(run, data_root, split, machine) for name, run in runs.items()}
+
+
+def read_evaluation(run: Run, data_root: str | Path | DataRoot, split: str) -> Evaluation:
+    """The saved result of an earlier `evaluate_run`; no model is loaded.
 
     Args:
         run: a complete run.
         data_root: folder with the split.
         split: its name.
-        database, queries: of the split, as `read_split` gives them.
 
     Raises:
         FileNotFoundError: the run wasn't evaluated on these photos, or isn't complete.
     """
-    path = locate_predictions(run, run.load_model(), split, database, queries)
+    data_root = open_data_root(data_root)
+    photos = data_root.read_split(split)
+    path = _predictions_path(run, split, photos, "exact")
     if not path.is_file():
+        root = data_root.folder
         raise FileNotFoundError(
-            f"{run.folder} has no predictions for the photos of {split} in {data_root}; make them with evaluate_run or "
-            f"python -m vpr_lib evaluate --run {run.folder} --data {data_root} --split {split}"
+            f"{run.folder} has no predictions for the photos of {split} in {root}; make them with evaluate_run or "
+            f"python -m vpr_lib evaluate --run {run.folder} --data {root} --split {split}"
         )
-    with np.load(path) as found:
-        return score(split, database, queries, found, run.settings)
+    return score_predictions(split, photos, _read_predictions(path), run.settings)
 
 
-def locate_predictions(
-    run: Run, model: nn.Module, split: str, database: ImageTable, queries: ImageTable, index: str = "exact"
-) -> Path:
-    """The file for what this model finds on these photos: its name changes with either."""
-    key = f"{fingerprint(model)}-{database.fingerprint()}-{queries.fingerprint()}"
-    key += "" if index == "exact" else f"-{index}"
-    name = f"{split.strip('/').replace('/', '-')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.npz"
-    return run.folder / "predictions" / name
+def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> dict[str, Comparison]:
+    """Recall with what it takes to call a difference one: intervals, and a paired test against the row before.
+
+    Args:
+        evaluations: {name: evaluation}, all on one split.
+
+    Returns:
+        {name: comparison}, in the same order.
+
+    Raises:
+        ValueError: the evaluations are on different splits.
+    """
+    splits = {name: evaluation.split for name, evaluation in evaluations.items()}
+    if len(set(splits.values())) > 1:
+        raise ValueError(f"evaluations on different splits, {splits}; compare those on one split")
+    comparisons = {}
+    before: Evaluation | None = None
+    for name, evaluation in evaluations.items():
+        interval = bootstrap_interval(evaluation.hits, group_cells(evaluation.query_utm))
+        p_value = paired_test(before.hits, evaluation.hits) if before else None
+        comparisons[name] = Comparison(evaluation.recall, interval, p_value)
+        before = evaluation
+    return comparisons
 
 
 def predict(
@@ -128,81 +191,72 @@ def predict(
     settings: Settings,
     machine: Machine,
     index: str = "exact",
-) -> dict[str, np.ndarray]:
-    """The nearest database photos of each query.
-
-    Returns:
-        "indices" (Q, K) int64 and "distances" (Q, K) float32; for an approximate index also "overlap" (2, 2), rows of
-        k and percent.
-    """
+) -> Predictions:
+    """The nearest database photos of each query; arguments as in `evaluate_run`."""
     device = str(choose_device(machine.device))
-    descriptors = [extract_dataset(model, part, settings.precision, machine) for part in (database, queries)]
+    database_descriptors = extract_from_dataset(model, database, settings.precision, machine)
+    query_descriptors = extract_from_dataset(model, queries, settings.precision, machine)
     k = min(max(NUM_PREDICTIONS, *settings.ks), len(database.table))
-    distances, indices = search_database(*descriptors, k, device, index=index)
-    found = {"indices": indices, "distances": distances}
+    distances, indices = search_database(database_descriptors, query_descriptors, k, device, index=index)
+    overlap = {}
     if index != "exact":
-        found["overlap"] = np.array(list(check_search(*descriptors, indices, device).items()))
-    return found
+        overlap = measure_search_loss(database_descriptors, query_descriptors, indices, device)
+    return Predictions(indices, distances, overlap)
 
 
-def score(
-    split: str,
-    database: ImageTable,
-    queries: ImageTable,
-    found: Mapping[str, np.ndarray],
-    settings: Settings,
-) -> Evaluation:
-    """Compare what `predict` found with positions. Ranks beyond the database are left out, with a warning."""
+def score_predictions(split: str, photos: Split, predictions: Predictions, settings: Settings) -> Evaluation:
+    """Compare predictions with positions. Ranks beyond the size of the database are left out, with a warning."""
+    database, queries = photos
     positives = find_positives(database.utm, queries.utm, settings.radius_m)
     ks = [k for k in settings.ks if k <= len(database)]
+    if not ks:
+        raise ValueError(f"all of ks = {settings.ks} exceed the {len(database)} photos in the database of {split}")
     if len(ks) < len(settings.ks):
         beyond = sorted(set(settings.ks) - set(ks))
         warnings.warn(f"no recall at k = {beyond}: the database of {split} has {len(database)} photos", stacklevel=2)
-    if not ks:
-        raise ValueError(f"all of ks = {settings.ks} exceed the {len(database)} photos in the database of {split}")
-    overlap = {int(k): float(percent) for k, percent in found["overlap"]} if "overlap" in found else {}
-    recall = recall_at_k(found["indices"], positives, ks)
-    return Evaluation(split, found["indices"], found["distances"], positives, queries.utm, recall, overlap)
+    recall = recall_at_k(predictions.indices, positives, ks)
+    return Evaluation(
+        split, predictions.indices, predictions.distances, positives, queries.utm, recall, predictions.overlap
+    )
 
 
-def compare_runs(
-    runs: Mapping[str, Run], data_root: str | Path, splits: Sequence[str], machine: Machine | None = None
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Evaluate runs on the same splits, with what it takes to call a difference one.
-
-    Args:
-        runs: name -> complete run.
-        data_root: folder with the splits.
-        splits: their names.
-        machine: device, workers, batch size.
+def make_validator(settings: Settings, data_root: DataRoot, machine: Machine) -> Callable[[nn.Module], Scores] | None:
+    """A function that measures recall on the validation splits; it keeps decoded photos between calls.
 
     Returns:
-        {name: {split: {"recall": {k: percent}, "queries", "without_positive", "interval": 95% of R@1, "p_value": of
-        the paired test on R@1 against the run before, None for the first}}}
+        model -> {split: {k: percent}}; None if there is no validation split.
     """
-    found = {name: {s: evaluate_run(run, data_root, s, machine) for s in splits} for name, run in runs.items()}
-    return compare_evaluations(found)
+    splits = data_root.list_validation_splits(settings.val_splits)
+    datasets = {
+        split: [PhotoDataset(table, settings.image_size, machine.cache_gb) for table in data_root.read_split(split)]
+        for split in splits
+    }
+
+    def validate(model: nn.Module) -> Scores:
+        scores = {}
+        for split, (database, queries) in datasets.items():
+            predictions = predict(model, database, queries, settings, machine)
+            scores[split] = score_predictions(split, data_root.read_split(split), predictions, settings).recall
+        return scores
+
+    return validate if splits else None
 
 
-def compare_evaluations(
-    evaluations: Mapping[str, Mapping[str, Evaluation]],
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """`compare_runs` for what is already evaluated.
+def _predictions_path(run: Run, split: str, photos: Split, index: str) -> Path:
+    """The file for this model on these photos: its name changes with either."""
+    key = f"{run.model_hash}-{photos.database.fingerprint}-{photos.queries.fingerprint}-{index}"
+    return run.folder / "predictions" / f"{split.strip('/').replace('/', '-')}-{hash_text(key)[:8]}.npz"
 
-    Args:
-        evaluations: {name: {split: evaluation}}, the same splits for each name.
-    """
-    results: dict[str, dict[str, dict[str, Any]]] = {}
-    before: Mapping[str, Evaluation] = {}
-    for name, by_split in evaluations.items():
-        results[name] = {
-            split: found.to_dict()
-            | {
-                "recall": found.recall,
-                "interval": bootstrap_interval(found.hits, group_cells(found.query_utm)),
-                "p_value": paired_test(before[split].hits, found.hits) if before else None,
-            }
-            for split, found in by_split.items()
-        }
-        before = by_split
-    return results
+
+def _write_predictions(path: Path, predictions: Predictions) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    overlap = np.array(list(predictions.overlap.items())).reshape(-1, 2)  # rows of k and percent
+    np.savez(buffer, indices=predictions.indices, distances=predictions.distances, overlap=overlap)
+    write_atomically(path, buffer.getvalue())
+
+
+def _read_predictions(path: Path) -> Predictions:
+    with np.load(path) as arrays:
+        overlap = {int(k): float(percent) for k, percent in arrays["overlap"]}
+        return Predictions(arrays["indices"], arrays["distances"], overlap)

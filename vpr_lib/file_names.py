@@ -1,4 +1,9 @@
-"""TODO-DOC file_names."""
+"""The naming convention of photos; the only parser of names.
+
+    @UTM_east@UTM_north@zone@letter@lat@lon@pano_id@tile@heading@pitch@roll@height@timestamp@note@.jpg
+
+Every field but the two UTM coordinates may be empty. In a training set the note is `<place>_<City>`.
+"""
 
 import functools
 import math
@@ -12,47 +17,53 @@ FIELDS = (
     *("east", "north", "zone", "letter", "lat", "lon", "pano", "tile", "heading", "pitch", "roll", "height"),
     *("date", "note"),
 )
-EMPTY = [""] * len(FIELDS)
 
 
 class PhotoName(NamedTuple):
-    """What a photo's file name says. Missing fields: "" for note and zone, NaN for heading, NaT for date."""
+    """The fields of a photo's name. Missing ones: "" for note and zone, NaN for heading, NaT for date."""
 
     east_m: float
     north_m: float
-    heading_deg: float  # 0 <= heading < 360; some names hold 398
+    heading_deg: float  # in [0, 360); some names hold 398
     date: np.datetime64  # month resolution
     note: str
     zone: str  # of UTM, with its letter: "10S"
 
 
 def parse_name(name: str) -> PhotoName:
-    """Read the fields of one photo's name; folders before it are ignored, `@` in them too.
+    """Read the fields of one photo's name.
+
+    Args:
+        name: file name; folders before it are ignored, also those with `@` in their names.
 
     Raises:
         ValueError: the name has no UTM coordinates.
     """
     stem = name[name.rfind("/") + 1 :].rpartition(".")[0]
-    found = stem.split("@")[1:] + EMPTY
+    fields = stem.split("@")[1:] + [""] * len(FIELDS)
     try:
-        east, north = float(found[0]), float(found[1])
+        east_m = float(fields[0])
+        north_m = float(fields[1])
     except ValueError:
-        east = north = math.nan
-    if not (math.isfinite(east) and math.isfinite(north)):
+        east_m = north_m = math.nan
+    if not (math.isfinite(east_m) and math.isfinite(north_m)):
         raise ValueError(f"{name}: no UTM coordinates; expected a name like @544050.17@4174706.96@10@S@...@.jpg")
     try:
-        heading = float(found[8] or "nan") % 360.0
+        heading_deg = float(fields[8] or "nan") % 360.0
     except ValueError:
-        heading = math.nan
-    return PhotoName(east, north, heading, _parse_month(found[12]), found[13], found[2] + found[3])
+        heading_deg = math.nan
+    return PhotoName(east_m, north_m, heading_deg, _parse_month(fields[12]), fields[13], fields[2] + fields[3])
 
 
 def format_name(suffix: str = ".jpg", **fields: object) -> str:
     """A photo's file name in the convention.
 
     Args:
-        suffix: of the file.
+        suffix: file suffix.
         fields: any of `FIELDS`, as they are to be written; the others stay empty.
+
+    Raises:
+        ValueError: an unknown field; the message lists the valid ones.
     """
     unknown = sorted(set(fields) - set(FIELDS))
     if unknown:
@@ -61,7 +72,7 @@ def format_name(suffix: str = ".jpg", **fields: object) -> str:
     return "@" + "@".join(texts) + "@" + suffix
 
 
-@functools.lru_cache(maxsize=4096)  # half a million photos are of a few hundred months
+@functools.lru_cache(maxsize=4096)  # half a million photos come from a few hundred months
 def _parse_month(timestamp: str) -> np.datetime64:
     """`201104`, `20110423` or `2011-04-23` -> 2011-04; anything else is unknown."""
     match = re.match(r"(\d{4})[-_]?(0[1-9]|1[0-2])", timestamp)

@@ -1,55 +1,176 @@
-"""TODO-DOC identity."""
+"""Hashes of code and weights: they name runs and predictions.
 
+Code is hashed as what it computes. Docstrings, comments, annotations, error messages, and the names of local variables,
+functions and classes don't count, so rewording them keeps saved runs. Own code that a function refers to counts with
+it; code of installed packages counts by its name.
+"""
+
+import ast
+import functools
 import hashlib
 import inspect
+import itertools
+import json
+import sys
+import textwrap
 import types
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Hex digits that change with the model's classes, arguments, code or any weight."""
-    return hashlib.sha256("\n".join([*describe_module(model), hash_weights(model)]).encode()).hexdigest()
+def hash_code(subject: type | types.FunctionType) -> str:
+    """16 hex digits that change with what a class or function computes."""
+    return _digest(_describe(subject, ()))
 
 
-def describe_module(module: nn.Module) -> list[str]:
-    """A line for each submodule: name, class, attributes, shapes and code, but not its weights.
+def hash_module(module: nn.Module) -> str:
+    """16 hex digits that change with a module's code, attributes and shapes, and with those of its submodules.
 
-    A class of one's own is known by the code of all its methods, as a notebook cell may have been edited.
+    Weights don't count, see `hash_weights`.
     """
-    lines = []
+    parts = []
     for name, part in module.named_modules():
-        attributes = {k: _describe(v) for k, v in sorted(vars(part).items()) if k[0] != "_" and k != "training"}
+        attributes = {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
         shapes = {k: tuple(p.shape) for k, p in part.named_parameters(recurse=False)}
-        own = [c for c in type(part).__mro__ if not c.__module__.startswith(("torch", "builtins"))]
-        methods = [_describe(f) for c in own for _, f in sorted(vars(c).items()) if inspect.isfunction(f)]
-        code = hashlib.sha256(repr(methods).encode()).hexdigest()[:8]
-        lines.append(f"{name}: {type(part).__name__} {attributes} {shapes} {code}")
-    return lines
-
-
-def _describe(value: Any) -> Any:
-    """A value in words that are the same in the next session: no addresses, no line numbers."""
-    if inspect.isfunction(value):
-        function = inspect.unwrap(value)
-        cells = [_describe(cell.cell_contents) for cell in function.__closure__ or () if cell != types.CellType()]
-        return [_describe(function.__code__), _describe(function.__defaults__), cells]
-    if isinstance(value, types.CodeType):
-        return [value.co_code, value.co_names, [_describe(c) for c in value.co_consts]]
-    if isinstance(value, Mapping):
-        return {str(k): _describe(v) for k, v in value.items()}
-    if isinstance(value, tuple | list | set | frozenset):
-        return [_describe(v) for v in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
-    return repr(value) if isinstance(value, bool | int | float | str | bytes | None) else type(value).__name__
+        parts.append([name, _describe(type(part), ()), _describe(attributes, ()), _describe(shapes, ())])
+    return _digest(parts)
 
 
 def hash_weights(module: nn.Module) -> str:
-    """Hex digits that change with any parameter or buffer of the state dict."""
+    """16 hex digits that change with any parameter or buffer."""
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        digest.update(_tensor_bytes(tensor))
+    return digest.hexdigest()[:16]
+
+
+def hash_text(text: str) -> str:
+    """16 hex digits of a text's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _digest(description: Any) -> str:
+    return hash_text(json.dumps(description, sort_keys=True))
+
+
+def _tensor_bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def _describe(value: Any, seen: tuple[Any, ...]) -> Any:
+    """JSON that is the same in every session: no addresses, no line numbers.
+
+    Args:
+        value: anything.
+        seen: functions and classes being described; one that refers to itself ends there.
+    """
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return {str(k): _describe(v, seen) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_describe(v, seen) for v in value]
+    if isinstance(value, set | frozenset):
+        return sorted(json.dumps(_describe(v, seen), sort_keys=True) for v in value)
+    if isinstance(value, torch.Tensor):
+        return [str(value.dtype), list(value.shape), hashlib.sha256(_tensor_bytes(value)).hexdigest()]
+    if isinstance(value, np.ndarray):
+        return [str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
+    if isinstance(value, functools.partial):
+        return [_describe(part, seen) for part in (value.func, value.args, value.keywords)]
+    if isinstance(value, staticmethod | classmethod | types.MethodType):
+        return _describe(value.__func__, seen)
+    if isinstance(value, property):
+        return [_describe(accessor, seen) for accessor in (value.fget, value.fset)]
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    code = value if isinstance(value, type | types.FunctionType) else type(value)
+    if _is_installed(code):
+        return f"{code.__module__}.{code.__qualname__}"
+    if any(value is other for other in seen):
+        return "recursion"
+    seen = (*seen, value)
+    if isinstance(value, type):
+        return _describe_class(value, seen)
+    if isinstance(value, types.FunctionType):
+        return _describe_function(value, seen)
+    return [_describe(type(value), seen), _describe(getattr(value, "__dict__", {}), seen)]
+
+
+def _is_installed(subject: Any) -> bool:
+    """Whether a class or function comes from Python or an installed package other than this one."""
+    package = (getattr(subject, "__module__", None) or "").partition(".")[0]
+    if package in ("vpr_lib", "__main__"):
+        return False
+    path = getattr(sys.modules.get(package), "__file__", None) or ""
+    return package in (*sys.stdlib_module_names, "builtins") or "-packages" in path
+
+
+def _describe_class(cls: type, seen: tuple[Any, ...]) -> Any:
+    """Its members and those of its base classes, up to those of installed packages."""
+    own = [base for base in cls.__mro__ if not _is_installed(base)]
+    names = {"__module__", "__qualname__", "__doc__", "__annotations__", "__dict__", "__weakref__", "__firstlineno__"}
+    names |= {"__static_attributes__", "__annotate__", "__annotate_func__", "__annotations_cache__"}
+    members = [{k: _describe(v, seen) for k, v in vars(base).items() if k not in names} for base in own]
+    return [members, [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__ if _is_installed(base)]]
+
+
+def _describe_function(function: types.FunctionType, seen: tuple[Any, ...]) -> Any:
+    """Its normalized source, or its bytecode where there is no source, with all that its names refer to."""
+    function = inspect.unwrap(function)
+    variables = inspect.getclosurevars(function)
+    referred = {**variables.builtins, **variables.globals, **variables.nonlocals}
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+        if not isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef):  # a lambda: its lines hold more than itself
+            raise TypeError
+        names = {name: f"<{json.dumps(_describe(value, seen), sort_keys=True)}>" for name, value in referred.items()}
+        code = ast.unparse(ast.fix_missing_locations(_Normalize(tree, names).visit(tree)))
+    except (OSError, TypeError, SyntaxError):
+        code = [_describe_bytecode(function.__code__, function.__doc__), _describe(referred, seen)]
+    return [code, _describe(function.__defaults__, seen), _describe(function.__kwdefaults__, seen)]
+
+
+def _describe_bytecode(code: types.CodeType, docstring: str | None = None) -> Any:
+    constants = [c for c in code.co_consts if docstring is None or c != docstring]
+    nested = [_describe_bytecode(c) if isinstance(c, types.CodeType) else repr(c) for c in constants]
+    return [code.co_code.hex(), code.co_names, nested]
+
+
+class _Normalize(ast.NodeTransformer):
+    """Removes from a function's tree what computes nothing, and numbers its local names."""
+
+    def __init__(self, tree: ast.AST, referred: Mapping[str, str]) -> None:
+        arguments = [node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)]
+        stored = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+        local = dict.fromkeys(name for name in (*arguments, *stored) if name not in referred)
+        self.names = {name: f"_{number}" for number, name in enumerate(local)} | dict(referred)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """Without docstring, name and annotations; defaults are described by their values."""
+        if ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+        self.generic_visit(node)
+        node.name = self.names.get(node.name, "_")
+        node.returns = None
+        node.args.defaults = []
+        node.args.kw_defaults = [None] * len(node.args.kwonlyargs)
+        return node
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        return ast.Raise()  # error messages don't change results
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        return ast.arg(self.names[node.arg])
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        self.generic_visit(node)
+        return ast.Assign([node.target], node.value) if node.value else None
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Name(self.names.get(node.id, node.id), node.ctx)

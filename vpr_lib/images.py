@@ -1,11 +1,7 @@
-"""A folder or pack of photos -> `ImageTable`. File names carry the truth; this is their only parser.
-
-    @UTM_east@UTM_north@zone@letter@lat@lon@pano_id@tile@heading@pitch@roll@height@timestamp@note@.jpg
-
-Every field but the two UTM coordinates may be empty. In a training set the note is `<place>_<City>`.
-"""
+"""The photos of a folder or pack as one table: names, positions, places, headings, dates."""
 
 import contextlib
+import functools
 import gc
 import hashlib
 import os
@@ -16,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vpr_lib.file_names import PHOTO_SUFFIXES, parse_name
-from vpr_lib.stored_zip import list_members, read_member
+from vpr_lib.stored_zip import list_photos, read_member
 
 
 @dataclass(frozen=True)
@@ -52,10 +48,10 @@ class ImageTable:
         return ImageTable(self.root, **columns)
 
     def read_bytes(self, row: int) -> bytes:
-        """The file of one row, undecoded.
+        """The undecoded file of one row.
 
         Raises:
-            FileNotFoundError: the photo or the pack is gone.
+            FileNotFoundError: the photo or the pack no longer exists.
         """
         if self.offsets[row] >= 0:
             return read_member(self.root, int(self.offsets[row]), int(self.sizes[row]))
@@ -63,10 +59,11 @@ class ImageTable:
         try:
             return path.read_bytes()
         except FileNotFoundError:
-            raise FileNotFoundError(f"photo {path} is gone since the folder was read") from None
+            raise FileNotFoundError(f"photo {path} no longer exists; it did when its folder was listed") from None
 
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change with any photo's name or size; where the folder lies doesn't matter."""
+        """16 hex digits that change with any photo's name or size, but not with the folder's path."""
         digest = hashlib.sha256(self.sizes.tobytes())
         for name in self.names:
             digest.update(name.encode() + b"\0")
@@ -93,7 +90,7 @@ def read_images(folder_or_zip: str | Path) -> ImageTable:
 
 @contextlib.contextmanager
 def _paused_collector() -> Iterator[None]:
-    """No garbage collection: it would look through the millions of small objects again and again, and find nothing."""
+    """No garbage collection within: with millions of small objects it takes long and frees nothing."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -105,9 +102,10 @@ def _paused_collector() -> Iterator[None]:
 
 def _read_table(root: Path) -> ImageTable:
     if root.is_dir():
-        names, sizes, offsets = _list_folder(root)
+        names, sizes = _list_folder(root)
+        offsets = [-1] * len(names)
     elif root.is_file():
-        names, sizes, offsets = list_members(root)
+        names, sizes, offsets = list_photos(root)
     else:
         raise FileNotFoundError(f"no folder or pack at {root}; expected photos named @east@north@...@.jpg there")
     if not names:
@@ -119,7 +117,7 @@ def _read_table(root: Path) -> ImageTable:
         root=root,
         names=np.array(names, dtype=object),
         utm=np.array([(p.east_m, p.north_m) for p in parsed], dtype=np.float64),
-        places=np.array([_place(n, p.note) for n, p in zip(names, parsed, strict=True)], dtype=object),
+        places=np.array([_format_place(name, p.note) for name, p in zip(names, parsed, strict=True)], dtype=object),
         headings=np.array([p.heading_deg for p in parsed], dtype=np.float64),
         dates=np.array([p.date for p in parsed], dtype="datetime64[M]"),
         sizes=np.array(sizes, dtype=np.int64)[order],
@@ -127,13 +125,15 @@ def _read_table(root: Path) -> ImageTable:
     )
 
 
-def _place(name: str, note: str) -> str:
+def _format_place(name: str, note: str) -> str:
     """City folder and note: two cities may number their places alike, or even share a note."""
     return f"{name.rpartition('/')[0]}/{note}".lstrip("/") if note else ""
 
 
-def _list_folder(root: Path) -> tuple[list[str], list[int], list[int]]:
-    names, sizes = [], []
+def _list_folder(root: Path) -> tuple[list[str], list[int]]:
+    """Names below the root and sizes in bytes of its photos."""
+    names = []
+    sizes = []
     folders = [""]
     while folders:
         prefix = folders.pop()
@@ -144,4 +144,4 @@ def _list_folder(root: Path) -> tuple[list[str], list[int], list[int]]:
                 elif entry.name.lower().endswith(PHOTO_SUFFIXES):
                     names.append(prefix + entry.name)
                     sizes.append(entry.stat().st_size)
-    return names, sizes, [-1] * len(names)
+    return names, sizes

@@ -1,4 +1,4 @@
-"""Table rows -> uint8 tensors: decoding and resizing, and nothing random but what a batch's seed says."""
+"""Rows of a table -> uint8 batches, loaded ahead in worker processes. Everything random follows a batch's seed."""
 
 import signal
 import sys
@@ -17,13 +17,9 @@ from vpr_lib.images import ImageTable
 from vpr_lib.machine import Machine, count_cores
 from vpr_lib.photos import read_photo, read_size
 
-# Channel statistics of ImageNet in [0, 1], which all published backbones were trained with.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 class BatchRequest(NamedTuple):
-    """Which photos to load together, and the seed of everything random about them."""
+    """The photos of one batch, and the seed of everything random done to them."""
 
     rows: np.ndarray  # (B,) int64, rows of the table
     seed: tuple[int, ...] = ()
@@ -38,13 +34,13 @@ class Batch(NamedTuple):
 
 
 class PhotoDataset(torch.utils.data.Dataset):
-    """Loads whole batches: `dataset[Batch(rows, seed)]` -> `Photos`.
+    """Loads whole batches: `dataset[BatchRequest(rows, seed)]` -> `Batch`.
 
     Args:
         table: the photos.
         image_size: pixels, one number or (height, width).
-        cache_gb: keep decoded photos in memory shared between workers if all of them fit into this.
-        transform: (images (B, 3, H, W) uint8, the batch's seed) -> images, applied to each batch.
+        cache_gb: keep decoded photos in memory that workers share, if all of them fit into this; GB.
+        transform: (images (B, 3, H, W) uint8, seed) -> images, applied to each batch.
     """
 
     def __init__(
@@ -57,34 +53,35 @@ class PhotoDataset(torch.utils.data.Dataset):
         self.table = table
         self.transform = transform
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        self.cache: torch.Tensor | None = None
+        self.is_cached: torch.Tensor | None = None
+        _warn_of_small_pack(table, self.image_size)
         shape = (len(table), 3, *self.image_size)
-        check_pack_size(table, self.image_size)
-        self.cache = self.cached = None
         if np.prod(shape, dtype=np.float64) <= cache_gb * 1e9:
-            self.cache = empty_photos(*shape).share_memory_()
-            self.cached = torch.zeros(len(table), dtype=torch.bool).share_memory_()
+            self.cache = _empty_images(*shape).share_memory_()
+            self.is_cached = torch.zeros(len(table), dtype=torch.bool).share_memory_()
 
-    def __getitem__(self, batch: BatchRequest) -> Batch:
-        images = empty_photos(len(batch.rows), 3, *self.image_size)
-        for image, row in zip(images, batch.rows, strict=True):
+    def __getitem__(self, request: BatchRequest) -> Batch:
+        images = _empty_images(len(request.rows), 3, *self.image_size)
+        for image, row in zip(images, request.rows, strict=True):
             image[:] = self.read(int(row))
         if self.transform is not None:
-            images = self.transform(images, batch.seed)
-        return Batch(images, torch.as_tensor(batch.rows), batch.seed)
+            images = self.transform(images, request.seed)
+        return Batch(images, torch.as_tensor(request.rows), request.seed)
 
     def read(self, row: int) -> torch.Tensor:
         """(3, H, W) uint8, from the cache where it holds the photo."""
-        if self.cache is not None and self.cached[row]:
+        if self.cache is not None and self.is_cached[row]:
             return self.cache[row]
         image = torch.from_numpy(read_photo(self.table, row, self.image_size))
         if self.cache is not None:
             self.cache[row] = image
-            self.cached[row] = True
+            self.is_cached[row] = True
         return image
 
     def fill_cache(self, progress: bool) -> None:
-        """Decode what the cache doesn't hold yet. Threads will do: Pillow works outside Python's lock."""
-        rows = np.flatnonzero(~self.cached.numpy()).tolist()
+        """Decode all photos the cache doesn't hold yet, in threads: Pillow decodes outside Python's lock."""
+        rows = np.flatnonzero(~self.is_cached.numpy()).tolist()
         if not rows:
             return
         with (
@@ -95,86 +92,86 @@ class PhotoDataset(torch.utils.data.Dataset):
                 bar.update()
 
 
-def empty_photos(*shape: int) -> torch.Tensor:
-    """(B, 3, H, W) uint8 in the memory order of decoded photos, channels last, which all that follows reads fastest."""
+def _empty_images(*shape: int) -> torch.Tensor:
+    """(B, 3, H, W) uint8, channels last: the memory order of decoded photos, and what all later steps read fastest."""
     return torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
 
 
-def check_pack_size(table: ImageTable, image_size: tuple[int, int]) -> None:
-    """Warn where a pack was made of smaller photos than are asked for."""
-    if len(table) and table.offsets[0] >= 0:
-        width, height = read_size(table, 0)
-        if width < image_size[1] or height < image_size[0]:
-            warnings.warn(
-                f"the photos in {table.root} have {width} x {height} pixels and are enlarged to {image_size[1]} x "
-                f"{image_size[0]}; pack the originals again with --size {max(image_size)}, or train smaller",
-                stacklevel=3,
-            )
+def _warn_of_small_pack(table: ImageTable, image_size: tuple[int, int]) -> None:
+    """Warn if a pack holds smaller photos than are asked for."""
+    if not len(table) or table.offsets[0] < 0:
+        return
+    width, height = read_size(table, 0)
+    if width < image_size[1] or height < image_size[0]:
+        warnings.warn(
+            f"the photos in {table.root} have {width} x {height} pixels and are enlarged to {image_size[1]} x "
+            f"{image_size[0]}; pack the originals again with --size {max(image_size)}, or train smaller",
+            stacklevel=3,
+        )
 
 
-class _ErrorsAsItems(torch.utils.data.Dataset):
-    """Hands errors over as items: raised in a worker, they would arrive wrapped in its traceback."""
+class _ReturnErrors(torch.utils.data.Dataset):
+    """Returns an error instead of raising it: raised in a worker, it would arrive wrapped in the worker's traceback."""
 
     def __init__(self, dataset: PhotoDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, batch: BatchRequest) -> Batch | Exception:
+    def __getitem__(self, request: BatchRequest) -> Batch | Exception:
         try:
-            return self.dataset[batch]
+            return self.dataset[request]
         except (ValueError, OSError) as error:
             return error
 
 
 class BatchLoader:
-    """Iterates a `DataLoader` of whole batches; raises what went wrong in its workers."""
+    """Iterates the batches of a `DataLoader`; raises errors of its workers."""
 
     def __init__(self, loader: torch.utils.data.DataLoader) -> None:
-        self.loader = loader
+        self._loader = loader
 
     def __iter__(self) -> Iterator[Batch]:
-        for photos in self.loader:
-            if isinstance(photos, Exception):
-                raise photos
-            yield photos
+        for batch in self._loader:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
 
 
-def load_batches(dataset: PhotoDataset, batches: Iterable[BatchRequest], machine: Machine) -> BatchLoader:
-    """Load batches in order: ahead of their use, in processes of their own, or on a CPU from memory if all fit into it.
+def load_batches(dataset: PhotoDataset, requests: Iterable[BatchRequest], machine: Machine) -> BatchLoader:
+    """Load batches in order: ahead of their use in worker processes, or on a CPU from memory if all photos fit.
 
     Args:
-        dataset: what to load from.
-        batches: a sampler, or a list of batches; iterated anew each time the loader is.
-        machine: says how many processes, and the device; for CUDA, photos are loaded into pinned memory.
+        dataset: the photos.
+        requests: a sampler or a list; iterated anew each time the loader is.
+        machine: number of processes, and the device; for CUDA, batches are loaded into pinned memory.
 
     Returns:
-        An iterable of `Photos`; raises as `PhotoDataset.read` does.
+        An iterable of `Batch`. Iterating raises what `read_photo` raises.
     """
-    on_cpu = choose_device(machine.device).type == "cpu"
-    if on_cpu and dataset.cache is not None and dataset.transform is None:
-        dataset.fill_cache(machine.progress)  # processes would only take the cores from the training
-        num_workers = 0
-    else:
-        num_workers = choose_num_workers(machine)
+    device = choose_device(machine.device)
+    num_workers = choose_num_workers(machine)
+    if device.type == "cpu" and dataset.cache is not None and dataset.transform is None:
+        dataset.fill_cache(machine.progress)
+        num_workers = 0  # processes would only take cores from the training
     loader = torch.utils.data.DataLoader(
-        _ErrorsAsItems(dataset),
+        _ReturnErrors(dataset),
         batch_size=None,
-        sampler=batches,
+        sampler=requests,
         num_workers=num_workers,
-        collate_fn=_as_loaded,
-        pin_memory=choose_device(machine.device).type == "cuda",
-        # Forked workers share the table's pages; elsewhere than on Linux forking isn't safe.
+        collate_fn=_keep_batch,
+        pin_memory=device.type == "cuda",
+        # Forked workers share the table's memory; only on Linux is forking safe.
         multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
         persistent_workers=num_workers > 0,
         worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # its own: iterating must not draw from the global one, or a resume would differ
+        generator=torch.Generator(),  # its own: drawing from the global one would break the exact resume
     )
     return BatchLoader(loader)
 
 
-def _as_loaded(photos: Batch | Exception) -> Batch | Exception:
-    return photos  # the dataset gives whole batches
+def _keep_batch(batch: Batch | Exception) -> Batch | Exception:
+    return batch  # the dataset returns whole batches
 
 
 def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training loop, which then saves
-    cv2.setNumThreads(0)  # its thread pool doesn't survive the fork
+    cv2.setNumThreads(0)  # OpenCV's thread pool doesn't survive a fork

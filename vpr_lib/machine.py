@@ -1,4 +1,4 @@
-"""TODO-DOC machine."""
+"""How a run is computed: device, processes, memory. Nothing here is part of a run's identity."""
 
 import os
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Machine:
-    """How a run is computed: nothing here is part of a run's name."""
+    """How a run is computed."""
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     num_workers: int = -1  # loader processes; -1 is one for each core, 0 loads in the training process
-    save_every_s: float = 120.0  # seconds between checkpoints in mid-epoch: what a pulled plug costs at most
+    save_every_s: float = 120.0  # seconds between checkpoints within an epoch: what a power cut costs at most
     cache_gb: float = 1.0  # memory for decoded photos, shared by the workers; a larger set is decoded every time
-    eval_batch_size: int = 64  # photos a forward pass in evaluation
+    eval_batch_size: int = 64  # photos in a forward pass of evaluation
     progress: bool = True  # progress bars
 
 

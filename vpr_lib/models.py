@@ -1,22 +1,23 @@
-"""Backbone + aggregator = the model; saving, loading, and the weights the aggregators' authors published."""
+"""Backbone + aggregator = a model; building it from settings, saving and loading it."""
 
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from vpr_lib.aggregators import AGGREGATORS, build_aggregator
-from vpr_lib.backbones import ResNet, read_checkpoint
+from vpr_lib.atomic_files import write_atomically
+from vpr_lib.backbones import ResNet, get_state_dict, read_weights_file
+from vpr_lib.checkpoints import to_bytes
 from vpr_lib.options import check_choice
 from vpr_lib.settings import Settings
 
 
 class VPRModel(nn.Module):
-    """An image's descriptor.
+    """Computes an image's descriptor.
 
     Args:
         backbone: images (B, 3, H, W) -> feature map (B, C, h, w), with an attribute `out_channels`.
@@ -29,56 +30,71 @@ class VPRModel(nn.Module):
         self.aggregator = aggregator
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised images (B, 3, H, W) -> (B, D) float32 descriptors of unit L2 norm."""
+        """Normalized images (B, 3, H, W) -> (B, D) float32 descriptors of unit L2 norm."""
         return self.aggregator(self.backbone(images)).float()
 
 
 def build_model(settings: Settings, aggregator: nn.Module | None = None) -> VPRModel:
-    """The model that the settings describe, on the CPU, its weights a function of `settings.seed`.
+    """The model that the settings describe, on the CPU; its initial weights follow from `settings.seed`.
 
     Args:
-        settings: what to build.
-        aggregator: an instance whose copy is used in place of the aggregator the settings name; it stays untrained,
-            so it can start the next run, too.
+        settings: backbone, weights, aggregator, image size and seed.
+        aggregator: an instance to copy in place of the aggregator that the settings name; it stays as it is.
+
+    Raises:
+        ValueError: an unknown name or option; the message lists the valid ones.
     """
     for name, options in settings.aggregator_options.items():
         check_choice("aggregator in aggregator_options", name, AGGREGATORS)
         if not isinstance(options, Mapping):
             raise ValueError(f"aggregator_options of {name} is {options!r}; expected {{argument: value}}")
-    # The caller's random state is left as it was.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # leaves the caller's random state as it is
         torch.manual_seed(settings.seed)
         backbone = ResNet(
-            settings.backbone, settings.weights, settings.crop_after, settings.freeze_until, settings.standardise
+            settings.backbone, settings.weights, settings.crop_after, settings.freeze_until, settings.standardize
         )
-        aggregator = copy.deepcopy(aggregator)
         if aggregator is None:
             size = backbone.map_size(settings.image_size)
             options = settings.aggregator_options.get(settings.aggregator, {})
             aggregator = build_aggregator(settings.aggregator, backbone.out_channels, size, size, **options)
+        else:
+            aggregator = copy.deepcopy(aggregator)
     return VPRModel(backbone, aggregator)
 
 
-def save_model(model: VPRModel, settings: Settings, path: str | Path, **notes: Any) -> None:
-    """Write the weights, the settings that build the model, and notes in plain types."""
-    torch.save({"state_dict": model.state_dict(), "settings": settings.to_dict(), **notes}, path)
+def save_model(path: str | Path, state_dict: Mapping[str, torch.Tensor], settings: Settings, epoch: int) -> None:
+    """Write weights with the settings that build their model, atomically.
+
+    Args:
+        path: of the file.
+        state_dict: of the model.
+        settings: of the run.
+        epoch: the weights are of, counted from 0.
+    """
+    state = {"state_dict": state_dict, "settings": settings.to_dict(), "epoch": epoch}
+    write_atomically(path, to_bytes(state))
 
 
 def load_model(path: str | Path, aggregator: nn.Module | None = None) -> tuple[VPRModel, Settings]:
     """Read what `save_model` wrote.
 
     Args:
-        path: the file.
+        path: of the file.
         aggregator: an instance of the aggregator it was trained with, if `AGGREGATORS` doesn't hold it.
 
     Returns:
         The model in eval mode on the CPU, and its settings.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, or of another model than its settings build.
     """
-    state = read_checkpoint(path)
-    settings = Settings.from_dict(torch.load(path, map_location="cpu", weights_only=True)["settings"])
+    content = read_weights_file(path)
+    state_dict = get_state_dict(content, path)
+    settings = Settings.from_dict(content["settings"])
     model = build_model(replace(settings, weights=None), aggregator)
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(state_dict)
     except RuntimeError as error:
         raise ValueError(f"{path} was saved by another model than its settings build: {error}") from None
     return model.eval(), settings

@@ -1,14 +1,15 @@
-"""Loss, miner, optimizer, learning-rate schedule: made by exact name from the settings."""
+"""Loss, miner, optimizer and learning-rate schedule, made from the settings by exact name."""
 
 import contextlib
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from pytorch_metric_learning import losses, miners
 from torch import nn
+from torch.optim import lr_scheduler
 
 from vpr_lib.options import check_choice
 from vpr_lib.settings import Settings
@@ -33,8 +34,7 @@ def make_loss(settings: Settings, num_classes: int, embedding_size: int) -> nn.M
     Raises:
         ValueError: no such loss, or options it doesn't take.
     """
-    sizes = {"num_classes": num_classes}
-    sizes |= dict.fromkeys(("embedding_size", "descriptors_dim"), embedding_size)
+    sizes = {"num_classes": num_classes, "embedding_size": embedding_size, "descriptors_dim": embedding_size}
     return _make(losses, losses.BaseMetricLossFunction, "loss", settings.loss, settings.loss_options, sizes)
 
 
@@ -49,17 +49,16 @@ def make_miner(settings: Settings) -> nn.Module | None:
     return _make(miners, miners.BaseMiner, "miner", settings.miner, settings.miner_options, {})
 
 
-def _make(module: Any, base: type, what: str, name: str, options: Any, sizes: dict[str, int]) -> nn.Module:
+def _make(module: Any, base: type, kind: str, name: str, options: Any, sizes: dict[str, int]) -> nn.Module:
     classes = {n: c for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, base)}
-    classes = {n: c for n, c in classes.items() if not n.startswith("Base")}
-    cls = classes[check_choice(what, name, sorted(classes))]
+    cls = classes[check_choice(kind, name, sorted(n for n in classes if not n.startswith("Base")))]
     options = {**PUBLISHED_OPTIONS.get(name, {}), **options}
     # Some classes pass *args on to a base class that names the sizes.
-    wanted = {name for c in cls.__mro__ for name in inspect.signature(c.__init__).parameters}
+    parameters = {parameter for c in cls.__mro__ for parameter in inspect.signature(c.__init__).parameters}
     try:
-        return cls(**{k: v for k, v in sizes.items() if k in wanted}, **options)
+        return cls(**{k: v for k, v in sizes.items() if k in parameters}, **options)
     except TypeError as error:
-        raise ValueError(f"{what} {name} can't be made with {options}: {error}") from None
+        raise ValueError(f"{kind} {name} can't be made with {options}: {error}") from None
 
 
 def make_optimizer(settings: Settings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -68,17 +67,18 @@ def make_optimizer(settings: Settings, parameters: list[nn.Parameter]) -> torch.
     Raises:
         ValueError: unknown name; the message lists the valid ones.
     """
-    makers: dict[str, Callable[..., torch.optim.Optimizer]] = {
-        "Adam": torch.optim.Adam,
-        "AdamW": torch.optim.AdamW,
-        "SGD": lambda *args, **kwargs: torch.optim.SGD(*args, momentum=0.9, **kwargs),
-    }
-    make = makers[check_choice("optimizer", settings.optimizer, makers)]
-    trained = [p for p in parameters if p.requires_grad]
-    return make(trained, lr=settings.lr, weight_decay=settings.weight_decay)
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    match check_choice("optimizer", settings.optimizer, ("Adam", "AdamW", "SGD")):
+        case "Adam":
+            return torch.optim.Adam(trained, **options)
+        case "AdamW":
+            return torch.optim.AdamW(trained, **options)
+        case _:
+            return torch.optim.SGD(trained, momentum=0.9, **options)
 
 
-Scheduler = torch.optim.lr_scheduler.LRScheduler | torch.optim.lr_scheduler.ReduceLROnPlateau
+Scheduler = lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau
 
 
 def make_scheduler(settings: Settings, optimizer: torch.optim.Optimizer) -> Scheduler | None:
@@ -87,40 +87,35 @@ def make_scheduler(settings: Settings, optimizer: torch.optim.Optimizer) -> Sche
     Raises:
         ValueError: unknown name; the message lists the valid ones.
     """
-    schedulers = torch.optim.lr_scheduler
-    makers: dict[str | None, Callable[[], Scheduler | None]] = {
-        "MultiStepLR": lambda: schedulers.MultiStepLR(optimizer, settings.milestones, settings.gamma),
-        "CosineAnnealingLR": lambda: schedulers.CosineAnnealingLR(optimizer, settings.epochs),
-        "ReduceLROnPlateau": lambda: schedulers.ReduceLROnPlateau(
-            optimizer, mode="max", factor=settings.gamma, patience=settings.patience, threshold_mode="abs", threshold=0
-        ),
-        None: lambda: None,
-    }
-    return makers[check_choice("scheduler", settings.scheduler, makers)]()
+    names = ("MultiStepLR", "CosineAnnealingLR", "ReduceLROnPlateau", None)
+    match check_choice("scheduler", settings.scheduler, names):
+        case "MultiStepLR":
+            return lr_scheduler.MultiStepLR(optimizer, settings.milestones, settings.gamma)
+        case "CosineAnnealingLR":
+            return lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs)
+        case "ReduceLROnPlateau":
+            rule = {"mode": "max", "threshold_mode": "abs", "threshold": 0}  # any higher recall is an improvement
+            return lr_scheduler.ReduceLROnPlateau(optimizer, factor=settings.gamma, patience=settings.patience, **rule)
+        case _:
+            return None
 
 
 def step_scheduler(scheduler: Scheduler | None, scores: Scores) -> None:
-    """Once an epoch; ReduceLROnPlateau sees the R@1 of the first validation split.
-
-    Raises:
-        ValueError: ReduceLROnPlateau without a validation split.
-    """
-    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-        if not scores:
-            raise ValueError("ReduceLROnPlateau needs a validation split; the data root has none (val_splits)")
-        scheduler.step(first_score(scores))
+    """Step once an epoch; ReduceLROnPlateau sees the R@1 of the first validation split."""
+    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+        scheduler.step(get_first_score(scores))
     elif scheduler:
         with warnings.catch_warnings():
-            # A run resumed behind an epoch's last batch rightly steps the scheduler first.
+            # A run resumed after an epoch's last batch rightly steps the scheduler first.
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
             scheduler.step()
 
 
 @contextlib.contextmanager
-def warmed_up(optimizer: torch.optim.Optimizer, step: int, warmup_steps: int) -> Iterator[None]:
+def warm_up(optimizer: torch.optim.Optimizer, step: int, warmup_steps: int) -> Iterator[None]:
     """Scale the learning rate for this one step by min(1, (step + 1) / warmup_steps).
 
-    A factor, put on and taken off again, leaves the scheduler's rate as it is: no milestone is overwritten.
+    The factor is taken off again after the step, so the scheduler's rate stays as it is: no milestone is overwritten.
     """
     factor = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     scheduled = [group["lr"] for group in optimizer.param_groups]
@@ -131,7 +126,7 @@ def warmed_up(optimizer: torch.optim.Optimizer, step: int, warmup_steps: int) ->
         group["lr"] = lr
 
 
-def first_score(scores: Scores) -> float:
+def get_first_score(scores: Scores) -> float:
     """Recall at the smallest k on the first validation split, in percent."""
     recalls = next(iter(scores.values()))
     return recalls[min(recalls)]

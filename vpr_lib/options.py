@@ -1,4 +1,4 @@
-"""TODO-DOC options."""
+"""Names and values given by a user: checked against the valid ones, parsed from `--set key=value`."""
 
 import json
 import types
@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
 
-def check_choice(what: str, name: str, valid: Iterable[str]) -> str:
-    """`name`, if it is valid.
+def check_choice(what: str, name: str | None, valid: Iterable[str | None]) -> str | None:
+    """Return `name` if it is valid.
 
     Raises:
         ValueError: it isn't; the message lists the valid ones.
@@ -19,28 +19,40 @@ def check_choice(what: str, name: str, valid: Iterable[str]) -> str:
     return name
 
 
-def set_values(settings: Any, values: Mapping[str, Any]) -> Any:
-    """A copy of a settings dataclass with some fields changed; JSON lists become tuples.
+def set_values(options: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of a dataclass with some fields changed; JSON lists become tuples.
 
     Raises:
         ValueError: a key is no field; the message lists the fields.
     """
     for key in values:
-        check_choice("setting", key, [f.name for f in fields(settings)])
-    return replace(settings, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        check_choice("setting", key, [f.name for f in fields(options)])
+    return replace(options, **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
 
 
-def parse_value(cls: type, key: str, text: str) -> Any:
-    """The value in `--set key=value`: JSON where it parses, else the text itself.
+def parse_change(change: str, classes: Iterable[type]) -> tuple[type, str, Any]:
+    """Read a `key=value`.
 
     Args:
-        cls: `Settings` or `Machine`, whose type hints say what the key takes.
-        key: name of a field.
-        text: what stands behind the equals sign.
+        change: the text.
+        classes: dataclasses that may have the key.
+
+    Returns:
+        The class that has it, the key, and the value.
 
     Raises:
-        ValueError: the key takes another type.
+        ValueError: no such key (the message lists the valid ones), no equals sign, or a value of another type.
     """
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise ValueError(f"--set {change}: expected KEY=VALUE")
+    owners = {f.name: cls for cls in classes for f in fields(cls)}
+    owner = owners[check_choice("--set key", key, owners)]
+    return owner, key, _parse_value(owner, key, text)
+
+
+def _parse_value(cls: type, key: str, text: str) -> Any:
+    """The value as JSON if it parses, else the text itself; its type must be one that the field's hint allows."""
     hint = get_type_hints(cls)[key]
     kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     kinds = [{tuple: list, Mapping: dict}.get(get_origin(kind), kind) for kind in kinds]

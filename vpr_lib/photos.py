@@ -1,4 +1,4 @@
-"""TODO-DOC photos."""
+"""Decoding photos: a photo's file -> pixels of the wanted size."""
 
 import contextlib
 import io
@@ -10,11 +10,25 @@ from PIL import ExifTags, Image, ImageOps
 from vpr_lib.images import ImageTable
 
 
+@contextlib.contextmanager
+def open_photo(data: bytes) -> Iterator[Image.Image]:
+    """Open a photo's bytes with Pillow.
+
+    Raises:
+        ValueError: the bytes are no readable photo; also while the photo is used within the block.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as photo:
+            yield photo
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"is not a readable photo ({error}); copy it again or remove it") from None
+
+
 def decode(data: bytes, image_size: int | tuple[int, int]) -> np.ndarray:
     """Decode and resize one photo (bilinear, antialiased; the aspect ratio is not kept, as published).
 
     Args:
-        data: the file's bytes, JPEG or PNG.
+        data: the file's bytes, JPEG or PNG; rotated as its EXIF orientation says.
         image_size: pixels, one number for a square or (height, width).
 
     Returns:
@@ -32,30 +46,37 @@ def decode(data: bytes, image_size: int | tuple[int, int]) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def open_photo(data: bytes) -> Iterator[Image.Image]:
-    """A photo's file, opened by Pillow; what Pillow finds wrong with it, then or later, is a ValueError."""
+def _name_in_errors(table: ImageTable, row: int) -> Iterator[None]:
     try:
-        with Image.open(io.BytesIO(data)) as photo:
-            yield photo
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"is not a readable photo ({error}); copy it again or remove it") from None
+        yield
+    except ValueError as error:  # only now: reading a name earlier would copy its memory into each forked worker
+        raise ValueError(f"{table.root / table.names[row]} {error}") from None
 
 
 def read_photo(table: ImageTable, row: int, image_size: int | tuple[int, int]) -> np.ndarray:
-    """The photo of a row, decoded and resized; see `decode`.
+    """The decoded and resized photo of a row; arguments and result as in `decode`.
+
+    Raises:
+        ValueError: it is not readable; the message names it.
+        FileNotFoundError: it no longer exists.
+    """
+    with _name_in_errors(table, row):
+        return decode(table.read_bytes(row), image_size)
+
+
+def read_size(table: ImageTable, row: int) -> tuple[int, int]:
+    """Width and height of a photo in pixels, upright.
 
     Raises:
         ValueError: it is not readable; the message names it.
     """
-    data = table.read_bytes(row)
-    try:
-        return decode(data, image_size)
-    except ValueError as error:  # only now: looking at a name would copy its memory into each worker
-        raise ValueError(f"{table.root / table.names[row]} {error}") from None
+    with _name_in_errors(table, row), open_photo(table.read_bytes(row)) as photo:
+        is_sideways = photo.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return photo.size[::-1] if is_sideways else photo.size
 
 
 def read_thumbnail(table: ImageTable, row: int, max_pixels: int) -> np.ndarray:
-    """One photo to look at: its longer side at most `max_pixels`, the aspect ratio kept.
+    """A photo with its longer side at most `max_pixels`, the aspect ratio kept.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -65,19 +86,5 @@ def read_thumbnail(table: ImageTable, row: int, max_pixels: int) -> np.ndarray:
     """
     width, height = read_size(table, row)
     scale = min(1.0, max_pixels / max(width, height))
-    size = max(1, round(height * scale)), max(1, round(width * scale))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
     return read_photo(table, row, size).transpose(1, 2, 0)
-
-
-def read_size(table: ImageTable, row: int) -> tuple[int, int]:
-    """Width and height of a photo in pixels, as it is to be looked at.
-
-    Raises:
-        ValueError: it is not readable; the message names it.
-    """
-    try:
-        with open_photo(table.read_bytes(row)) as photo:
-            on_its_side = photo.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return photo.size[::-1] if on_its_side else photo.size
-    except ValueError as error:
-        raise ValueError(f"{table.root / table.names[row]} {error}") from None

@@ -1,4 +1,4 @@
-"""Positives, recall@k, intervals and paired tests: NumPy in, NumPy out."""
+"""Positives and recall@k: NumPy in, NumPy out."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ def find_positives(database_utm: np.ndarray, query_utm: np.ndarray, radius_m: fl
     """The database photos that lie within a radius of each query.
 
     Args:
-        database_utm: (N, 2) float64, metres.
-        query_utm: (Q, 2) float64, metres, in the same UTM zone.
-        radius_m: metres, inclusive.
+        database_utm: (N, 2) float64, meters.
+        query_utm: (Q, 2) float64, meters, in the same UTM zone.
+        radius_m: meters, inclusive.
 
     Returns:
         Q sorted int64 arrays of database indices; empty where a query has no positive.
@@ -25,8 +25,8 @@ def find_positives(database_utm: np.ndarray, query_utm: np.ndarray, radius_m: fl
             raise ValueError(f"{name} is {np.asarray(utm).dtype}; pass float64: float32 rounds UTM to 0.25 m")
     database_utm = np.asarray(database_utm, dtype=np.float64).reshape(-1, 2)
     query_utm = np.asarray(query_utm, dtype=np.float64).reshape(-1, 2)
-    found = cKDTree(database_utm).query_ball_point(query_utm, radius_m, return_sorted=True)
-    return [np.array(indices, dtype=np.int64) for indices in found]
+    neighbors = cKDTree(database_utm).query_ball_point(query_utm, radius_m, return_sorted=True)
+    return [np.array(indices, dtype=np.int64) for indices in neighbors]
 
 
 def first_hits(predictions: np.ndarray, positives: Sequence[np.ndarray]) -> np.ndarray:
@@ -82,5 +82,5 @@ def recall_at_k(
 
 
 def count_without_positive(positives: Sequence[np.ndarray]) -> int:
-    """Queries that no model can find: no database photo lies within the radius."""
+    """Number of queries without a database photo within the radius; no model can find them."""
     return sum(len(right) == 0 for right in positives)

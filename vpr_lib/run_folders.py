@@ -1,24 +1,41 @@
-"""TODO-DOC run_folders."""
+"""A run folder: what a training leaves behind.
+
+<folder>/settings.json     settings, data, code and versions
+         history.csv       a row for each epoch
+         model.pt          the kept weights; it exists once the run is complete
+         predictions/      results of `evaluate_run`, a file for each split
+"""
 
 import csv
+import functools
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from vpr_lib.identity import describe_module
+from vpr_lib.aggregators import AGGREGATORS
+from vpr_lib.backbones import ResNet
+from vpr_lib.identity import hash_code, hash_module, hash_text
 from vpr_lib.models import VPRModel, load_model
 from vpr_lib.settings import Settings
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder."""
+    """A run folder.
+
+    Attributes:
+        folder: its path.
+        settings: what it was trained with.
+        aggregator: the instance it was trained with, if `AGGREGATORS` doesn't hold its class.
+    """
 
     folder: Path
     settings: Settings
-    aggregator: nn.Module | None = None  # the instance it was trained with, if `AGGREGATORS` doesn't hold it
+    aggregator: nn.Module | None = None
 
     @property
     def complete(self) -> bool:
@@ -34,34 +51,70 @@ class Run:
         rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
         return [{name: float(value) for name, value in row.items()} for row in rows]
 
+    @functools.cached_property
+    def model_hash(self) -> str:
+        """16 hex digits that change with the weights in `model.pt` and with the code that computes descriptors.
+
+        Raises:
+            FileNotFoundError: the run isn't complete.
+        """
+        weights = hashlib.sha256(self._model_path().read_bytes()).hexdigest()
+        code = hash_model_code(self.settings, self.aggregator)
+        return hash_text(f"{weights} {code}")
+
     def load_model(self) -> VPRModel:
         """The trained model, in eval mode on the CPU.
 
         Raises:
             FileNotFoundError: the run isn't complete.
-            ValueError: it was trained with another aggregator instance.
+            ValueError: it was trained with an aggregator of other code or arguments.
         """
-        if not self.complete:
-            raise FileNotFoundError(
-                f"{self.folder} has no model.pt: its training hasn't ended; train it again to go on"
-            )
-        model = load_model(self.folder / "model.pt", self.aggregator)[0]
-        trained = json.loads((self.folder / "settings.json").read_text()).get("aggregator")
-        if trained is not None and trained != describe_module(model.aggregator):
+        path = self._model_path()
+        trained_with = read_run_file(self.folder).get("code")
+        if trained_with != hash_model_code(self.settings, self.aggregator):
             raise ValueError(
-                f"{self.folder} was trained with an instance of {self.settings.aggregator} that differs from this one; "
-                "pass one made as it was: open_run(folder, aggregator=...)"
+                f"{self.folder} was trained with another version of {self.settings.aggregator}'s code or arguments; "
+                "train it again, or pass the same instance: open_run(folder, aggregator=...)"
             )
-        return model
+        return load_model(path, self.aggregator)[0]
+
+    def _model_path(self) -> Path:
+        if not self.complete:
+            raise FileNotFoundError(f"{self.folder} has no model.pt: its training hasn't ended; train it to the end")
+        return self.folder / "model.pt"
 
 
 def open_run(folder: str | Path, aggregator: nn.Module | None = None) -> Run:
-    """A run folder that is there.
+    """Open an existing run folder.
+
+    Args:
+        folder: of the run.
+        aggregator: an instance of the aggregator it was trained with, if `AGGREGATORS` doesn't hold it.
 
     Raises:
-        FileNotFoundError: it isn't one.
+        FileNotFoundError: it is no run folder.
     """
-    path = Path(folder) / "settings.json"
+    return Run(Path(folder), Settings.from_dict(read_run_file(Path(folder))["settings"]), aggregator)
+
+
+def read_run_file(folder: Path) -> dict[str, Any]:
+    """The content of a run's `settings.json`.
+
+    Raises:
+        FileNotFoundError: it is no run folder.
+    """
+    path = folder / "settings.json"
     if not path.is_file():
         raise FileNotFoundError(f"no run at {folder} (no settings.json); python -m vpr_lib train makes one")
-    return Run(Path(folder), Settings.from_dict(json.loads(path.read_text())["settings"]), aggregator)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def hash_model_code(settings: Settings, aggregator: nn.Module | None) -> str:
+    """16 hex digits that change with the code of backbone and aggregator, and with an instance's arguments."""
+    if aggregator is not None:
+        code = hash_module(aggregator)
+    elif settings.aggregator in AGGREGATORS:
+        code = hash_code(AGGREGATORS[settings.aggregator])
+    else:
+        code = ""  # an aggregator defined elsewhere
+    return hash_text(f"{hash_code(ResNet)} {hash_code(VPRModel)} {code}")

@@ -10,18 +10,23 @@ from vpr_lib.loading import BatchRequest
 class PlaceSampler:
     """Yields batches of `num_places` places with `images_per_place` distinct photos each.
 
-    Every epoch visits each place once, in an order drawn anew over all cities together, with photos drawn
-    without replacement. The last batch may be smaller; it is left out if it has a single place, which has no negatives.
+    Every epoch visits each place once, in a new random order over all cities together, with photos drawn
+    without replacement. The last batch may be smaller; it is dropped if it has a single place, which has no negatives.
 
     Args:
         places: (N,) str, the place of each photo; "" is no place. Equal strings are one place.
         num_places: P, over all ranks together.
-        images_per_place: K; a place with fewer photos is left out (`num_left_out` says how many).
+        images_per_place: K; a place with fewer photos is left out (`num_left_out` counts them).
         seed: with the epoch it determines every batch.
         rank, world_size: process `rank` of `world_size` gets every world_size-th place of each batch.
 
+    Attributes:
+        labels: (N,) int64, the same number for photos of one place.
+        num_left_out: places with fewer than K photos.
+        num_without_place: photos whose place is "".
+
     Raises:
-        ValueError: fewer than two places have K photos, or P can't be shared by the ranks.
+        ValueError: fewer than two places have K photos, or P is no multiple of the ranks.
     """
 
     def __init__(
@@ -35,8 +40,11 @@ class PlaceSampler:
     ) -> None:
         if num_places % world_size:
             raise ValueError(f"num_places = {num_places} must be a multiple of the {world_size} ranks")
-        self.num_places, self.images_per_place, self.seed = num_places, images_per_place, seed
-        self.rank, self.world_size = rank, world_size
+        self.num_places = num_places
+        self.images_per_place = images_per_place
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
         names, self.labels = np.unique(np.asarray(places, dtype=object).astype(str), return_inverse=True)
         rows = np.argsort(self.labels, kind="stable")
         photos = np.split(rows, np.cumsum(np.bincount(self.labels))[:-1])
@@ -51,17 +59,20 @@ class PlaceSampler:
             )
         self.set_epoch(0)
 
-    def describe(self) -> str:
+    @property
+    def summary(self) -> str:
         """What is trained on and what is left out, in a line."""
-        num_photos = sum(len(rows) for rows in self.photos)
-        few = f"; left out: {self.num_left_out} places with fewer than {self.images_per_place} photos"
-        unnamed = f"; left out: {self.num_without_place} photos whose name holds no place"
-        counts = f"{num_photos} photos of {len(self.photos)} places"
-        return counts + few * (self.num_left_out > 0) + unnamed * (self.num_without_place > 0)
+        text = f"{sum(len(rows) for rows in self.photos)} photos of {len(self.photos)} places"
+        if self.num_left_out:
+            text += f"; left out: {self.num_left_out} places with fewer than {self.images_per_place} photos"
+        if self.num_without_place:
+            text += f"; left out: {self.num_without_place} photos whose name holds no place"
+        return text
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Choose the epoch to iterate, from its `first_batch` on (to resume in mid-epoch)."""
-        self.epoch, self.first_batch = epoch, first_batch
+        """Choose the epoch to iterate, from `first_batch` on (to resume within an epoch)."""
+        self.epoch = epoch
+        self.first_batch = first_batch
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
@@ -79,6 +90,6 @@ class PlaceSampler:
             chosen = order[number * self.num_places :][: self.num_places]
             chosen = chosen[: len(chosen) // self.world_size * self.world_size][self.rank :: self.world_size]
             seed = (self.seed, self.epoch, number, self.rank)
-            draw = np.random.default_rng(seed)
-            rows = [draw.choice(self.photos[i], self.images_per_place, replace=False) for i in chosen]
+            rng = np.random.default_rng(seed)
+            rows = [rng.choice(self.photos[i], self.images_per_place, replace=False) for i in chosen]
             yield BatchRequest(np.concatenate(rows), seed)

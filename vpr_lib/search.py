@@ -1,6 +1,7 @@
-"""Descriptors -> ranked database indices and distances, reading the database a chunk at a time.
+"""Descriptors -> the nearest database rows of each query; the database is read a chunk at a time.
 
-Exact: faiss on a CPU, torch on a GPU. Approximate, for many queries against a large database: faiss's inverted lists.
+Exact search uses faiss on a CPU and torch on a GPU. Approximate search, for many queries against a large database, uses
+faiss's inverted lists.
 """
 
 import warnings
@@ -13,7 +14,7 @@ import torch
 from vpr_lib.options import check_choice
 
 INDEXES = ("exact", "ivf")
-IVF_MIN_ROWS = 10_000  # below, comparing a query with every row takes a millisecond or less: nothing to save
+IVF_MIN_ROWS = 10_000  # below, an exact query takes a millisecond or less
 IVF_NPROBE = 32
 
 
@@ -28,26 +29,27 @@ def search_database(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest database descriptors of each query, by Euclidean distance.
 
-    For unit-norm descriptors that is also the order of cosine similarity: distance^2 = 2 - 2 similarity.
+    For unit-norm descriptors this is the order of cosine similarity: distance^2 = 2 - 2 similarity.
 
     Args:
         database: (N, D) float32 or float16. Memory-mapped (`np.load(path, mmap_mode="r")`), it may exceed the memory.
         queries: (Q, D) float32 or float16.
-        k: neighbours of each query, at most N.
-        device: "cpu" (faiss), a GPU (torch), or "auto" for the GPU where there is one; "ivf" is the CPU's.
+        k: neighbors of each query, at most N.
+        device: "cpu" (faiss), a GPU (torch), or "auto" for the GPU if there is one; "ivf" always runs on the CPU.
         chunk_size: database rows compared at a time, as float32.
         index: "exact", or "ivf" to compare only with the most promising rows, see `build_ivf`; with fewer than 10,000
-            rows that is exact search, too, and a warning says so.
+            rows "ivf" searches exactly, with a warning.
         nprobe: lists of the "ivf" that each query is compared with: more lists find more and take longer.
 
     Returns:
         distances (Q, k) float32, nearest first, and indices (Q, k) int64. On a CPU, the lower index comes first where
-        distances are equal. Where the "ivf" finds fewer than k, indices are -1 and distances infinite.
+        distances are equal. Where "ivf" finds fewer than k, indices are -1 and distances infinite.
 
     Raises:
         ValueError: k exceeds the database, the shapes don't fit, a number isn't positive, or there is no such index.
     """
-    database, queries = np.asanyarray(database), np.ascontiguousarray(queries, dtype=np.float32)
+    database = np.asanyarray(database)
+    queries = np.ascontiguousarray(queries, dtype=np.float32)
     if database.ndim != 2 or queries.ndim != 2 or database.shape[1] != queries.shape[1]:
         raise ValueError(f"descriptors of shapes {database.shape} and {queries.shape}; expected (N, D) and (Q, D)")
     if not 1 <= k <= len(database):
@@ -63,8 +65,8 @@ def search_database(
     return search_torch(database, queries, k, device, chunk_size)
 
 
-def read_chunks(database: np.ndarray, chunk_size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """First row and rows of each chunk, as contiguous float32; no copy where the database is that already."""
+def _read_chunks(database: np.ndarray, chunk_size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """First row and rows of each chunk, as contiguous float32; copied only if they are something else."""
     for start in range(0, len(database), chunk_size):
         yield start, np.ascontiguousarray(database[start : start + chunk_size], dtype=np.float32)
 
@@ -74,12 +76,14 @@ def _search_faiss(database: np.ndarray, queries: np.ndarray, k: int, chunk_size:
 
     best = np.empty((len(queries), 0), dtype=np.float32)
     indices = np.empty((len(queries), 0), dtype=np.int64)
-    for start, chunk in read_chunks(database, chunk_size):
+    for start, chunk in _read_chunks(database, chunk_size):
         squared, rows = faiss.knn(queries, chunk, min(k, len(chunk)))
-        rows[rows >= 0] += start  # -1: not even comparable, as NaN is
-        best, indices = np.hstack([best, squared]), np.hstack([indices, rows])
-        order = np.argsort(best, axis=1, kind="stable")[:, :k]  # stable: the earlier chunk, so the lower index, first
-        best, indices = (np.take_along_axis(a, order, axis=1) for a in (best, indices))
+        rows[rows >= 0] += start  # -1: not comparable, for example NaN
+        best = np.hstack([best, squared])
+        indices = np.hstack([indices, rows])
+        order = np.argsort(best, axis=1, kind="stable")[:, :k]  # stable: the lower index first
+        best = np.take_along_axis(best, order, axis=1)
+        indices = np.take_along_axis(indices, order, axis=1)
     return np.sqrt(np.maximum(best, 0.0)), indices
 
 
@@ -87,44 +91,45 @@ def _search_faiss(database: np.ndarray, queries: np.ndarray, k: int, chunk_size:
 def search_torch(
     database: np.ndarray, queries: np.ndarray, k: int, device: str, chunk_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`search` on any torch device; the device holds the queries and one chunk of the database at a time."""
+    """`search_database` on any torch device, which holds the queries and one chunk of the database at a time."""
     query = torch.tensor(queries, device=device)
     best = torch.full((len(query), k), torch.inf, device=device)
     indices = torch.full((len(query), k), -1, device=device)
-    for start, rows in read_chunks(database, chunk_size):
+    for start, rows in _read_chunks(database, chunk_size):
         chunk = torch.tensor(rows, device=device)
         # |q - d|^2 without |q|^2, which is the same for all d: (Q, chunk)
         squared = torch.addmm(chunk.square().sum(1), query, chunk.T, alpha=-2)
-        near, where = squared.topk(min(k, len(chunk)), largest=False)
-        best, order = torch.cat([best, near], 1).topk(k, largest=False)
-        indices = torch.cat([indices, where + start], 1).gather(1, order)
+        nearest, positions = squared.topk(min(k, len(chunk)), largest=False)
+        best, order = torch.cat([best, nearest], 1).topk(k, largest=False)
+        indices = torch.cat([indices, positions + start], 1).gather(1, order)
     distances = (best + query.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
     return distances.cpu().numpy(), indices.cpu().numpy()
 
 
 def choose_index(index: str, num_rows: int) -> str:
-    """`index`, or "exact" with a warning where the database is too small for another one.
+    """`index`, or "exact" with a warning if the database is too small for another one.
 
     Raises:
-        ValueError: there is no such index; the message lists those there are.
+        ValueError: there is no such index; the message lists the valid ones.
     """
     if check_choice("index", index, INDEXES) == "ivf" and num_rows < IVF_MIN_ROWS:
-        small = f"{num_rows} photos are too few for index ivf ({IVF_MIN_ROWS} or more)"
-        warnings.warn(f"{small}: the search is exact", stacklevel=3)
+        warnings.warn(
+            f"{num_rows} photos are too few for index ivf ({IVF_MIN_ROWS} or more): the search is exact", stacklevel=3
+        )
         return "exact"
     return index
 
 
 def build_ivf(database: np.ndarray, chunk_size: int = 65536, seed: int = 0) -> Any:
-    """Inverted lists: rows in sqrt(N) lists, each in that of the nearest mean; the means are found by k-means.
+    """Inverted lists: sqrt(N) lists around means found by k-means; each row is in the list of its nearest mean.
 
-    Filling the lists so costs what sqrt(N) exact queries cost. The rows are kept as float16, in half the memory and
-    searched in about half the time; rounding moves the distances of unit-norm descriptors by less than 1e-4.
+    Rows are kept as float16, which halves memory and search time and moves distances of unit-norm descriptors by less
+    than 1e-4.
 
     Args:
-        database: (N, D), as `search` takes it; all of it is held by the index, in 2 N D bytes.
+        database: (N, D), as in `search_database`; the index holds all of it, in 2 N D bytes.
         chunk_size: rows added at a time.
-        seed: of the sample for k-means, and of where it starts.
+        seed: of the sample for k-means and of its start.
 
     Returns:
         A faiss index for `search_ivf`.
@@ -137,48 +142,48 @@ def build_ivf(database: np.ndarray, chunk_size: int = 65536, seed: int = 0) -> A
     num_lists = int(num_rows**0.5)
     index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatL2(size), size, num_lists, faiss.ScalarQuantizer.QT_fp16)
     index.cp.seed = seed
-    num_samples = min(num_rows, 40 * num_lists)  # faiss asks for 39 or more of each list
+    num_samples = min(num_rows, 40 * num_lists)  # faiss asks for at least 39 of each list
     sample = np.sort(np.random.default_rng(seed).choice(num_rows, num_samples, replace=False))
     index.train(np.ascontiguousarray(database[sample], dtype=np.float32))
-    for _, chunk in read_chunks(database, chunk_size):
+    for _, chunk in _read_chunks(database, chunk_size):
         index.add(chunk)
     return index
 
 
 def search_ivf(index: Any, queries: np.ndarray, k: int, nprobe: int = IVF_NPROBE) -> tuple[np.ndarray, np.ndarray]:
-    """`search` in the `nprobe` lists nearest each query; -1 and infinitely far where they hold fewer than k."""
+    """`search_database` in the `nprobe` lists nearest each query; -1 and infinite where they hold fewer than k."""
     index.nprobe = min(nprobe, index.nlist)
     squared, indices = index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
     return np.where(indices < 0, np.inf, np.sqrt(np.maximum(squared, 0.0))).astype(np.float32), indices
 
 
-def check_search(
-    database: np.ndarray, queries: np.ndarray, found: np.ndarray, device: str = "auto", sample: int = 1000
+def measure_search_loss(
+    database: np.ndarray, queries: np.ndarray, indices: np.ndarray, device: str = "auto", sample: int = 1000
 ) -> dict[int, float]:
-    """What an approximate search lost: `measure_overlap` with the exact one, at 1 and at all of its K.
+    """Compare an approximate search with the exact one: `measure_overlap` at 1 and at K.
 
     Args:
-        database: (N, D), as `search` takes it.
+        database: (N, D), as in `search_database`.
         queries: (Q, D).
-        found: int64 (Q, K), what the approximate search found.
+        indices: int64 (Q, K), results of the approximate search.
         device: of the exact search.
-        sample: queries to search exactly, or all where there are fewer; drawn at random, as every third one may be
-            the same hour of the day.
+        sample: queries to search exactly, drawn at random; all if there are fewer.
     """
     rows = np.random.default_rng(0).permutation(len(queries))[:sample]
-    exact = search_database(database, queries[rows], found.shape[1], device)[1]
-    return measure_overlap(found[rows], exact, (1, found.shape[1]))
+    exact = search_database(database, queries[rows], indices.shape[1], device)[1]
+    return measure_overlap(indices[rows], exact, (1, indices.shape[1]))
 
 
-def measure_overlap(found: np.ndarray, exact: np.ndarray, ks: Sequence[int] = (1, 25)) -> dict[int, float]:
-    """How much of the exact neighbours an approximate search finds.
+def measure_overlap(indices: np.ndarray, exact: np.ndarray, ks: Sequence[int] = (1, 25)) -> dict[int, float]:
+    """Share of the exact neighbors that an approximate search finds.
 
     Args:
-        found: int64 (Q, K), indices of the approximate search.
-        exact: int64 (Q, K), those of the exact one.
-        ks: ranks to look at, each at most K.
+        indices: int64 (Q, K), results of the approximate search.
+        exact: int64 (Q, K), results of the exact one.
+        ks: ranks to compare at, each at most K.
 
     Returns:
-        {k: percent of the exact first k that are among the first k found}.
+        {k: percent of the exact first k that are among the first k}.
     """
-    return {k: float(100 * np.mean([np.isin(e[:k], f[:k]) for e, f in zip(exact, found, strict=True)])) for k in ks}
+    pairs = list(zip(indices, exact, strict=True))
+    return {k: float(100 * np.mean([np.isin(right[:k], row[:k]) for row, right in pairs])) for k in ks}

@@ -1,6 +1,6 @@
-"""Every choice of a run in one place: defaults are the published study, presets change what they must.
+"""What a run computes: every setting with its default, and the presets.
 
-`Settings` says what is computed and names the run; `Machine` says how, and never changes a result's meaning.
+The defaults are the published study. `machine.Machine` holds how it is computed.
 """
 
 import json
@@ -20,7 +20,7 @@ class Settings:
     weights: str | None = "imagenet"  # "imagenet", "city" (rendered streets), None (random) or a path to a checkpoint
     crop_after: str = "layer3"  # stride 16: 320 px give a 20 x 20 map, fine enough to keep the layout
     freeze_until: str | None = "layer2"  # conv1..layer2 keep their pretrained edges and textures; None trains all
-    standardise: bool = False  # each photo's channels to mean 0, deviation 1; for "city" and random weights
+    standardize: bool = False  # each photo's channels to mean 0, standard deviation 1; for "city" and random weights
     aggregator: str = "MixVPR"  # a name in aggregators.AGGREGATORS
     aggregator_options: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict
@@ -70,10 +70,14 @@ class Settings:
             raise ValueError(f"ks is {self.ks}; expected ranks of 1 or more, for example (1, 5, 10)")
         if not 0 < self.crop_min <= 1:
             raise ValueError(f"crop_min is {self.crop_min}; it must be above 0 and at most 1")
-        if self.weights == "city" and not self.standardise:
-            raise ValueError("weights 'city' were trained on standardised photos: they need standardise=true")
+        if self.weights == "city" and not self.standardize:
+            raise ValueError("weights 'city' were trained on standardized photos: they need standardize=true")
         check_choice("keep", self.keep, ("best", "last"))
         check_choice("precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
+
+    def to_json(self) -> str:
+        """JSON text that is the same for equal settings."""
+        return json.dumps(asdict(self), sort_keys=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, as written into a run folder."""
@@ -81,22 +85,26 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
-        """The inverse of `to_dict`; a key of another version is an error that names it."""
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: a key is no setting of this version; the message names it.
+        """
         return set_values(cls(), values)
 
 
 _PAPER = Settings()
 
 PRESETS: dict[str, Settings] = {
-    # The published run on the real sets; a GPU's work.
+    # The published run on the real sets; needs a GPU.
     "xs": _PAPER,
-    # A few hundred to a few thousand of one's own photos, no pretrained weights, minutes on a CPU. What is short is
-    # optimizer steps: so small photos and small batches, milder augmentation, no warm-up, a rate that ends at zero.
+    # A few hundred to a few thousand of one's own photos, no pretrained weights, minutes on a CPU. Optimizer steps are
+    # few, so photos and batches are small, augmentation is mild, there is no warm-up, and the rate ends at zero.
     "photos": replace(
         _PAPER,
         weights=None,
         freeze_until=None,
-        standardise=True,
+        standardize=True,
         aggregator_options={"MixVPR": {"row_init": "regions"}},
         image_size=96,
         num_places=16,
@@ -106,12 +114,12 @@ PRESETS: dict[str, Settings] = {
         epochs=30,
         keep="last",
     ),
-    # The rendered city: twelve runs and their figures in minutes on a CPU, so small photos and few steps, from weights
-    # that know streets already.
+    # The rendered city: eleven runs and their figures in minutes on a CPU, so photos are small and steps few, from
+    # weights trained on rendered streets.
     "mini": replace(
         _PAPER,
         weights="city",
-        standardise=True,
+        standardize=True,
         aggregator_options={"MixVPR": {"row_init": "regions"}},  # the published start learns too little in 180 steps
         image_size=96,
         num_places=8,
@@ -122,7 +130,7 @@ PRESETS: dict[str, Settings] = {
         epochs=6,
         keep="last",
     ),
-    # Seconds: for tests only, the numbers mean nothing.
+    # For tests only: takes seconds, its numbers mean nothing.
     "smoke": replace(
         _PAPER,
         weights=None,

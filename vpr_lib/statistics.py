@@ -1,7 +1,18 @@
-"""TODO-DOC statistics."""
+"""Intervals and paired tests: when a difference in recall is one. NumPy in, NumPy out."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest
+
+
+@dataclass(frozen=True)
+class LabelRecall:
+    """Recall of the queries with one label."""
+
+    num_queries: int
+    recall: float  # percent
+    interval: tuple[float, float]  # 95%, percent
 
 
 def bootstrap_interval(
@@ -11,7 +22,7 @@ def bootstrap_interval(
 
     Args:
         hits: (Q,) bool, whether each query was found.
-        groups: (Q,) labels drawn together, for example the place: two queries of one place are not two
+        groups: (Q,) labels that are drawn together, for example places: two queries of one place are not two
             independent trials. None: each query on its own.
         level: coverage.
         resamples: bootstrap samples.
@@ -24,22 +35,22 @@ def bootstrap_interval(
     """
     hits = np.asarray(hits, dtype=np.float64)
     members = np.arange(len(hits)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    # Groups of as many queries and hits are alike: drawing how many of each kind is the same, and quick for thousands.
+    # Groups with equal numbers of queries and hits are alike: drawing how many of each kind is equivalent and faster.
     kinds, counts = np.unique([np.bincount(members, hits), np.bincount(members)], axis=1, return_counts=True)
-    found, size = kinds
+    num_hits, num_queries = kinds
     # How often each kind is drawn, (resamples, kinds): a multinomial is drawing with replacement.
     times = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), resamples)
-    recalls = 100.0 * (times @ found) / (times @ size)
+    recalls = 100.0 * (times @ num_hits) / (times @ num_queries)
     low, high = np.quantile(recalls, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def group_cells(utm: np.ndarray, size_m: float = 25.0) -> np.ndarray:
-    """Square cells of the ground: the groups of `bootstrap_interval`, as queries of one spot succeed and fail together.
+    """Square cells of the ground, the groups of `bootstrap_interval`: queries of one spot succeed and fail together.
 
     Args:
-        utm: (Q, 2) float64, metres.
-        size_m: side of a cell, metres.
+        utm: (Q, 2) float64, meters.
+        size_m: side of a cell, meters.
 
     Returns:
         (Q,) int64, the same number for queries in one cell.
@@ -47,39 +58,34 @@ def group_cells(utm: np.ndarray, size_m: float = 25.0) -> np.ndarray:
     return np.unique(np.floor(np.asarray(utm) / size_m), axis=0, return_inverse=True)[1].ravel()
 
 
-def recall_by_label(
-    hits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None
-) -> dict[str, dict[str, int | float | tuple[float, float]]]:
+def recall_by_label(hits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None) -> dict[str, LabelRecall]:
     """Recall of each kind of query, for example of each scenario.
 
     Args:
         hits: (Q,) bool, whether each query was found.
-        labels: (Q,) str, the kind of each query; "" is none, such queries are left out.
-        groups: (Q,) labels drawn together, see `bootstrap_interval`.
+        labels: (Q,) str, the kind of each query; those with "" are left out.
+        groups: (Q,) labels that are drawn together, see `bootstrap_interval`.
 
     Returns:
-        {label: {"queries": n, "recall": percent, "interval": 95%, (low, high) percent}}, sorted by label.
+        {label: recall}, sorted by label.
 
     Raises:
         ValueError: the lengths differ.
     """
-    hits, labels = np.asarray(hits, dtype=bool), np.asarray(labels, dtype=str)
+    hits = np.asarray(hits, dtype=bool)
+    labels = np.asarray(labels, dtype=str)
     if hits.shape != labels.shape:
         raise ValueError(f"hits of shape {hits.shape} for labels of shape {labels.shape}; expected one a query")
-    found = {}
+    recalls = {}
     for label in np.unique(labels[labels != ""]):
         chosen = labels == label
         interval = bootstrap_interval(hits[chosen], None if groups is None else groups[chosen])
-        found[str(label)] = {
-            "queries": int(chosen.sum()),
-            "recall": float(100.0 * hits[chosen].mean()),
-            "interval": interval,
-        }
-    return found
+        recalls[str(label)] = LabelRecall(int(chosen.sum()), float(100.0 * hits[chosen].mean()), interval)
+    return recalls
 
 
 def paired_test(hits_a: np.ndarray, hits_b: np.ndarray) -> float:
-    """Exact McNemar test: could two models that are equally good differ this much on the same queries?
+    """Exact McNemar test: could two equally good models differ this much on the same queries?
 
     Args:
         hits_a, hits_b: (Q,) bool, whether each model found each query.
@@ -90,10 +96,12 @@ def paired_test(hits_a: np.ndarray, hits_b: np.ndarray) -> float:
     Raises:
         ValueError: the lengths differ.
 
-    Source: McNemar (Psychometrika 1947); only queries found by exactly one of the two tell.
+    Source: McNemar (Psychometrika 1947); only queries found by exactly one of the two count.
     """
-    hits_a, hits_b = np.asarray(hits_a, dtype=bool), np.asarray(hits_b, dtype=bool)
+    hits_a = np.asarray(hits_a, dtype=bool)
+    hits_b = np.asarray(hits_b, dtype=bool)
     if hits_a.shape != hits_b.shape:
         raise ValueError(f"hits of shapes {hits_a.shape} and {hits_b.shape}; a paired test needs the same queries")
-    only_a, only_b = int(np.sum(hits_a & ~hits_b)), int(np.sum(hits_b & ~hits_a))
+    only_a = int(np.sum(hits_a & ~hits_b))
+    only_b = int(np.sum(hits_b & ~hits_a))
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0

@@ -108,7 +108,7 @@ def summarize_photos(table: ImageTable) -> Entry:
         "photos": dict(photos),
         "bytes": dict(sizes),
         "places": len(set(table.places) - {""}),
-        "fingerprint": table.fingerprint(),
+        "fingerprint": table.fingerprint,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -47,7 +47,7 @@ def write_pack(
     if pack.suffix.lower() != ".zip" or image_size < 1 or not 1 <= quality <= 95:
         raise ValueError(f"{pack} at {image_size} px, quality {quality}: expected a .zip, 1 px or more, 1 to 95")
     table = read_images(folder)
-    made_of = f"{table.fingerprint()} at {image_size} px, quality {quality}".encode()
+    made_of = f"{table.fingerprint} at {image_size} px, quality {quality}".encode()
     if read_comment(pack) == made_of:
         return pack
     with open_atomically(pack) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
