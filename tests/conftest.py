@@ -78,5 +78,11 @@ def settings():
 
 
 @pytest.fixture
+def small(settings):
+    """Settings of a run that takes a second."""
+    return replace(settings, epochs=1, ks=(1, 5))
+
+
+@pytest.fixture
 def machine():
     return Machine(device="cpu", num_workers=0, progress=False)

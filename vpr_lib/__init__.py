@@ -1,15 +1,14 @@
 """Visual place recognition, small enough to read. The names below are loaded when first used.
 
 The core, in reading order:
-    settings, machine, options              what is computed, how, and `--set key=value`
-    file_names, stored_zip, images          photos' names -> a table of photos
-    data_roots                              a folder -> training photos and evaluation splits
-    photos, loading, samplers, augmentation photos -> batches of P places x K photos
-    backbones, aggregators, models          image -> feature map -> descriptor; author_weights loads published ones
-    optimization, checkpoints, training     the training loop
-    descriptors, search, recall, statistics descriptors -> nearest photos -> recall@k, intervals, tests
-    identity, run_folders, evaluation, runs settings -> a run folder, and its recall on a split
-    atomic_files, devices                   what several of these need
+    settings, machine, options                           what is computed, how, and `--set key=value`
+    file_names, stored_zip, images, data_roots           a folder -> tables of photos
+    photos, loading, samplers, augmentation              tables -> batches of P places x K photos
+    backbones, aggregators, models, author_weights       image -> feature map -> descriptor
+    optimization, checkpoints, progress, training        the training loop
+    descriptors, search, recall, statistics              descriptors -> nearest photos -> recall@k, intervals, tests
+    identity, run_folders, evaluation, runs              settings -> a run folder, and its recall on a split
+    atomic_files, devices                                used by several of these
 
 Rooms, each with its own `__init__`: prepare, analysis, figures, study, gallery, city, course, command_line.
 """

@@ -141,7 +141,7 @@ class MixVPR(nn.Module):
         self.row_proj = nn.Linear(in_h * in_w, out_rows)
         if check_choice("row_init", row_init, ("random", "regions")) == "regions":
             with torch.no_grad():
-                self.row_proj.weight.copy_(region_means(in_h, in_w, out_rows))
+                self.row_proj.weight.copy_(_region_means(in_h, in_w, out_rows))
                 self.row_proj.bias.zero_()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -160,7 +160,7 @@ class MixVPR(nn.Module):
         return unit(self.row_proj(x))  # (B, out_channels, out_rows) -> (B, D)
 
 
-def region_means(height: int, width: int, num_regions: int) -> torch.Tensor:
+def _region_means(height: int, width: int, num_regions: int) -> torch.Tensor:
     """Weights (num_regions, height * width) whose product with a map is the mean of each of its regions.
 
     The regions form the grid nearest to a square: 4 are 2 x 2, 6 are 2 x 3.

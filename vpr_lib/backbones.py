@@ -63,7 +63,7 @@ class ResNet(nn.Module):
         for unused in ("avgpool", "fc", *(s for s in STAGES if s not in kept)):
             delattr(self.model, unused)
         if weights is not None:
-            self._load(read_weights(name, weights))
+            self._load(_read_weights(name, weights))
         self.standardize = standardize
         self.stages = kept[1:]
         self.stride = 2 ** len(kept)
@@ -122,7 +122,7 @@ class ResNet(nn.Module):
             raise ValueError(f"the weights don't fit {self.name}: {error}") from None
 
 
-def read_weights(name: str, weights: str | Path) -> dict[str, torch.Tensor]:
+def _read_weights(name: str, weights: str | Path) -> dict[str, torch.Tensor]:
     """A state dict with torchvision's names, from "imagenet", "city" or a checkpoint file."""
     if weights == "city":
         check_choice("backbone with weights 'city'", name, ["resnet18"])

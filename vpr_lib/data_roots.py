@@ -37,13 +37,13 @@ class DataRoot:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        check_data_root(self.folder)
+        _check_exists(self.folder)
         self._splits: dict[str, Split] = {}
 
     @functools.cached_property
     def splits(self) -> list[str]:
         """Names of the evaluation splits, validation splits first."""
-        return sorted(find_splits(self.folder), key=lambda split: (not is_validation(split), split))
+        return sorted(find_splits(self.folder), key=lambda split: (not _is_validation(split), split))
 
     @functools.cached_property
     def train(self) -> ImageTable:
@@ -63,7 +63,7 @@ class DataRoot:
 
     def list_validation_splits(self, val_splits: Sequence[str] | None = None) -> list[str]:
         """The splits to choose settings and epochs on: those given, or all whose name ends in "val"."""
-        return list(val_splits) if val_splits is not None else [s for s in self.splits if is_validation(s)]
+        return list(val_splits) if val_splits is not None else [s for s in self.splits if _is_validation(s)]
 
     def fingerprint(self, splits: Sequence[str]) -> str:
         """16 hex digits that change with any name or size of the photos in `train` and in these splits."""
@@ -76,12 +76,12 @@ def open_data_root(data_root: "str | Path | DataRoot") -> DataRoot:
     return data_root if isinstance(data_root, DataRoot) else DataRoot(data_root)
 
 
-def is_validation(split: str) -> bool:
+def _is_validation(split: str) -> bool:
     """Whether a split is for choosing, by its name."""
     return split.endswith("val")
 
 
-def check_data_root(folder: Path) -> None:
+def _check_exists(folder: Path) -> None:
     """Raise FileNotFoundError if there is no such folder."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no data root at {folder}; expected a folder with train/<city>/*.jpg and splits")
@@ -100,7 +100,7 @@ def find_part(data_root: str | Path, part: str) -> Path:
         FileNotFoundError: the root or the part doesn't exist.
     """
     root = Path(data_root)
-    check_data_root(root)
+    _check_exists(root)
     folder = root / part
     pack = root / f"{part}.zip"
     if not (folder.is_dir() or pack.is_file()):
@@ -123,7 +123,7 @@ def find_splits(data_root: str | Path) -> list[str]:
         ValueError: a pack is damaged.
     """
     root = Path(data_root)
-    check_data_root(root)
+    _check_exists(root)
     folders = {path.name for path in root.iterdir() if (path / "database").is_dir()}
     return sorted(folders | {path.stem for path in root.glob("*.zip") if _is_split(path)})
 

@@ -136,13 +136,17 @@ class BatchLoader:
             yield batch
 
 
-def load_batches(dataset: PhotoDataset, requests: Iterable[BatchRequest], machine: Machine) -> BatchLoader:
+def load_batches(
+    dataset: PhotoDataset, requests: Iterable[BatchRequest], machine: Machine, start_method: str | None = None
+) -> BatchLoader:
     """Load batches in order: ahead of their use in worker processes, or on a CPU from memory if all photos fit.
 
     Args:
         dataset: the photos.
         requests: a sampler or a list; iterated anew each time the loader is.
         machine: number of processes, and the device; for CUDA, batches are loaded into pinned memory.
+        start_method: of the processes; None is "fork" on Linux, where workers then share the table's memory, else the
+            system's default.
 
     Returns:
         An iterable of `Batch`. Iterating raises what `read_photo` raises.
@@ -152,6 +156,8 @@ def load_batches(dataset: PhotoDataset, requests: Iterable[BatchRequest], machin
     if device.type == "cpu" and dataset.cache is not None and dataset.transform is None:
         dataset.fill_cache(machine.progress)
         num_workers = 0  # processes would only take cores from the training
+    if start_method is None and sys.platform == "linux":
+        start_method = "fork"
     loader = torch.utils.data.DataLoader(
         _ReturnErrors(dataset),
         batch_size=None,
@@ -159,8 +165,7 @@ def load_batches(dataset: PhotoDataset, requests: Iterable[BatchRequest], machin
         num_workers=num_workers,
         collate_fn=_keep_batch,
         pin_memory=device.type == "cuda",
-        # Forked workers share the table's memory; only on Linux is forking safe.
-        multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
+        multiprocessing_context=start_method if num_workers else None,
         persistent_workers=num_workers > 0,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # its own: drawing from the global one would break the exact resume

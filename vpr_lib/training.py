@@ -5,34 +5,29 @@ A run is a function of settings, photos and starting weights. Batches and augmen
 """
 
 import contextlib
-import csv
 import functools
-import io
-import math
 import random
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.augmentation import augment, is_augmented, normalize
 from vpr_lib.checkpoints import get_random_states, load_checkpoint, save_checkpoint, set_random_states, to_bytes
 from vpr_lib.devices import autocast, choose_device, choose_dtype, keep_freed_memory
 from vpr_lib.images import ImageTable
-from vpr_lib.loading import Batch, BatchLoader, PhotoDataset, load_batches
+from vpr_lib.loading import Batch, PhotoDataset, load_batches
 from vpr_lib.machine import Machine
 from vpr_lib.optimization import (
     Scores,
-    get_first_score,
     make_loss,
     make_miner,
     make_optimizer,
@@ -40,54 +35,9 @@ from vpr_lib.optimization import (
     step_scheduler,
     warm_up,
 )
+from vpr_lib.progress import Progress
 from vpr_lib.samplers import PlaceSampler
 from vpr_lib.settings import Settings
-
-
-@dataclass
-class Progress:
-    """How far a run is."""
-
-    epoch: int = 0  # the current epoch, from 0
-    batch: int = 0  # finished batches of it
-    step: int = 0  # optimizer steps of the whole run
-    loss_sum: float = 0.0  # over the epoch's finished batches, as the next three
-    trivial_sum: float = 0.0
-    num_photos: int = 0
-    seconds: float = 0.0
-    best_score: float = -math.inf
-    best_epoch: int = -1
-    history: list[dict[str, float]] = field(default_factory=list)  # a row for each finished epoch
-
-    def add_batch(self, loss: float, trivial: float, num_photos: int, seconds: float) -> None:
-        """Count one finished batch."""
-        self.batch += 1
-        self.step += 1
-        self.loss_sum += loss
-        self.trivial_sum += trivial
-        self.num_photos += num_photos
-        self.seconds += seconds
-
-    def finish_epoch(self, lr: float, scores: Scores) -> bool:
-        """Add the epoch's row to the history and go to the next epoch; returns whether it is the best so far."""
-        row = {
-            "epoch": self.epoch + 1,
-            "loss": self.loss_sum / self.batch,
-            "trivial_anchors": self.trivial_sum / self.batch,
-            "lr": lr,
-            "photos_per_s": self.num_photos / max(self.seconds, 1e-9),
-        }
-        for split, recalls in scores.items():
-            row |= {f"{split} R@{k}": recall for k, recall in recalls.items()}
-        self.history.append(row)
-        is_best = bool(scores) and get_first_score(scores) > self.best_score
-        if is_best:
-            self.best_score = get_first_score(scores)
-            self.best_epoch = self.epoch
-        self.epoch += 1
-        self.batch = self.num_photos = 0
-        self.loss_sum = self.trivial_sum = self.seconds = 0.0
-        return is_best
 
 
 class Trainer:
@@ -235,7 +185,7 @@ def train(
             model.train()
             sampler.set_epoch(epoch, progress.batch)
             last_save = last_batch = time.monotonic()
-            for batch in _show_epoch(loader, progress, settings, sampler.photos_per_epoch, machine):
+            for batch in progress.show_epoch(loader, settings.epochs, sampler.photos_per_epoch, machine.progress):
                 images = batch.images.to(device, non_blocking=True)
                 if transform and not on_cpu:
                     images = transform(images, batch.seed)
@@ -260,8 +210,7 @@ def train(
             if progress.finish_epoch(trainer.optimizer.param_groups[0]["lr"], scores):
                 best = {"state_dict": model.state_dict(), "epoch": epoch}
                 write_atomically(folder / "best.pt", to_bytes(best))
-            _write_history(folder / "history.csv", progress.history)
-            _print_epoch(progress.history[-1])
+            progress.write_history(folder / "history.csv")
             step_scheduler(trainer.scheduler, scores)
             trainer.save(folder)
             if interrupted():
@@ -296,42 +245,6 @@ def _explain_not_finite(error: Exception, table: ImageTable, batch: Batch) -> st
         f"{error}: lower the learning rate or try --set precision=float32. The last checkpoint is kept. Photos of the "
         f"batch:\n  {names}"
     )
-
-
-def _write_history(path: Path, history: list[dict[str, float]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(history[0]))
-    writer.writeheader()
-    writer.writerows(history)
-    write_atomically(path, text.getvalue().encode())
-
-
-def _print_epoch(row: dict[str, float]) -> None:
-    recalls = "".join(f", {name} {value:.1f}" for name, value in row.items() if name.endswith("R@1"))
-    print(
-        f"epoch {row['epoch']}: loss {row['loss']:.3f}, {row['trivial_anchors']:.0%} of the anchors trivial, "
-        f"{row['photos_per_s']:.0f} photos/s{recalls}",
-        flush=True,
-    )
-
-
-def _show_epoch(
-    loader: BatchLoader, progress: Progress, settings: Settings, num_photos: int, machine: Machine
-) -> Iterator[Batch]:
-    """The epoch's batches under a progress bar in photos."""
-    bar = tqdm(
-        total=num_photos,
-        initial=progress.num_photos,
-        desc=f"epoch {progress.epoch + 1}/{settings.epochs}",
-        unit="photo",
-        disable=not machine.progress,
-        leave=False,
-    )
-    with bar:
-        for batch in loader:
-            yield batch
-            bar.set_postfix(loss=f"{progress.loss_sum / max(1, progress.batch):.3f}", refresh=False)
-            bar.update(len(batch.rows))
 
 
 @contextlib.contextmanager

@@ -16,13 +16,13 @@ CPU = torch.device("cpu")
 ])  # fmt: skip
 def test_bfloat16_only_where_the_processor_multiplies_it(monkeypatch, flags, expected):
     text = f"processor : 0\nflags\t\t: {flags}\n"
-    monkeypatch.setattr(builtins, "open", lambda *args: io.StringIO(text))
+    monkeypatch.setattr(builtins, "open", lambda *args, **kwargs: io.StringIO(text))
     assert cpu_has_bfloat16() is expected
     assert choose_dtype("auto", CPU) is (torch.bfloat16 if expected else torch.float32)
 
 
 def test_no_proc_is_no_linux(monkeypatch):
-    def missing(*args):
+    def missing(*args, **kwargs):
         raise FileNotFoundError
 
     monkeypatch.setattr(builtins, "open", missing)

@@ -65,7 +65,7 @@ def test_avg_and_gem_by_hand():
         cubes = [(sum(v**3 for v in x[b, c].flatten().tolist()) / 20) ** (1 / 3) for c in range(3)]
         for found, by_hand in ((AvgPool()(x)[b], mean), (GeM()(x)[b], cubes)):
             torch.testing.assert_close(found.detach(), torch.tensor(by_hand) / np.linalg.norm(by_hand))
-    torch.testing.assert_close(AvgPool(normalise=False)(x), x.mean((2, 3)))  # the published variant
+    torch.testing.assert_close(AvgPool(normalize=False)(x), x.mean((2, 3)))  # the published variant
     torch.testing.assert_close(GeM(p=1.0)(x), AvgPool()(x))
 
 
@@ -186,15 +186,15 @@ def test_frozen_stages_get_neither_gradient_nor_statistics():
     assert {n.split(".")[1] for n, p in ours.named_parameters() if p.requires_grad} == {"layer3"}
 
 
-def test_standardised_photos_look_alike_dark_or_bright():
+def test_standardized_photos_look_alike_dark_or_bright():
     torch.manual_seed(0)
-    plain, standardised = ResNet(crop_after="layer1").eval(), ResNet(crop_after="layer1", standardise=True).eval()
-    standardised.load_state_dict(plain.state_dict())
+    plain, standardized = ResNet(crop_after="layer1").eval(), ResNet(crop_after="layer1", standardize=True).eval()
+    standardized.load_state_dict(plain.state_dict())
     bright = torch.rand(2, 3, 32, 32)
     dark = 0.2 * bright - torch.tensor([1.0, 1.5, 2.0])[:, None, None]
-    torch.testing.assert_close(standardised(dark), standardised(bright), rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(standardized(dark), standardized(bright), rtol=1e-2, atol=1e-3)
     by_hand = (bright - bright.mean((2, 3), keepdim=True)) / bright.std((2, 3), keepdim=True, correction=0)
-    torch.testing.assert_close(standardised(bright), plain(by_hand), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(standardized(bright), plain(by_hand), rtol=1e-3, atol=1e-3)
 
 
 def test_unknown_backbones_and_stages():
@@ -237,7 +237,7 @@ def test_weights_from_a_file(tmp_path):
 
 
 def test_starter_weights_come_along():
-    backbone = ResNet("resnet18", weights="city", freeze_until="layer2", standardise=True)
+    backbone = ResNet("resnet18", weights="city", freeze_until="layer2", standardize=True)
     stored = torch.load(CITY_WEIGHTS, weights_only=True)
     assert CITY_WEIGHTS.stat().st_size <= 6e6
     assert {v.dtype for v in stored.values() if v.is_floating_point()} == {torch.float16}
@@ -248,7 +248,7 @@ def test_starter_weights_come_along():
         ResNet("resnet50", weights="city")
     with pytest.raises(ValueError, match=r"lack .* layer4"):
         ResNet("resnet18", weights="city", crop_after="layer4")
-    with pytest.raises(ValueError, match="standardise=true"):
+    with pytest.raises(ValueError, match="standardize=true"):
         Settings(weights="city")
 
 
@@ -343,7 +343,7 @@ def test_a_model_is_a_function_of_its_settings_and_comes_back_from_disk(tmp_path
     assert torch.equal(build_model(settings).eval()(images), model(images))
     assert not torch.equal(build_model(replace(settings, seed=1)).eval()(images), model(images))
     assert model(images).shape == (2, 512)
-    save_model(model, settings, tmp_path / "m.pt")
+    save_model(tmp_path / "m.pt", model.state_dict(), settings, epoch=0)
     loaded, its_settings = load_model(tmp_path / "m.pt")
     assert its_settings == settings
     assert torch.equal(loaded(images), model(images))
@@ -357,7 +357,7 @@ def test_an_aggregator_of_ones_own(tmp_path):
     settings = replace(Settings(), weights=None, aggregator="Max")
     model = build_model(settings, Max())
     assert isinstance(model, VPRModel)
-    save_model(model, settings, tmp_path / "m.pt")
+    save_model(tmp_path / "m.pt", model.state_dict(), settings, epoch=0)
     assert load_model(tmp_path / "m.pt", Max())[0](torch.rand(1, 3, 64, 64)).shape == (1, 256)
     with pytest.raises(ValueError, match="unknown aggregator 'Max'"):
         load_model(tmp_path / "m.pt")

@@ -23,7 +23,7 @@ def test_batches_hold_distinct_photos_of_p_places():
         seen += list(places[:, 0])
     assert sorted(seen) == sorted(set(PLACES[:200]))  # each place once an epoch
     assert len(sampler) == 7 and sampler.num_left_out == 1
-    assert sampler.describe() == (
+    assert sampler.summary == (
         "200 photos of 50 places; left out: 1 places with fewer than 3 photos"
         "; left out: 5 photos whose name holds no place"
     )

@@ -1,13 +1,13 @@
 """The whole way on real photos of San Francisco; skipped where they are not at hand."""
 
-import json
-
 import numpy as np
 import pytest
 
-from vpr_lib.command_line.parser import main
 from vpr_lib.data_roots import read_split
+from vpr_lib.evaluation import evaluate_run
 from vpr_lib.images import read_images
+from vpr_lib.runs import get_run
+from vpr_lib.settings import get_preset, replace
 
 
 def test_names_of_real_photos(sf_photos):
@@ -23,14 +23,9 @@ def test_names_of_real_photos(sf_photos):
 
 
 @pytest.mark.slow
-def test_training_on_real_photos_beats_chance_by_far(sf_photos, tmp_path, capsys):
+def test_training_on_real_photos_beats_chance_by_far(sf_photos, tmp_path, machine):
     """Three epochs at 64 px; by chance a query finds one of its 8 or so positives among 384 photos: R@1 of 2."""
-    run = str(tmp_path / "run")
-    train = ["train", "--data", str(sf_photos), "--out", run, "--preset", "photos", "--aggregator", "ConvAP"]
-    assert main([*train, "--epochs", "3", "--image-size", "64", "--set", "progress=false"]) == 0
-    assert "1182 photos of 148 places" in capsys.readouterr().out
-    out = tmp_path / "recall.json"
-    assert main(["evaluate", "--run", run, "--data", str(sf_photos), "--split", "val", "--json", str(out)]) == 0
-    found = json.loads(out.read_text())
-    assert found["queries"] == 96 and found["without_positive"] == 0
-    assert found["recall"]["1"] > 20 and found["recall"]["25"] > 60
+    settings = replace(get_preset("photos"), aggregator="ConvAP", epochs=3, image_size=64)
+    evaluation = evaluate_run(get_run(settings, sf_photos, tmp_path, machine=machine), sf_photos, "val", machine)
+    assert evaluation.num_queries == 96 and evaluation.num_without_positive == 0
+    assert evaluation.recall[1] > 20 and evaluation.recall[25] > 60

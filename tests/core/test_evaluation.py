@@ -1,0 +1,103 @@
+"""Evaluating runs: what is computed, saved and read."""
+
+import numpy as np
+import pytest
+from conftest import make_root, photo_name, write_photo
+
+from vpr_lib.data_roots import read_split
+from vpr_lib.descriptors import extract_descriptors
+from vpr_lib.evaluation import compare_evaluations, evaluate_all, evaluate_run, read_evaluation
+from vpr_lib.runs import get_run
+from vpr_lib.settings import replace
+from vpr_lib.statistics import bootstrap_interval, group_cells, paired_test
+
+
+@pytest.fixture
+def run(small, data_root, tmp_path, machine):
+    return get_run(small, data_root, tmp_path / "runs", machine=machine)
+
+
+def test_evaluation_is_descriptors_search_and_recall(run, data_root, machine):
+    with pytest.raises(FileNotFoundError, match=r"no predictions for the photos of val.*evaluate --run .* --split val"):
+        read_evaluation(run, data_root, "val")
+    evaluation = evaluate_run(run, data_root, "val", machine)
+    database, queries = read_split(data_root, "val")
+    model = run.load_model()
+    d, q = (extract_descriptors(model, t, 32, machine=machine) for t in (database, queries))
+    order = np.argsort(((q[:, None] - d[None]) ** 2).sum(2), axis=1)
+    near = np.linalg.norm(queries.utm[:, None] - database.utm[None], axis=2) <= 25
+    hits = {k: 100 * np.mean([near[i, order[i, :k]].any() for i in range(len(q))]) for k in (1, 5)}
+    assert evaluation.recall == pytest.approx(hits)
+    assert evaluation.to_dict()["queries"] == 6 and evaluation.to_dict()["without_positive"] == 0
+    assert (evaluation.hits == near[np.arange(6), order[:, 0]]).all()
+
+
+def test_predictions_are_saved_and_read(run, data_root, machine):
+    evaluation = evaluate_run(run, data_root, "val", machine)
+    (file,) = (run.folder / "predictions").iterdir()
+    arrays = dict(np.load(file))
+    np.savez(file, **arrays | {"indices": np.full_like(arrays["indices"], -1)})
+    assert evaluation.recall[5] > 0
+    assert evaluate_run(run, data_root, "val", machine).recall[5] == 0  # read, not computed
+    (run.folder / "model.pt").write_bytes((run.folder / "model.pt").read_bytes() + b" ")
+    with pytest.raises(FileNotFoundError, match="no predictions"):  # another model
+        read_evaluation(replace(run), data_root, "val")
+
+
+def test_predictions_are_read_without_loading_the_model(run, data_root, machine):
+    evaluation = evaluate_run(run, data_root, "val", machine)
+    (run.folder / "settings.json").unlink()  # loading the model would need it
+    assert read_evaluation(replace(run), data_root, "val").recall == evaluation.recall
+
+
+def test_evaluation_of_other_photos_is_not_read_from_the_cache(run, tmp_path, data_root, machine):
+    before = evaluate_run(run, data_root, "val", machine)
+    other = make_root(tmp_path / "other")
+    write_photo(other / "val" / "queries" / photo_name(9e5, 9e5), 3)  # far from all others
+    evaluation = evaluate_run(run, other, "val", machine)
+    assert evaluation.num_queries == 7 and evaluation.num_without_positive == 1
+    assert evaluation.recall[5] == pytest.approx(before.recall[5] * 6 / 7)  # a query without positive counts as missed
+
+
+def test_an_approximate_index_has_predictions_of_its_own(run, data_root, machine, monkeypatch):
+    exact = evaluate_run(run, data_root, "val", machine)
+    monkeypatch.setattr("vpr_lib.search.IVF_MIN_ROWS", 5)
+    cpu = replace(machine, device="cpu")
+    for _ in range(2):  # computed, then read
+        approximate = evaluate_run(run, data_root, "val", cpu, "ivf")
+        assert approximate.overlap == {1: 100.0, 12: 100.0}  # all 3 lists are searched
+        assert approximate.recall == exact.recall and approximate.to_dict()["overlap"] == {"1": 100.0, "12": 100.0}
+    assert exact.overlap == {} and "overlap" not in exact.to_dict()
+    assert len(list((run.folder / "predictions").iterdir())) == 2
+
+
+def test_ks_beyond_the_database_are_a_warning(small, data_root, tmp_path, machine):
+    message = r"no recall at k = \[25\]: the database of val has 12 photos"
+    with pytest.warns(UserWarning, match=message):
+        run = get_run(replace(small, ks=(1, 10, 25)), data_root, tmp_path, machine=machine)
+    with pytest.warns(UserWarning, match=message):
+        assert set(evaluate_run(run, data_root, "val", machine).recall) == {1, 10}
+    with pytest.warns(UserWarning, match="the last one is kept"):
+        run = get_run(replace(small, ks=(25,), val_splits=()), data_root, tmp_path, machine=machine)
+    with pytest.raises(ValueError, match="exceed the 12 photos"):
+        evaluate_run(run, data_root, "val", machine)
+
+
+def test_an_unfinished_run_cannot_be_evaluated(run, small, data_root, tmp_path, machine):
+    (run.folder / "model.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no model\.pt"):
+        evaluate_run(run, data_root, "val", machine)
+    assert get_run(small, data_root, tmp_path / "runs", machine=machine).complete  # from its checkpoint
+
+
+def test_comparisons_are_intervals_and_paired_tests(small, data_root, tmp_path, machine):
+    names = ("AVG", "GeM")
+    runs = {name: get_run(replace(small, aggregator=name), data_root, tmp_path, machine=machine) for name in names}
+    evaluations = evaluate_all(runs, data_root, "val", machine)
+    rows = compare_evaluations(evaluations)
+    first, second = evaluations.values()
+    assert rows["AVG"].p_value is None and rows["GeM"].p_value == paired_test(first.hits, second.hits)
+    assert rows["GeM"].interval == bootstrap_interval(second.hits, group_cells(second.query_utm))
+    assert rows["GeM"].recall == second.recall
+    with pytest.raises(ValueError, match="other"):
+        compare_evaluations({"a": first, "b": replace(second, split="other")})

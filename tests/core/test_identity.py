@@ -1,0 +1,157 @@
+"""What is another run and what isn't: hashes of code and weights."""
+
+import functools
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vpr_lib.aggregators import AGGREGATORS, AvgPool, GeM, MixVPR
+from vpr_lib.identity import hash_code, hash_module, hash_weights
+
+AGGREGATOR = """
+import torch.nn.functional as F
+from torch import nn
+
+POWER = 2.0
+
+def pool(x):
+    return x.mean((2, 3)) ** POWER
+
+class Mean(nn.Module):
+    scale = 1.0
+
+    def __init__(self, size: int = 3):
+        super().__init__()
+        self.size = size
+
+    @staticmethod
+    def shift(x):
+        return x + 1
+
+    def forward(self, x):
+        pooled = pool(x) * self.scale
+        return F.normalize(self.shift(pooled))
+"""
+REWORDED = '''
+"""A module docstring."""
+import torch.nn.functional as functional
+from torch import nn as layers
+
+POWER = 2.0
+
+def average(maps):
+    """Averages."""
+    return maps.mean((2, 3)) ** POWER  # a comment
+
+class Average(layers.Module):
+    """Another name."""
+
+    scale = 1.0
+
+    def __init__(self, size=3) -> None:
+        super().__init__()
+        self.size = size
+
+    @staticmethod
+    def shift(x):
+        return x + 1
+
+    def forward(self, features):
+        """(B, C, H, W) -> (B, C)"""
+        means = (
+            average(features) * self.scale
+        )
+        return functional.normalize(self.shift(means))
+'''
+
+
+def load(text, tmp_path, name):
+    """The aggregator class in a file of this text."""
+    number = len(list(tmp_path.iterdir()))
+    path = tmp_path / f"own{number}.py"
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, name)
+
+
+def test_words_do_not_count(tmp_path):
+    assert hash_code(load(AGGREGATOR, tmp_path, "Mean")) == hash_code(load(REWORDED, tmp_path, "Average"))
+
+
+@pytest.mark.parametrize("old, new", [
+    ("self.shift(pooled)", "self.shift(pooled * 2)"),
+    ("scale = 1.0", "scale = 1.5"),
+    ("return x + 1", "return x + 2"),
+    ("size: int = 3", "size: int = 4"),
+    ("x.mean((2, 3))", "x.amax((2, 3))"),
+    ("POWER = 2.0", "POWER = 3.0"),
+    ("F.normalize", "F.relu"),
+])  # fmt: skip
+def test_what_is_computed_counts(tmp_path, old, new):
+    """Also in a helper function, a constant, a static method, a default."""
+    assert old in AGGREGATOR
+    first = load(AGGREGATOR, tmp_path, "Mean")
+    assert hash_code(first) != hash_code(load(AGGREGATOR.replace(old, new), tmp_path, "Mean"))
+
+
+def test_error_messages_do_not_count(tmp_path):
+    def with_message(text):
+        code = f"def check(x):\n    if x < 0:\n        raise ValueError('{text}')\n    return x\n"
+        return load(code, tmp_path, "check")
+
+    assert hash_code(with_message("too small")) == hash_code(with_message("negative"))
+
+
+def test_code_without_a_source_counts():
+    functions = {}
+    for name, body in (("a", "x + 1"), ("b", "x + 2"), ("same", "x + 1")):
+        exec(f"def f(x):\n    return {body}", scope := {})
+        functions[name] = hash_code(scope["f"])
+    assert functions["a"] == functions["same"] != functions["b"]
+
+
+def test_hashes_are_the_same_in_another_process():
+    script = "from vpr_lib.aggregators import *; from vpr_lib.identity import *; import torch; torch.manual_seed(0); "
+    script += "m = MixVPR(8, 4, 4, 16); print(hash_code(GeM), hash_module(m), hash_weights(m))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    torch.manual_seed(0)
+    here = MixVPR(8, 4, 4, 16)
+    assert done.stdout == f"{hash_code(GeM)} {hash_module(here)} {hash_weights(here)}\n"
+
+
+class Configured(nn.Module):
+    def __init__(self, option):
+        super().__init__()
+        self.option = option
+
+    def forward(self, x):
+        return F.normalize(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("one, other", [
+    ([1.0, 2.0], [1.0, 3.0]),
+    ({"a": 1}, {"a": 2}),
+    (torch.ones(3), torch.zeros(3)),
+    (np.arange(3), np.arange(3) * 2),
+    (functools.partial(round, ndigits=1), functools.partial(round, ndigits=2)),
+    (F.relu, F.gelu),
+])  # fmt: skip
+def test_arguments_of_an_instance_count(one, other):
+    assert hash_module(Configured(one)) == hash_module(Configured(one)) != hash_module(Configured(other))
+
+
+def test_weights_and_buffers_count():
+    modules = [nn.BatchNorm1d(3) for _ in range(3)]
+    modules[1].running_mean[0] = 1
+    modules[2].register_buffer("extra", torch.ones(1), persistent=False)
+    assert len({hash_weights(module) for module in modules}) == 3
+    assert hash_module(AvgPool(normalize=True)) != hash_module(AvgPool(normalize=False))
+    assert len({hash_code(cls) for cls in AGGREGATORS.values()}) == len(AGGREGATORS)
