@@ -1,4 +1,4 @@
-"""RandAugment in the loader: the kit's (OpenCV) against torchvision's v2, on Pillow images and on tensors, batch by batch.
+"""RandAugment in the loader: the kit's (OpenCV) and torchvision's v2, on Pillow images and on tensors, batch by batch.
 
 python benchmarks/augmentation.py --data ROOT          train/ of that root; CPU time of one core, decoding included
 """

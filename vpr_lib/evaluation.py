@@ -28,34 +28,24 @@ NUM_PREDICTIONS = 25  # database photos kept for each query
 
 
 class Predictions(NamedTuple):
-    """The nearest database photos of each query."""
+    """The nearest database photos of each query; the fields are those of `Evaluation`."""
 
-    indices: np.ndarray  # (Q, K) int64, database rows, best first; -1 where there is none
-    distances: np.ndarray  # (Q, K) float32, between descriptors
-    overlap: dict[int, float]  # {k: percent of an exact search's first k that an approximate one has}; {} if exact
+    indices: np.ndarray
+    distances: np.ndarray
+    overlap: dict[int, float]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions of a model on a split, and how right they are.
-
-    Attributes:
-        split: name of the split.
-        indices: (Q, K) int64, database rows, best first; -1 where there is none.
-        distances: (Q, K) float32, between descriptors.
-        positives: Q sorted int64 arrays of database rows.
-        query_utm: (Q, 2) float64, meters.
-        recall: {k: percent}.
-        overlap: {k: percent of an exact search's first k that an approximate one has}; {} after an exact search.
-    """
+    """Predictions of a model on a split, and how right they are."""
 
     split: str
-    indices: np.ndarray
-    distances: np.ndarray
-    positives: list[np.ndarray]
-    query_utm: np.ndarray
-    recall: dict[int, float]
-    overlap: dict[int, float] = field(default_factory=dict)
+    indices: np.ndarray  # (Q, K) int64, database rows, best first; -1 where there is none
+    distances: np.ndarray  # (Q, K) float32, between descriptors
+    positives: list[np.ndarray]  # Q sorted int64 arrays of database rows
+    query_utm: np.ndarray  # (Q, 2) float64, meters
+    recall: dict[int, float]  # {k: percent}
+    overlap: dict[int, float] = field(default_factory=dict)  # of an approximate search, see `measure_search_loss`
 
     @property
     def hits(self) -> np.ndarray:
@@ -74,23 +64,18 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
-        result = {
-            "recall": {str(k): percent for k, percent in self.recall.items()},
-            "queries": self.num_queries,
-            "without_positive": self.num_without_positive,
-        }
-        if self.overlap:
-            result["overlap"] = {str(k): percent for k, percent in self.overlap.items()}
-        return result
+        overlap = {"overlap": {str(k): percent for k, percent in self.overlap.items()}} if self.overlap else {}
+        recall = {str(k): percent for k, percent in self.recall.items()}
+        return {"recall": recall, "queries": self.num_queries, "without_positive": self.num_without_positive} | overlap
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row of a table that compares models on one split."""
+    """A row of a table of models on one split."""
 
     recall: dict[int, float]  # {k: percent}
     interval: tuple[float, float]  # 95% interval of R@1, percent
-    p_value: float | None  # paired test on R@1 against the row before; None in the first row
+    p_value: float | None  # paired test of R@1 against the row before; None in the first row
 
 
 def evaluate_run(
@@ -125,7 +110,7 @@ def evaluate_run(
         queries = PhotoDataset(photos.queries, size)
         predictions = predict(run.load_model(), database, queries, run.settings, machine, index)
         _write_predictions(path, predictions)
-    return score_predictions(split, photos, predictions, run.settings)
+    return _score(split, photos, predictions, run.settings)
 
 
 def evaluate_all(
@@ -139,11 +124,6 @@ def evaluate_all(
 def read_evaluation(run: Run, data_root: str | Path | DataRoot, split: str) -> Evaluation:
     """The saved result of an earlier `evaluate_run`; no model is loaded.
 
-    Args:
-        run: a complete run.
-        data_root: folder with the split.
-        split: its name.
-
     Raises:
         FileNotFoundError: the run wasn't evaluated on these photos, or isn't complete.
     """
@@ -156,7 +136,7 @@ def read_evaluation(run: Run, data_root: str | Path | DataRoot, split: str) -> E
             f"{run.folder} has no predictions for the photos of {split} in {root}; make them with evaluate_run or "
             f"python -m vpr_lib evaluate --run {run.folder} --data {root} --split {split}"
         )
-    return score_predictions(split, photos, _read_predictions(path), run.settings)
+    return _score(split, photos, _read_predictions(path), run.settings)
 
 
 def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> dict[str, Comparison]:
@@ -204,8 +184,8 @@ def predict(
     return Predictions(indices, distances, overlap)
 
 
-def score_predictions(split: str, photos: Split, predictions: Predictions, settings: Settings) -> Evaluation:
-    """Compare predictions with positions. Ranks beyond the size of the database are left out, with a warning."""
+def _score(split: str, photos: Split, predictions: Predictions, settings: Settings) -> Evaluation:
+    """Ranks beyond the size of the database are left out, with a warning."""
     database, queries = photos
     positives = find_positives(database.utm, queries.utm, settings.radius_m)
     ks = [k for k in settings.ks if k <= len(database)]
@@ -221,11 +201,7 @@ def score_predictions(split: str, photos: Split, predictions: Predictions, setti
 
 
 def make_validator(settings: Settings, data_root: DataRoot, machine: Machine) -> Callable[[nn.Module], Scores] | None:
-    """A function that measures recall on the validation splits; it keeps decoded photos between calls.
-
-    Returns:
-        model -> {split: {k: percent}}; None if there is no validation split.
-    """
+    """A function model -> {split: {k: percent}} on the validation splits, which keeps decoded photos; None without one."""
     splits = data_root.list_validation_splits(settings.val_splits)
     datasets = {
         split: [PhotoDataset(table, settings.image_size, machine.cache_gb) for table in data_root.read_split(split)]
@@ -236,7 +212,7 @@ def make_validator(settings: Settings, data_root: DataRoot, machine: Machine) ->
         scores = {}
         for split, (database, queries) in datasets.items():
             predictions = predict(model, database, queries, settings, machine)
-            scores[split] = score_predictions(split, data_root.read_split(split), predictions, settings).recall
+            scores[split] = _score(split, data_root.read_split(split), predictions, settings).recall
         return scores
 
     return validate if splits else None

@@ -121,18 +121,10 @@ def choose_index(index: str, num_rows: int) -> str:
 
 
 def build_ivf(database: np.ndarray, chunk_size: int = 65536, seed: int = 0) -> Any:
-    """Inverted lists: sqrt(N) lists around means found by k-means; each row is in the list of its nearest mean.
+    """A faiss index of sqrt(N) inverted lists around means found by k-means; each row is in that of its nearest mean.
 
-    Rows are kept as float16, which halves memory and search time and moves distances of unit-norm descriptors by less
-    than 1e-4.
-
-    Args:
-        database: (N, D), as in `search_database`; the index holds all of it, in 2 N D bytes.
-        chunk_size: rows added at a time.
-        seed: of the sample for k-means and of its start.
-
-    Returns:
-        A faiss index for `search_ivf`.
+    Rows are kept as float16, in 2 N D bytes, which halves memory and search time and moves distances of unit-norm
+    descriptors by less than 1e-4. `seed` is that of the sample for k-means and of its start.
 
     Source: Sivic and Zisserman, Video Google (ICCV 2003); Douze et al., The Faiss library (arXiv:2401.08281).
     """
@@ -160,15 +152,7 @@ def search_ivf(index: Any, queries: np.ndarray, k: int, nprobe: int = IVF_NPROBE
 def measure_search_loss(
     database: np.ndarray, queries: np.ndarray, indices: np.ndarray, device: str = "auto", sample: int = 1000
 ) -> dict[int, float]:
-    """Compare an approximate search with the exact one: `measure_overlap` at 1 and at K.
-
-    Args:
-        database: (N, D), as in `search_database`.
-        queries: (Q, D).
-        indices: int64 (Q, K), results of the approximate search.
-        device: of the exact search.
-        sample: queries to search exactly, drawn at random; all if there are fewer.
-    """
+    """`measure_overlap` at 1 and at K, of an approximate search with the exact one, for a random sample of queries."""
     rows = np.random.default_rng(0).permutation(len(queries))[:sample]
     exact = search_database(database, queries[rows], indices.shape[1], device)[1]
     return measure_overlap(indices[rows], exact, (1, indices.shape[1]))
