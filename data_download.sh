@@ -238,7 +238,7 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$what" ] || fail "which set? mini, gsv_xs, sf_xs, tokyo_xs or xs; see --help"
 command -v "$python" >/dev/null || fail "there is no Python here ($python); install 3.11 or later, then run make setup"
-"$python" -c 'import vpr_lib.archives' || fail "$python lacks packages of the kit (above); run make setup"
+"$python" -c 'import vpr_lib.prepare.unpacking' || fail "$python lacks packages of the kit (above); run make setup"
 
 if [ "$what" = mini ]; then
     [ -z "$from$any_size" ] || fail "mini is rendered, not fetched: it takes --to only"
