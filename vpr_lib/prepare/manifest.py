@@ -109,11 +109,7 @@ def format_counts(split: str, photos: Mapping[str, int]) -> str:
 
 
 def summarize_photos(table: ImageTable) -> SplitSummary:
-    """Count the photos of a split and decode a sample of them.
-
-    Raises:
-        ValueError: a photo is not readable; the message names it.
-    """
+    """Count the photos of a split and decode a sample of them; one that is not readable is a ValueError."""
     for row in np.unique(np.linspace(0, len(table) - 1, NUM_DECODED).astype(int)):
         read_photo(table, row, 32)
     folders = np.array([name.split("/")[0] for name in table.names])  # cities, or database and queries
@@ -127,11 +123,7 @@ def summarize_photos(table: ImageTable) -> SplitSummary:
 
 
 def read_manifest(root: Path) -> dict[str, SplitSummary]:
-    """Read the manifest of a data root; empty if there is none.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
+    """Read the manifest of a data root; empty if there is none, ValueError if it is damaged."""
     path = root / MANIFEST
     try:
         return {split: SplitSummary(**entry) for split, entry in json.loads(path.read_text(encoding="utf-8")).items()}

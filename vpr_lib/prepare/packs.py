@@ -37,7 +37,6 @@ def write_pack(
     Raises:
         FileNotFoundError: the folder does not exist.
         ValueError: a photo is not readable (the message names it), or an argument is invalid.
-        OSError: the pack can't be written.
     """
     folder = Path(folder)
     pack = folder.with_name(f"{folder.name}.zip") if pack is None else Path(pack)
@@ -93,8 +92,7 @@ def copy_packs(data_root: str | Path, to: str | Path, progress: bool = True) -> 
         FileNotFoundError: the root has no pack.
         OSError: too little space.
     """
-    root = Path(data_root)
-    to = Path(to)
+    root, to = Path(data_root), Path(to)
     files = sorted(root.glob("*.zip"))
     if not files:
         raise FileNotFoundError(f"no packs (*.zip) in {root}; python -m vpr_lib pack {root}/train writes one")

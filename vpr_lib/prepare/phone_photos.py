@@ -113,14 +113,11 @@ def _to_degrees(parts: tuple[float, float, float], negative: bool) -> float:
 
 
 def project_to_zone(position: Position, zone: str) -> tuple[float, float]:
-    """UTM coordinates of a position in a given zone: its own one or a neighbor.
+    """East and north of a position in meters, in its own UTM zone or a neighboring one.
 
     Args:
         position: latitude and longitude.
         zone: number and letter, "10S", as in `parse_name(name).zone`.
-
-    Returns:
-        East and north, meters.
 
     Raises:
         ValueError: `zone` is not a UTM zone, or the position is more than one zone away.

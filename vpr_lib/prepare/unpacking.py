@@ -28,14 +28,7 @@ from tqdm.auto import tqdm
 from vpr_lib.file_names import PHOTO_SUFFIXES, parse_name
 from vpr_lib.images import read_images
 from vpr_lib.options import check_choice
-from vpr_lib.prepare.manifest import (
-    PUBLISHED_SIZES,
-    SplitSummary,
-    check_size,
-    format_counts,
-    summarize_photos,
-    write_manifest,
-)
+from vpr_lib.prepare import manifest
 
 # {set: {folder in its archive: split}}; an unpacked data root is a valid source, too: its folders are named as splits.
 SETS = {
@@ -54,7 +47,8 @@ class Member(NamedTuple):
     size: int  # bytes
 
 
-Members = dict[str, Member]  # by their path below a split, a city, `database` or `queries`
+Members = dict[str, Member]  # by their path below a city, `database` or `queries`
+Plan = dict[str, dict[str, Members]]  # {split: {city, `database` or `queries`: its photos}}
 
 
 def unpack_set(
@@ -65,7 +59,7 @@ def unpack_set(
     delete: bool = False,
     origin: str | None = None,
     progress: bool = True,
-) -> dict[str, SplitSummary]:
+) -> dict[str, manifest.SplitSummary]:
     """Unpack one set into a data root; a later call continues an interrupted one.
 
     Args:
@@ -74,7 +68,7 @@ def unpack_set(
         name: gsv_xs, sf_xs or tokyo_xs.
         any_size: accept other numbers of photos than the published ones.
         delete: remove the zip when its photos are in place and checked, or when it is damaged.
-        origin: address or path to store in the manifest; default: `source`.
+        origin: where the set came from, for the manifest; default: `source`.
         progress: show a bar, and print which photos are left out.
 
     Returns:
@@ -85,32 +79,30 @@ def unpack_set(
         ValueError: the zip is damaged or unsafe, photos are missing or wrong, or a split exists with other photos.
         OSError: too little space.
     """
-    source = Path(source)
-    root = Path(root)
+    source, root = Path(source), Path(root)
     check_choice("set", name, SETS)
     if not source.exists():
         raise FileNotFoundError(f"no archive or folder at {source}; expected {name} as a zip, or unpacked")
     staging = root / ".download" / name
     staging.mkdir(parents=True, exist_ok=True)
+    summaries = {}
     # A second call waits, then finds all splits in place.
     with FileLock(root / ".download" / "unpack.lock"), _explain_errors(source, root, delete):
         with nullcontext() if source.is_dir() else zipfile.ZipFile(source) as archive:
-            members = _list_folder(source) if archive is None else _list_archive(archive)
-            plan, left_out = _plan_splits(members, name)
+            plan, left_out = _plan_splits(_list_archive(archive) if archive else _list_folder(source), name)
             if left_out and progress:
                 print("left out:", ", ".join(f"{n:,} photos in {folder}" for folder, n in left_out.most_common(5)))
             _check_plan(plan, source, any_size)
             missing = _find_missing_folders(plan, root, staging)
             _check_space(source, root, missing)
-            _write_folders(archive or source, missing, sum(map(len, plan.values())), progress)
-        summaries = {}
+            _write_folders(archive or source, missing, progress)
         for split in plan:
-            is_new = not (root / split).is_dir()
-            summary = summarize_photos(read_images((staging if is_new else root) / split))
+            path = root / split if (root / split).exists() else staging / split
+            summary = manifest.summarize_photos(read_images(path))
             summaries[split] = replace(summary, set=name, source=_remove_secrets(origin or str(source)))
-            if is_new:
-                os.replace(staging / split, root / split)
-        write_manifest(root, summaries)
+            if path != root / split:
+                os.replace(path, root / split)
+        manifest.write_manifest(root, summaries)
         shutil.rmtree(staging, ignore_errors=True)
     if delete and source.is_file():
         source.unlink()
@@ -141,10 +133,7 @@ def _list_archive(archive: zipfile.ZipFile) -> list[Member]:
         name = member.filename
         outside = ".." in re.split(r"[/\\]", name) or re.match(r"[/\\]|[A-Za-z]:", name)
         if outside or stat.S_ISLNK(member.external_attr >> 16):
-            raise ValueError(
-                f"{archive.filename} holds {name!r}, which leads out of the data root; nothing was unpacked. "
-                "The original archives have no such member: get it elsewhere"
-            )
+            raise ValueError(f"{archive.filename} holds {name!r}, which leads out of the data root; get it elsewhere")
     return [Member(m.filename, m.file_size) for m in archive.infolist() if _is_photo(m.filename)]
 
 
@@ -163,9 +152,9 @@ def _is_photo(name: str) -> bool:
     return name.lower().endswith(PHOTO_SUFFIXES) and not name.rpartition("/")[2].startswith("._")
 
 
-def _plan_splits(members: Iterable[Member], name: str) -> tuple[dict[str, Members], Counter[str]]:
-    """Return {split: {path below it: member}} for each split of a set, and {folder: number of photos left out}."""
-    plan: dict[str, Members] = {split: {} for split in SETS[name].values()}
+def _plan_splits(members: Iterable[Member], name: str) -> tuple[Plan, Counter[str]]:
+    """Return which photos make up each split of a set, and {folder: number of photos left out}."""
+    plan: Plan = {split: {} for split in SETS[name].values()}
     left_out: Counter[str] = Counter()
     for member in members:
         *folders, _ = parts = member.name.split("/")
@@ -175,10 +164,11 @@ def _plan_splits(members: Iterable[Member], name: str) -> tuple[dict[str, Member
             left_out["/".join(folders[: named[-1] + 1] if named else folders) or "."] += 1
             continue
         parse_name(member.name)  # raises where the name has no UTM coordinates
-        path = "/".join(parts[start:])
-        if path in plan[split]:
-            raise ValueError(f"{member.name} and {plan[split][path].name} would both become {split}/{path}")
-        plan[split][path] = member
+        photos = plan[split].setdefault(parts[start], {})
+        path = "/".join(parts[start + 1 :])
+        if path in photos:
+            raise ValueError(f"{member.name} and {photos[path].name} would both become {split}/{parts[start]}/{path}")
+        photos[path] = member
     return plan, left_out
 
 
@@ -203,35 +193,33 @@ def _find_split(folders: list[str], name: str) -> tuple[str | None, int]:
     return (SETS[name].get(named[-1]) if named else None), start
 
 
-def _check_plan(plan: Mapping[str, Members], source: Path, any_size: bool) -> None:
+def _check_plan(plan: Plan, source: Path, any_size: bool) -> None:
     """Compare the plan with the published sizes, before half a million photos are written."""
-    for split, photos in plan.items():
-        counts = Counter(path.split("/")[0] for path in photos)
-        if not photos or (split != "train" and len(counts) < 2):
-            size = format_counts(split, counts)
-            raise ValueError(f"{source} has {size} for {split}; expected {PUBLISHED_SIZES[split]}")
+    for split, folders in plan.items():
+        counts = {folder: len(photos) for folder, photos in folders.items()}
+        if not counts or (split != "train" and len(counts) < 2):
+            size = manifest.format_counts(split, counts)
+            raise ValueError(f"{source} has {size} for {split}; expected {manifest.PUBLISHED_SIZES[split]}")
         if not any_size:
-            check_size(split, counts)
+            manifest.check_size(split, counts)
 
 
-def _find_missing_folders(plan: Mapping[str, Members], root: Path, staging: Path) -> dict[Path, Members]:
-    """Return {folder of a city, database or queries: its photos} still to write; remove incomplete folders."""
-    missing = {}
-    for split, photos in plan.items():
+def _find_missing_folders(plan: Plan, root: Path, staging: Path) -> dict[Path, Members]:
+    """Return {folder to write: its photos}; remove incomplete folders of an interrupted call."""
+    missing: dict[Path, Members] = {}
+    for split, folders in plan.items():
         if (root / f"{split}.zip").exists():
             raise ValueError(f"{root} has {split} as a pack, {split}.zip; move it away, or choose another root")
         if (root / split).exists():
-            if not _holds(root / split, photos):
+            whole = {f"{folder}/{path}": photos[path] for folder, photos in folders.items() for path in photos}
+            if not _holds(root / split, whole):
                 raise ValueError(f"{root / split} exists with other photos; move it away, or choose another root")
             continue
-        planned: dict[Path, Members] = {}
-        for path, member in photos.items():
-            folder, _, below = path.partition("/")
-            planned.setdefault(staging / split / folder, {})[below] = member
-        for folder in (staging / split).iterdir() if (staging / split).is_dir() else ():
-            if folder not in planned or not _holds(folder, planned[folder]):
-                shutil.rmtree(folder)
-        missing |= {folder: members for folder, members in planned.items() if not folder.is_dir()}
+        for path in (staging / split).glob("*"):
+            if path.name not in folders or not _holds(path, folders[path.name]):
+                shutil.rmtree(path)
+        targets = {staging / split / folder: photos for folder, photos in folders.items()}
+        missing |= {target: photos for target, photos in targets.items() if not target.is_dir()}
     return missing
 
 
@@ -241,22 +229,19 @@ def _holds(folder: Path, photos: Members) -> bool:
 
 
 def _check_space(source: Path, root: Path, missing: Mapping[Path, Members]) -> None:
-    if source.is_dir() and source.stat().st_dev == root.stat().st_dev:  # links take no space
-        return
     sizes = [member.size for photos in missing.values() for member in photos.values()]
     needed = sum(-(-size // BLOCK_BYTES) * BLOCK_BYTES for size in sizes)
     free = shutil.disk_usage(root).free
-    if needed > free:
-        raise OSError(
-            f"{len(sizes):,} photos need {needed / 1e9:.1f} GB, {root} has {free / 1e9:.1f} GB free; "
-            "make room, or choose a root on another disk"
-        )
+    is_linked = source.is_dir() and source.stat().st_dev == root.stat().st_dev  # links take no space
+    if needed > free and not is_linked:
+        space = f"{len(sizes):,} photos need {needed / 1e9:.1f} GB, {root} has {free / 1e9:.1f} GB free"
+        raise OSError(f"{space}; make room, or choose a root on another disk")
 
 
-def _write_folders(source: zipfile.ZipFile | Path, missing: Mapping[Path, Members], total: int, progress: bool) -> None:
+def _write_folders(source: zipfile.ZipFile | Path, missing: Mapping[Path, Members], progress: bool) -> None:
     """Write each folder as `<name>.part` and rename it when complete: an interruption costs at most one folder."""
-    done = total - sum(map(len, missing.values()))
-    with tqdm(total=total, initial=done, unit="photo", desc="unpacking", disable=not progress) as bar:
+    total = sum(map(len, missing.values()))
+    with tqdm(total=total, unit="photo", desc="unpacking", disable=not progress) as bar:
         for folder, photos in missing.items():
             partial = folder.with_name(f"{folder.name}.part")
             for path, member in photos.items():
