@@ -17,7 +17,7 @@ def make_large_pack(path, num_photos):
 
 @pytest.mark.slow
 def test_a_large_pack_opens_soon_and_its_index_is_shared_by_workers(tmp_path):
-    """100,000 entries: a fifth of the promised 5 s and 500 MB, and half as much again for a busy machine."""
+    """100,000 entries: a fifth of 5 s and 500 MB for half a million, and half as much again for a busy machine."""
     pack = make_large_pack(tmp_path / "large.zip", 100_000)
     script = """
 import os, resource, sys, time, gc

@@ -176,7 +176,7 @@ def test_answers_other_than_a_zip_are_explained_and_the_part_kept(kit, server):
     output = kit.run(1, *GET, "--from", server.url + "x")
     assert "404" in output and "./data_download.sh mini" in output
     whole, server.data = server.data, b"Rar!" + server.data
-    assert "no zip" in kit.run(1, *GET, "--from", server.url)
+    assert "not a zip" in kit.run(1, *GET, "--from", server.url)
     server.data, server.page, server.requests = whole, b"<!DOCTYPE html><html>Please sign in</html>", []
     assert "web page" in kit.run(1, *GET, "--from", server.url)
     assert kit.list_left_files() == ["tokyo_xs.source"] and len(server.requests) == 1
@@ -274,7 +274,7 @@ def test_missing_commands_are_named(kit, server):
     kit.add("python3", "echo No module named numpy >&2; exit 1")
     assert "run make setup" in kit.run(1, *GET, "--from", server.url)
     (kit.bin / "python3").unlink()
-    assert "no Python" in kit.run(1, *GET, "--from", server.url)
+    assert "is not installed" in kit.run(1, *GET, "--from", server.url)
 
 
 def test_google_drive_is_read_with_gdown(kit, sets, tmp_path):

@@ -179,7 +179,7 @@ def test_the_manifest_holds_sizes_and_source_without_secrets(sets, tmp_path):
     files = read_files(sets / "gsv_xs" / "train")
     assert entry["photos"] == Counter(path.split("/")[0] for path in files) == {"paris": 4, "rome": 4}
     assert entry["bytes"]["rome"] == sum(len(data) for path, data in files.items() if path.startswith("rome"))
-    assert entry["fingerprint"] == read_images(sets / "gsv_xs" / "train").fingerprint()
+    assert entry["fingerprint"] == read_images(sets / "gsv_xs" / "train").fingerprint
     assert (entry["places"], entry["set"], entry["source"]) == (4, "gsv_xs", "https://host.example/x/a.zip")
 
 

@@ -117,7 +117,7 @@ def summarize_photos(table: ImageTable) -> SplitSummary:
         photos=dict(Counter(folders.tolist())),
         bytes={str(folder): int(table.sizes[folders == folder].sum()) for folder in np.unique(folders)},
         places=len(set(table.places) - {""}),
-        fingerprint=table.fingerprint(),
+        fingerprint=table.fingerprint,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -43,7 +43,7 @@ def write_pack(
     if pack.suffix.lower() != ".zip" or image_size < 1 or not 1 <= quality <= 95:
         raise ValueError(f"{pack} at {image_size} px, quality {quality}: expected a .zip, 1 px or more, 1 to 95")
     table = read_images(folder)
-    comment = f"{table.fingerprint()} at {image_size} px, quality {quality}".encode()
+    comment = f"{table.fingerprint} at {image_size} px, quality {quality}".encode()
     if _read_comment(pack) == comment:
         return pack
     with open_atomically(pack) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -92,7 +92,8 @@ def copy_packs(data_root: str | Path, to: str | Path, progress: bool = True) -> 
         FileNotFoundError: the root has no pack.
         OSError: too little space.
     """
-    root, to = Path(data_root), Path(to)
+    root = Path(data_root)
+    to = Path(to)
     files = sorted(root.glob("*.zip"))
     if not files:
         raise FileNotFoundError(f"no packs (*.zip) in {root}; python -m vpr_lib pack {root}/train writes one")
@@ -118,5 +119,6 @@ def _is_copied(source: Path, copy: Path) -> bool:
     """Whether `copy` exists, has the same size and is not older."""
     if not copy.is_file():
         return False
-    before, after = source.stat(), copy.stat()
+    before = source.stat()
+    after = copy.stat()
     return after.st_size == before.st_size and after.st_mtime >= before.st_mtime

@@ -48,7 +48,8 @@ def import_phone_photos(photos: str | Path, to: str | Path, progress: bool = Tru
         FileNotFoundError: `photos` does not exist.
         ValueError: no photo can be imported.
     """
-    photos, to = Path(photos), Path(to)
+    photos = Path(photos)
+    to = Path(to)
     if not photos.is_dir():
         raise FileNotFoundError(f"no folder at {photos}; expected one with photos")
     zone = _find_zone(to.parent)

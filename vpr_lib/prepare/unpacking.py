@@ -79,7 +79,8 @@ def unpack_set(
         ValueError: the zip is damaged or unsafe, photos are missing or wrong, or a split exists with other photos.
         OSError: too little space.
     """
-    source, root = Path(source), Path(root)
+    source = Path(source)
+    root = Path(root)
     check_choice("set", name, SETS)
     if not source.exists():
         raise FileNotFoundError(f"no archive or folder at {source}; expected {name} as a zip, or unpacked")
