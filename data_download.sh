@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Fetches the course's data roots: ./data_download.sh --help
+# Downloads or renders the course's data roots: ./data_download.sh --help
 set -euo pipefail
 
-# Where each set lies, as it stood when this was written; such links die. An environment variable or --from overrides.
+# Default source of each set; such links may stop working. An environment variable or --from overrides them.
 GSV_XS_FROM=${GSV_XS_FROM:-gdrive:1q7usSe9_5xV5zTfN-1In4DlmF5ReyU_A} # also kaggle:giovannimonco22/gsv-xs
 SF_XS_FROM=${SF_XS_FROM:-gdrive:1tQqEyt3go3vMh4fj_LZrRcahoTbzzH-y}
 TOKYO_XS_FROM=${TOKYO_XS_FROM:-gdrive:15QB3VNKj93027UAQWv7pzFQO1JDCdZj2}
 
-TRIES=5                    # connections in a row that bring nothing new, before it gives up
-PAUSE_S=${VPR_PAUSE_S:-10} # seconds before the second; each later one waits as much longer
+TRIES=5                    # give up after this many connections in a row without new bytes
+PAUSE_S=${VPR_PAUSE_S:-10} # seconds before the second try; each later pause is longer by as much
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ -x "$here/.venv/bin/python" ]; then
@@ -40,8 +40,8 @@ usage() {
                                              become hard links, or copies where that is another disk
   --any-size    accept other numbers of photos than the published ones (a teacher's smaller mirror)
 
-The same command goes on where it was stopped, and does nothing where all is there. GSV_XS_FROM, SF_XS_FROM and
-TOKYO_XS_FROM say where a set lies, too. Photos are checked as they arrive; ROOT/manifest.json keeps what was found.
+The same command continues an interrupted one, and does nothing if the set is complete. GSV_XS_FROM, SF_XS_FROM and
+TOKYO_XS_FROM set the source, too. Photos are checked after unpacking; ROOT/manifest.json lists them.
 HELP
 }
 
@@ -52,13 +52,13 @@ fail() {
     exit 1
 }
 
-# fail_source SET WHAT-HAPPENED: a source is dead or refuses; says what else there is.
+# fail_source SET WHAT-HAPPENED: a source does not work; lists the alternatives.
 fail_source() {
     local set=$1
     echo "error: $2" >&2
     {
         echo "What to do instead:"
-        echo "  another day            ./data_download.sh $set   (Drive counts downloads, and forgets)"
+        echo "  another day            ./data_download.sh $set   (Drive limits the downloads of a day)"
         echo "  your own copy          Drive, Make a copy, share it by link: --from gdrive:ID-OF-THE-COPY"
         echo "  a mirror of the course --from https://.../$set.zip"
         echo "  from someone's disk    --from $set.zip, or --from FOLDER"
@@ -69,7 +69,7 @@ fail_source() {
 }
 
 need() { # need COMMAND WHAT-FOR HOW-TO-GET-IT
-    command -v "$1" >/dev/null || fail "$2 needs $1, which isn't here; $3, or give a file or folder: --from"
+    command -v "$1" >/dev/null || fail "$2 needs $1, which is not installed; $3, or give a file or folder: --from"
 }
 
 is_zip() { "$python" -c 'import sys, zipfile; sys.exit(not zipfile.is_zipfile(sys.argv[1]))' "$1"; }
@@ -78,15 +78,15 @@ starts_as_zip() { head -c 2 "$1" | grep -q PK; }
 
 size_of() { if [ -f "$1" ]; then wc -c <"$1"; else echo 0; fi; }
 
-# fetch_url SET URL FILE: FILE grows until it is a whole zip. Not curl's own --retry: it starts again from where this
-# call began, however much has come since.
+# fetch_url SET URL FILE: continue FILE until it is a complete zip. curl's own --retry would start again from where
+# its call began, and lose what came since.
 fetch_url() {
     local set=$1 url=$2 file=$3 most=0 tries=0 anew=0 bar=--silent before size answer status
     need curl "a download" "install it (apt install curl)"
     [ ! -t 2 ] || bar=--progress-bar
     while ! is_zip "$file"; do
         [ "$tries" -lt "$TRIES" ] ||
-            fail_source "$set" "$url gives no whole zip (last: ${answer:0:3}, curl $status); $(size_of "$file") bytes are kept"
+            fail_source "$set" "$url gives no complete zip (last: ${answer:0:3}, curl $status); $(size_of "$file") bytes are kept"
         sleep $((tries * PAUSE_S))
         before=$(size_of "$file")
         status=0
@@ -94,27 +94,27 @@ fetch_url() {
         answer=$(curl --fail --location --continue-at - --connect-timeout 30 --speed-limit 1 --speed-time 60 \
             "$bar" --show-error --write-out '%{http_code} %{content_type}' --output "$file" "$url") || status=$?
         case "$status $answer" in
-        "22 408"* | "22 416"* | "22 429"*) ;; # asked too slowly, for more than there is, too often
+        "22 408"* | "22 416"* | "22 429"*) ;; # time-out, range beyond the end, too many requests
         "22 4"*) fail_source "$set" "$url answered ${answer:0:3}" ;;
-        [1-4]" "*) fail_source "$set" "$url is no address that curl can fetch" ;;
-        "23 "*) fail "$file can't be written: most likely, the disk is full; make room and run the same again" ;;
+        [1-4]" "*) fail_source "$set" "$url is not an address that curl can fetch" ;;
+        "23 "*) fail "$file can't be written, probably because the disk is full; make room and run the same again" ;;
         *" 2"*" text/html"*)
             [ "$before" -gt 0 ] || rm -f "$file"
-            fail_source "$set" "$url sent a web page, not a zip; a browser shows what it says"
+            fail_source "$set" "$url sent a web page, not a zip; open it in a browser to read it"
             ;;
         esac
         size=$(size_of "$file")
         if [ "$size" -gt 0 ] && ! starts_as_zip "$file"; then
             rm -f "$file"
-            fail_source "$set" "$url sent something that is no zip"
+            fail_source "$set" "$url sent a file that is not a zip"
         fi
-        if [ "$size" -gt "$most" ]; then # cut off, or said to be shorter than it is: ask for the rest
+        if [ "$size" -gt "$most" ]; then # interrupted, or a wrong Content-Length: request the rest
             most=$size tries=0
             continue
         fi
         tries=$((tries + 1))
         case "$status $answer" in
-        "33 "* | "0 "* | "22 416"*) # the server can't go on, or has no more and it is no whole zip: once more, from 0
+        "33 "* | "0 "* | "22 416"*) # the server can't continue, or has no more bytes: start again from 0
             rm -f "$file"
             [ "$anew" -lt 2 ] || tries=$TRIES
             anew=$((anew + 1))
@@ -123,17 +123,17 @@ fetch_url() {
     done
 }
 
-# fetch_drive SET ID FILE: gdown keeps what it has beside FILE, and goes on from there.
+# fetch_drive SET ID FILE: gdown keeps a partial file beside FILE and continues it.
 fetch_drive() {
-    local limit="most likely, today's downloads of this file are used up (or the file isn't shared any more)"
+    local limit="probably, today's downloads of this file are used up (or the file is no longer shared)"
     need gdown "Google Drive" "run make setup (or pip install gdown)"
     gdown --continue --output "$3" "$2" ||
-        fail_source "$1" "Google Drive doesn't give the file, gdown says why; where it speaks of many users: $limit"
-    [ -f "$3" ] || fail_source "$1" "gdown brought no file: $limit"
+        fail_source "$1" "Google Drive refuses the file, see gdown's message; if it mentions many users: $limit"
+    [ -f "$3" ] || fail_source "$1" "gdown downloaded no file: $limit"
     is_zip "$3" && return
     if starts_as_zip "$3"; then
         rm -f "$3"
-        fail "gdown brought a part of the file and took it for all; it is removed, run the same again"
+        fail "gdown downloaded only a part of the file; it was removed, run the same again"
     fi
     rm -f "$3"
     fail_source "$1" "Google Drive sent a web page instead of the file: $limit"
@@ -142,16 +142,16 @@ fetch_drive() {
 # fetch_kaggle SET OWNER/NAME FILE
 fetch_kaggle() {
     need kaggle "Kaggle" "pip install kaggle, and a token of yours (Kaggle, Settings, API)"
-    kaggle datasets download "$2" --path "$(dirname "$3")" || fail_source "$1" "Kaggle doesn't give $2"
+    kaggle datasets download "$2" --path "$(dirname "$3")" || fail_source "$1" "Kaggle refuses $2"
     mv "$(dirname "$3")/${2##*/}.zip" "$3"
-    is_zip "$3" || fail_source "$1" "what Kaggle sent is no whole zip"
+    is_zip "$3" || fail_source "$1" "the file from Kaggle is not a complete zip"
 }
 
-# download SET SOURCE ARCHIVE: ARCHIVE has its name only when it is whole.
+# download SET SOURCE ARCHIVE: ARCHIVE appears only when it is complete.
 download() {
     local set=$1 source=$2 archive=$3 part=$3.part
     if [ "$(cat "$to/.download/$set.source" 2>/dev/null)" != "$source" ]; then
-        rm -f "$archive" "$part"* # of another source
+        rm -f "$archive" "$part"* # from another source
         printf '%s\n' "$source" >"$to/.download/$set.source"
     fi
     [ ! -f "$archive" ] || return 0
@@ -166,10 +166,10 @@ download() {
     mv "$part" "$archive"
 }
 
-lock() { # flock(2) through Python: macOS has no such command. Descriptor 9 keeps it until this script and curl end.
+lock() { # flock(2) through Python: macOS has no flock command. Descriptor 9 holds it until this script and curl end.
     exec 9>"$to/.download/lock"
     "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>/dev/null && return
-    say "another call fills $to: waiting for it"
+    say "another call is writing to $to: waiting for it"
     "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
 }
 
@@ -181,7 +181,7 @@ get_set() {
     "$python" -m vpr_lib check "$to" --as "$set" ${any_size:+--any-size} >/dev/null || status=$?
     case $status in
     0)
-        say "$set is in $to, whole: nothing to do"
+        say "$set in $to is complete: nothing to do"
         return
         ;;
     3) ;; # missing
@@ -195,7 +195,7 @@ get_set() {
         return
         ;;
     esac
-    [ -e "$source" ] || fail "there is no file or folder $source"
+    [ -e "$source" ] || fail "no file or folder $source"
     [ ! -f "$source/$set.zip" ] || source=$source/$set.zip
     "$python" -m vpr_lib unpack "$source" --to "$to" --as "$set" ${any_size:+--any-size}
 }
@@ -203,16 +203,16 @@ get_set() {
 get_all() {
     local set missed=""
     case "$from" in
-    gdrive:* | kaggle:* | *://drive.google.com/*) fail "$from is one set; xs takes a folder, on a disk or a web server" ;;
+    gdrive:* | kaggle:* | *://drive.google.com/*) fail "$from is one set; xs needs a folder, on a disk or a web server" ;;
     "" | *://*/) ;;
     *://*) from=$from/ ;;
-    *) [ -d "$from" ] || fail "$from is no folder; for xs, give one with gsv_xs.zip, sf_xs.zip and tokyo_xs.zip" ;;
+    *) [ -d "$from" ] || fail "$from is not a folder; for xs, give one with gsv_xs.zip, sf_xs.zip and tokyo_xs.zip" ;;
     esac
     for set in gsv_xs sf_xs tokyo_xs; do
         bash "$here/data_download.sh" "$set" --to "$to" ${from:+--from "$from"} ${any_size:+--any-size} ||
             missed="$missed $set"
     done
-    [ -z "$missed" ] || fail "not there yet:$missed; the same command goes on"
+    [ -z "$missed" ] || fail "incomplete:$missed; the same command continues"
 }
 
 what="" to="" from="" any_size=""
@@ -237,11 +237,11 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ -n "$what" ] || fail "which set? mini, gsv_xs, sf_xs, tokyo_xs or xs; see --help"
-command -v "$python" >/dev/null || fail "there is no Python here ($python); install 3.11 or later, then run make setup"
-"$python" -c 'import vpr_lib.archives' || fail "$python lacks packages of the kit (above); run make setup"
+command -v "$python" >/dev/null || fail "Python ($python) is not installed; install 3.11 or later, then run make setup"
+"$python" -c 'import vpr_lib.prepare.unpacking' || fail "$python lacks packages of the kit (see above); run make setup"
 
 if [ "$what" = mini ]; then
-    [ -z "$from$any_size" ] || fail "mini is rendered, not fetched: it takes --to only"
+    [ -z "$from$any_size" ] || fail "mini is rendered, not downloaded: it accepts only --to"
     exec "$python" -m vpr_lib city --out "${to:-$here/data/mini}"
 fi
 to=${to:-$here/data/xs}

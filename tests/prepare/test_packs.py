@@ -1,8 +1,10 @@
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 
 import numpy as np
@@ -10,7 +12,6 @@ import pytest
 from conftest import photo_name, write_photo
 from PIL import Image
 
-from vpr_lib.command_line.parser import main
 from vpr_lib.data_roots import find_part, find_splits, read_split
 from vpr_lib.images import read_images
 from vpr_lib.loading import PhotoDataset
@@ -43,7 +44,7 @@ def test_a_pack_holds_the_folders_photos_resized(folder):
 def test_a_split_becomes_a_pack_and_takes_the_folders_place(data_root, tmp_path):
     root = shutil.copytree(data_root, tmp_path / "root")
     write_pack(root / "val", image_size=72, progress=False)
-    with pytest.warns(UserWarning, match=r"val\.zip is read, not the folder val/"):
+    with pytest.warns(UserWarning, match=r"val\.zip"):
         both = read_split(root, "val")
     assert both[0].root == root / "val.zip" and find_splits(root) == ["val"]
     shutil.rmtree(root / "val")
@@ -64,28 +65,27 @@ def test_packing_twice_writes_once(folder):
     assert pack.read_bytes() == before[1]  # equal photos, equal packs
 
 
-def test_a_half_written_pack_never_has_the_final_name(folder, monkeypatch):
+def test_an_unreadable_photo_is_named_and_leaves_no_pack(folder):
     victim = read_images(folder).names[20]
     (folder / victim).write_bytes(b"no photo")
-    with pytest.raises(ValueError, match="not a readable photo") as error:
+    with pytest.raises(ValueError, match=re.escape(victim)):
         write_pack(folder, image_size=40, progress=False)
-    assert str(victim) in str(error.value)
     assert sorted(p.name for p in folder.parent.iterdir()) == ["train"]
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a photo that blocks is a named pipe")
 def test_a_killed_packing_leaves_no_pack(folder):
-    script = (
-        "import sys, os, signal; from vpr_lib.prepare import packs\n"
-        "def photos(table, *rest):\n"
-        "    yield str(table.names[0]), b'x' * 100000\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "packs.resize_all = photos\n"
-        "packs.write_pack(sys.argv[1], progress=False)"
-    )
-    subprocess.run([sys.executable, "-c", script, str(folder)], check=False)
-    assert not folder.with_name("train.zip").exists()
+    blocking = folder / "aba" / photo_name(1, 1)
+    os.mkfifo(blocking)
+    process = subprocess.Popen([sys.executable, "-m", "vpr_lib", "pack", str(folder)], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 30
+    while not folder.with_name("train.zip.tmp").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["train", "train.zip.tmp"]
     assert find_part(folder.parent, "train") == folder
+    blocking.unlink()
     write_pack(folder, image_size=40, progress=False)
     assert len(read_images(folder.with_name("train.zip"))) == 32
 
@@ -102,20 +102,20 @@ def test_png_and_upper_case_names_are_kept(tmp_path):
     np.testing.assert_array_equal(read_photo(packed, png, 72), original)  # nothing lost, as its size is right
 
 
-def test_a_pack_of_smaller_photos_than_asked_for_is_told(folder):
+def test_enlarging_the_photos_of_a_pack_warns(folder):
     table = read_images(write_pack(folder, image_size=40, progress=False))
     PhotoDataset(table, 40)
     PhotoDataset(table, 32)
-    with pytest.warns(UserWarning, match=r"40 x 40 pixels and are enlarged to 64 x 64.*--size 64"):
+    with pytest.warns(UserWarning, match=r"train\.zip .*40 x 40 .*64 x 64.*--size 64"):
         PhotoDataset(table, 64)
 
 
-def test_command_line(folder, capsys):
-    assert main(["pack", str(folder), "--size", "32"]) == 0
-    assert "train.zip" in capsys.readouterr().out
-    assert main(["pack", str(folder), "--size", "0"]) == 1
-    assert main(["pack", str(folder / "nowhere")]) == 1
-    assert "no folder or pack" in capsys.readouterr().err
+def test_wrong_arguments_are_refused(folder):
+    for wrong in ({"image_size": 0}, {"quality": 96}, {"pack": folder / "train.tar"}):
+        with pytest.raises(ValueError, match="expected a"):
+            write_pack(folder, progress=False, **wrong)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        write_pack(folder / "nowhere")
 
 
 def test_packs_are_copied_once(data_root, tmp_path, monkeypatch):
@@ -124,7 +124,7 @@ def test_packs_are_copied_once(data_root, tmp_path, monkeypatch):
         copy_packs(drive, local)
     for part in ("train", "val"):
         write_pack(drive / part, image_size=32, progress=False)
-    (drive / "scenarios.csv").write_text("query,scenario\n")
+    (drive / "scenarios.csv").write_text("query,scenario\n", encoding="utf-8")
     assert copy_packs(drive, local, progress=False) == local
     assert sorted(p.name for p in local.iterdir()) == ["scenarios.csv", "train.zip", "val.zip"]
     assert (local / "train.zip").read_bytes() == (drive / "train.zip").read_bytes()
@@ -137,49 +137,7 @@ def test_packs_are_copied_once(data_root, tmp_path, monkeypatch):
     copy_packs(drive, local, progress=False)
     assert (local / "val.zip").read_bytes()[-1:] == b"!"
     (local / "train.zip").unlink()
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
+    usage = shutil.disk_usage(local)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="GB free"):
         copy_packs(drive, local, progress=False)
-
-
-def make_large_pack(path, num_photos):
-    """Members of a few bytes: what is measured is the index."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for i in range(num_photos):
-            fields = f"10@S@037.71856@-122.50018@Dn{i:07}UxyzAbCdEfG@@{i % 398}@@@@2011{1 + i % 12:02}"
-            name = f"sanfrancisco/@{200000 + i:010.2f}@{1e6 + i:.2f}@{fields}@{i // 8:07}_SanFrancisco@.jpg"
-            archive.writestr(zipfile.ZipInfo(name), b"x" * 20)
-    return path
-
-
-@pytest.mark.slow
-def test_a_large_pack_opens_soon_and_its_index_is_shared_by_workers(tmp_path):
-    """100,000 entries: a fifth of the promised 5 s and 500 MB, and half as much again for a busy machine."""
-    pack = make_large_pack(tmp_path / "large.zip", 100_000)
-    script = """
-import os, resource, sys, time, gc
-import numpy as np
-from vpr_lib.table import read_images
-start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-table = read_images(sys.argv[1])
-seconds = time.process_time() - start
-rows = np.random.default_rng(0).permutation(len(table))[:20_000]
-megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
-def private():  # each page counted by the share of those that use it
-    return next(int(line.split()[1]) / 1e3 for line in open('/proc/self/smaps_rollup') if line.startswith('Pss_Anon'))
-reader, writer = os.pipe()
-if os.fork() == 0:
-    gc.disable()
-    before = private()
-    for row in rows:
-        assert len(table.read_bytes(row)) == 20
-    os.write(writer, str(private() - before).encode())
-    os._exit(0)
-os.wait()
-print(len(table), seconds, megabytes, float(os.read(reader, 100)))
-"""
-    done = subprocess.run([sys.executable, "-c", script, str(pack)], check=True, capture_output=True, text=True)
-    entries, seconds, megabytes, grown = map(float, done.stdout.split())
-    assert entries == 100_000
-    assert seconds < 1.5 and megabytes < 150, (seconds, megabytes)
-    assert grown < 3, grown  # megabytes a worker added by reading 20,000 photos; a copy of the index has some 40

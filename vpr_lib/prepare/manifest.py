@@ -1,135 +1,146 @@
-"""A data root -> what its splits hold, against the published sizes and against `manifest.json` from when they came."""
+"""Check the splits of a data root against the published sizes and against its `manifest.json`."""
 
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.data_roots import find_part, find_splits
 from vpr_lib.images import ImageTable, read_images
+from vpr_lib.photos import read_photo
 
-PUBLISHED_SIZES = {  # as `count_photos` says it
+PUBLISHED_SIZES = {  # as `format_counts` writes them
     "train": "23 cities, 529,506 photos",  # of about 62,000 places
     "sf_val": "8,015 database, 7,993 queries",
     "sf_test": "27,191 database, 1,000 queries",
     "tokyo_test": "12,771 database, 315 queries",
 }
 MANIFEST = "manifest.json"
-SAMPLE = 16  # photos of a split that are decoded: enough to notice a set of broken ones
+NUM_DECODED = 16  # photos of a split that are decoded, enough to notice a broken set
 
-Entry = dict[str, Any]  # of one split
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What the manifest stores about one split."""
+
+    photos: dict[str, int]  # city, `database` or `queries` -> number of photos
+    bytes: dict[str, int]  # city, `database` or `queries` -> size
+    places: int
+    fingerprint: str  # of the names and sizes of the photos
+    date: str  # when it was unpacked or first checked, ISO 8601
+    set: str = ""  # gsv_xs, sf_xs or tokyo_xs
+    source: str = ""  # address or path it came from
 
 
 class RootCheck(NamedTuple):
-    """What `check_root` found."""
+    """Result of `check_root`."""
 
-    splits: dict[str, Entry]  # those in order
+    splits: dict[str, SplitSummary]  # splits without a problem
     missing: list[str]
     problems: list[str]
 
 
 def check_root(root: str | Path, splits: Iterable[str] = (), any_size: bool = False) -> RootCheck:
-    """Compare the splits of a data root with its manifest; new ones with the published sizes, then note them there.
+    """Compare splits with the manifest; those that it does not list, with the published sizes, then add them to it.
 
     Args:
         root: the data root.
-        splits: those to look at; none: all that are there, and the published ones unless `any_size`.
-        any_size: accept new splits of any size.
+        splits: the splits to check; default: all in the root, and the published ones unless `any_size`.
+        any_size: accept any size of a split that the manifest does not list.
 
     Raises:
-        FileNotFoundError: no such root.
-        ValueError: the manifest can't be read.
+        FileNotFoundError: the root does not exist.
+        ValueError: the manifest is damaged.
     """
     root = Path(root)
-    there = find_splits(root)
+    present = find_splits(root)
     if (root / "train").is_dir() or (root / "train.zip").is_file():
-        there.insert(0, "train")
-    known, report = read_manifest(root), RootCheck({}, [], [])
-    for split in splits or dict.fromkeys([*there, *([] if any_size else PUBLISHED_SIZES)]):
-        if split not in there:
-            report.missing.append(split)
+        present.insert(0, "train")
+    known = read_manifest(root)
+    check = RootCheck({}, [], [])
+    for split in splits or dict.fromkeys([*present, *([] if any_size else PUBLISHED_SIZES)]):
+        if split not in present:
+            check.missing.append(split)
             continue
         try:
-            report.splits[split] = _check_split(find_part(root, split), known.get(split), any_size)
+            check.splits[split] = _check_split(find_part(root, split), known.get(split), any_size)
         except (ValueError, OSError) as error:
-            report.problems.append(f"{split}: {error}")
-    write_manifest(root, report.splits)
-    return report
+            check.problems.append(str(error))
+    write_manifest(root, check.splits)
+    return check
 
 
-def _check_split(path: Path, known: Entry | None, any_size: bool) -> Entry:
-    entry, split = summarize_photos(read_images(path)), path.stem
-    found, published = count_photos(split, entry["photos"]), PUBLISHED_SIZES.get(split)
+def _check_split(path: Path, known: SplitSummary | None, any_size: bool) -> SplitSummary:
+    summary = summarize_photos(read_images(path))
     if known is None:
-        if published not in (None, found) and not any_size:
-            raise ValueError(f"found {found}, published are {published}; --any-size accepts that")
-        return entry
-    # A pack's photos were resized: their numbers agree, their bytes can't.
-    if entry["photos"] != known["photos"] or (path.is_dir() and entry["fingerprint"] != known["fingerprint"]):
+        if not any_size:
+            check_size(path.stem, summary.photos)
+        return summary
+    # The photos of a pack were resized: only their number can be compared.
+    if summary.photos != known.photos or (path.is_dir() and summary.fingerprint != known.fingerprint):
+        size, expected = (format_counts(path.stem, photos) for photos in (summary.photos, known.photos))
         raise ValueError(
-            f"found {found}, but {MANIFEST} says {count_photos(split, known['photos'])}, or other ones; move {path} "
-            f"away and fetch it again. If you changed it on purpose, delete {MANIFEST}"
+            f"{path} has {size}, but {MANIFEST} lists {expected}, or other photos; move it away and fetch it again. "
+            f"If you changed it on purpose, delete {MANIFEST}"
         )
     return known
 
 
-def count_photos(split: str, photos: Mapping[str, int]) -> str:
-    """The numbers that are published of a split, from the photos of its cities or halves: "12 database, 3 queries"."""
+def check_size(split: str, photos: Mapping[str, int]) -> None:
+    """Raise ValueError if a split has another size than published; arguments as in `format_counts`."""
+    size = format_counts(split, photos)
+    published = PUBLISHED_SIZES.get(split, size)
+    if size != published:
+        raise ValueError(f"{split} has {size}; published: {published}. --any-size accepts other sizes")
+
+
+def format_counts(split: str, photos: Mapping[str, int]) -> str:
+    """Size of a split as text, "12 database, 3 queries", from {city, `database` or `queries`: number of photos}."""
     if not photos:
         return "nothing"
     counts = {"cities": len(photos), "photos": sum(photos.values())} if split == "train" else photos
-    return ", ".join(f"{counts[what]:,} {what}" for what in sorted(counts))
+    return ", ".join(f"{counts[key]:,} {key}" for key in sorted(counts))
 
 
-def summarize_photos(table: ImageTable) -> Entry:
-    """Numbers, bytes and fingerprint of a split's photos, some of which are decoded.
-
-    Raises:
-        ValueError: one of them is no readable photo; the message names it.
-    """
-    for row in np.unique(np.linspace(0, len(table) - 1, SAMPLE).astype(int)):
-        try:
-            Image.open(io.BytesIO(table.read_bytes(row))).load()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{table.root / table.names[row]} is not a readable photo ({error})") from None
-    photos, sizes = Counter(), Counter()
-    for name, size in zip(table.names, table.sizes, strict=True):
-        part = name.split("/")[0]  # a city, database or queries
-        photos[part] += 1
-        sizes[part] += int(size)
-    return {
-        "photos": dict(photos),
-        "bytes": dict(sizes),
-        "places": len(set(table.places) - {""}),
-        "fingerprint": table.fingerprint,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+def summarize_photos(table: ImageTable) -> SplitSummary:
+    """Count the photos of a split and decode a sample of them; one that is not readable is a ValueError."""
+    for row in np.unique(np.linspace(0, len(table) - 1, NUM_DECODED).astype(int)):
+        read_photo(table, row, 32)
+    folders = np.array([name.split("/")[0] for name in table.names])  # cities, or database and queries
+    return SplitSummary(
+        photos=dict(Counter(folders.tolist())),
+        bytes={str(folder): int(table.sizes[folders == folder].sum()) for folder in np.unique(folders)},
+        places=len(set(table.places) - {""}),
+        fingerprint=table.fingerprint,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
-def read_manifest(root: Path) -> dict[str, Entry]:
-    """What was noted of the splits of a data root; nothing where there is no manifest.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
+def read_manifest(root: Path) -> dict[str, SplitSummary]:
+    """Read the manifest of a data root; empty if there is none, ValueError if it is damaged."""
+    path = root / MANIFEST
     try:
-        return json.loads((root / MANIFEST).read_text())
+        return {split: SplitSummary(**entry) for split, entry in json.loads(path.read_text(encoding="utf-8")).items()}
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise ValueError(f"{root / MANIFEST} is no JSON ({error}); delete it, the next check writes it anew") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a manifest ({error}); delete it, the next check writes a new one") from None
 
 
-def write_manifest(root: Path, entries: Mapping[str, Entry]) -> None:
-    """Note splits; what is noted of the same photos is kept, its date too."""
+def write_manifest(root: Path, summaries: Mapping[str, SplitSummary]) -> None:
+    """Add splits to the manifest; an entry of the same photos is kept with its date."""
     known = read_manifest(root)
-    new = {split: e for split, e in entries.items() if known.get(split, {}).get("fingerprint") != e["fingerprint"]}
-    if new:
-        write_atomically(root / MANIFEST, json.dumps(known | new, indent=2).encode() + b"\n")
+    changed = {
+        split: summary
+        for split, summary in summaries.items()
+        if split not in known or known[split].fingerprint != summary.fingerprint
+    }
+    if changed:
+        entries = {split: asdict(summary) for split, summary in (known | changed).items()}
+        write_atomically(root / MANIFEST, json.dumps(entries, indent=2).encode() + b"\n")

@@ -1,5 +1,6 @@
-"""Photos of one's own -> half of an evaluation split: their GPS position in EXIF becomes their name."""
+"""Import photos with a GPS position in their EXIF data as the database or the queries of a split."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +10,10 @@ from tqdm.auto import tqdm
 
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.file_names import PHOTO_SUFFIXES, format_name, parse_name
+from vpr_lib.photos import open_photo
 
 GPS = ExifTags.GPS
+UTM_ZONE = re.compile(r"([1-9]|[1-5]\d|60)[C-HJ-NP-X]")
 
 
 class Position(NamedTuple):
@@ -19,133 +22,140 @@ class Position(NamedTuple):
     latitude: float  # degrees, north positive
     longitude: float  # degrees, east positive
     heading_deg: float | None  # clockwise from north
-    date: str  # "20150423"; "" where unknown
+    date: str  # "20150423"; "" if unknown
 
 
-class Adopted(NamedTuple):
-    """What became of a folder of photos."""
+class ImportedPhotos(NamedTuple):
+    """Result of `import_phone_photos`."""
 
     folder: Path
-    names: list[str]  # of the photos that are there now, in the convention
-    left_out: dict[str, str]  # photo -> why
+    names: list[str]  # of the imported photos in `folder`
+    left_out: dict[str, str]  # path of a photo -> reason
 
 
-def adopt(photos: str | Path, to: str | Path, progress: bool = True) -> Adopted:
-    """Copy photos under names that say where they were taken; the photos themselves aren't changed.
+def import_phone_photos(photos: str | Path, to: str | Path, progress: bool = True) -> ImportedPhotos:
+    """Copy photos under names that hold their position, in one UTM zone for the whole split.
 
     Args:
-        photos: folder of JPEGs or PNGs with GPS in their EXIF data, in subfolders too.
-        to: `ROOT/<split>/queries` or `ROOT/<split>/database`; made if need be.
-        progress: show a bar.
+        photos: folder of JPEGs or PNGs, in subfolders too.
+        to: `ROOT/<split>/queries` or `ROOT/<split>/database`; created if missing.
+        progress: show a progress bar.
 
     Returns:
-        What is there now, and what was left out and why. Photos adopted before are not copied again.
+        The imported photos, and those left out: not readable, without a position, or too far from the split's zone.
 
     Raises:
-        FileNotFoundError: no such folder.
-        ValueError: no photo has a position, or they lie in another UTM zone than the split's photos that are there.
+        FileNotFoundError: `photos` does not exist.
+        ValueError: no photo can be imported.
     """
-    photos, to = Path(photos), Path(to)
+    photos = Path(photos)
+    to = Path(to)
     if not photos.is_dir():
         raise FileNotFoundError(f"no folder at {photos}; expected one with photos")
-    found, left_out = {}, {}
+    zone = _find_zone(to.parent)
+    names: dict[Path, str] = {}
+    left_out: dict[str, str] = {}
     for path in sorted(p for p in photos.rglob("*") if p.is_file() and to not in p.parents):
+        relative = path.relative_to(photos)
         try:
-            found[path] = read_position(path)
-        except ValueError as error:
-            left_out[path.relative_to(photos).as_posix()] = str(error)
-    if not found:
-        reasons = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
-        raise ValueError(f"no photo in {photos} has a position ({reasons or 'there are none'})")
-    zone = choose_zone(to.parent, next(iter(found.values())))
-    names = []
+            position = _read_position(path)
+            zone = zone or _get_zone(position)
+            names[path] = _name_photo(relative, position, zone)
+        except (ValueError, OSError) as error:
+            left_out[relative.as_posix()] = str(error)
+    if not names:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
+        raise ValueError(f"no photo in {photos} can be imported ({reasons or 'the folder is empty'})")
     to.mkdir(parents=True, exist_ok=True)
-    for path, position in tqdm(found.items(), unit="photo", desc=str(to), disable=not progress):
-        name = name_photo(path.relative_to(photos), position, zone)
+    for path, name in tqdm(names.items(), unit="photo", desc=str(to), disable=not progress):
         if not (to / name).is_file() or (to / name).stat().st_size != path.stat().st_size:
             write_atomically(to / name, path.read_bytes())
-        names.append(name)
-    return Adopted(to, names, left_out)
+    return ImportedPhotos(to, list(names.values()), left_out)
 
 
-def read_position(path: Path) -> Position:
-    """GPS position, heading and date in a photo's EXIF data.
-
-    Raises:
-        ValueError: it is no JPEG or PNG, can't be read, or has no GPS position.
-    """
+def _read_position(path: Path) -> Position:
     if not path.name.lower().endswith(PHOTO_SUFFIXES):
-        raise ValueError(f"no photo ({', '.join(PHOTO_SUFFIXES)}); a phone's HEIC photos must be exported as JPEG")
-    try:
-        with Image.open(path) as photo:
-            exif = photo.getexif()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"not readable ({error})") from None
+        raise ValueError(f"not a photo ({', '.join(PHOTO_SUFFIXES)}); export a phone's HEIC photos as JPEG")
+    with open_photo(path.read_bytes()) as photo:
+        exif = photo.getexif()
     return parse_exif(exif)
 
 
 def parse_exif(exif: Image.Exif) -> Position:
-    """GPS position, heading and date, as `read_position`.
+    """GPS position, heading and date in the EXIF data of a photo.
 
     Raises:
-        ValueError: there is no GPS position, or none on the UTM grid.
+        ValueError: there is no GPS position, or it lies outside the UTM grid.
 
     Source: Exif 2.32 (CIPA DC-008), section 4.6.6.
     """
     gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
     try:
-        latitude = to_degrees(gps[GPS.GPSLatitude], gps[GPS.GPSLatitudeRef] == "S")
-        longitude = to_degrees(gps[GPS.GPSLongitude], gps[GPS.GPSLongitudeRef] == "W")
+        latitude = _to_degrees(gps[GPS.GPSLatitude], gps[GPS.GPSLatitudeRef] == "S")
+        longitude = _to_degrees(gps[GPS.GPSLongitude], gps[GPS.GPSLongitudeRef] == "W")
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        raise ValueError("no GPS position in its EXIF data; switch on location in the camera app") from None
+        raise ValueError("no GPS position in its EXIF data; enable location in the camera app") from None
     if not (-80 <= latitude <= 84 and -180 <= longitude <= 180) or (latitude == 0 and longitude == 0):
-        raise ValueError(f"its GPS position is {latitude:.5f}, {longitude:.5f}, where there is no UTM grid")
-    taken = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime, "")
+        raise ValueError(f"its GPS position {latitude:.5f}, {longitude:.5f} lies outside the UTM grid")
+    date = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime, "")
     try:
-        heading = float(gps[GPS.GPSImgDirection]) % 360
+        heading_deg = float(gps[GPS.GPSImgDirection]) % 360
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        heading = None
-    return Position(latitude, longitude, heading, str(taken)[:10].replace(":", ""))
+        heading_deg = None
+    return Position(latitude, longitude, heading_deg, str(date)[:10].replace(":", ""))
 
 
-def to_degrees(parts: tuple[float, float, float], negative: bool) -> float:
-    """Degrees, minutes and seconds -> degrees."""
+def _to_degrees(parts: tuple[float, float, float], negative: bool) -> float:
     degrees, minutes, seconds = map(float, parts)
     value = degrees + minutes / 60 + seconds / 3600
-    if value != value:  # 0/0, which some phones write before they know where they are
+    if value != value:  # NaN: 0/0, which some phones write before they have a position
         raise ValueError("not a number")
     return -value if negative else value
 
 
-def choose_zone(split: Path, position: Position) -> tuple[int, str]:
-    """One UTM zone for a whole split, also where it crosses into the next: that of the photos there, else the first's.
+def project_to_zone(position: Position, zone: str) -> tuple[float, float]:
+    """East and north of a position in meters, in its own UTM zone or a neighboring one.
+
+    Args:
+        position: latitude and longitude.
+        zone: number and letter, "10S", as in `parse_name(name).zone`.
 
     Raises:
-        ValueError: the photos there are more than a zone away.
+        ValueError: `zone` is not a UTM zone, or the position is more than one zone away.
     """
+    if not UTM_ZONE.fullmatch(zone):
+        raise ValueError(f"{zone!r} is not a UTM zone; expected a number and a letter such as 10S")
+    number = int(zone[:-1])
+    own_zone = _get_zone(position)
+    if (int(own_zone[:-1]) - number + 1) % 60 > 2:  # 60 zones around the Earth; zone 1 is next to zone 60
+        raise ValueError(f"its GPS position lies in UTM zone {own_zone}, too far from zone {zone}")
+    east, north, *_ = utm.from_latlon(position.latitude, position.longitude, number, zone[-1])
+    return east, north
+
+
+def _get_zone(position: Position) -> str:
     *_, number, letter = utm.from_latlon(position.latitude, position.longitude)
-    there = (path.name for half in ("database", "queries") for path in (split / half).rglob("@*@*"))
-    zone = next((zone for zone in (parse_name(name).zone for name in there) if zone[:-1].isdigit()), "")
-    if not zone:
-        return number, letter
-    if (int(zone[:-1]) - number + 1) % 60 > 2:
-        raise ValueError(f"{split} holds photos of UTM zone {zone}, these are of {number}{letter}")
-    return int(zone[:-1]), zone[-1]
+    return f"{number}{letter}"
 
 
-def name_photo(path: Path, position: Position, zone: tuple[int, str]) -> str:
-    """A photo's name in the convention; its own name is kept as the id, so two photos of one spot stay two."""
-    east, north, *_ = utm.from_latlon(position.latitude, position.longitude, *zone)
-    heading = "" if position.heading_deg is None else f"{position.heading_deg:.2f}"
+def _find_zone(split: Path) -> str | None:
+    """UTM zone of the photos that a split holds already."""
+    names = (path.name for half in ("database", "queries") for path in (split / half).rglob("@*@*"))
+    return next((zone for zone in (parse_name(name).zone for name in names) if UTM_ZONE.fullmatch(zone)), None)
+
+
+def _name_photo(path: Path, position: Position, zone: str) -> str:
+    """Name with the position; `path` becomes the panorama id, so two photos of one position get two names."""
+    east, north = project_to_zone(position, zone)
     return format_name(
         path.suffix.lower(),
         east=f"{east:.2f}",
         north=f"{north:.2f}",
-        zone=zone[0],
-        letter=zone[1],
+        zone=zone[:-1],
+        letter=zone[-1],
         lat=f"{position.latitude:.6f}",
         lon=f"{position.longitude:.6f}",
         pano="-".join(path.with_suffix("").parts),
-        heading=heading,
+        heading="" if position.heading_deg is None else f"{position.heading_deg:.2f}",
         date=position.date,
     )
