@@ -26,10 +26,10 @@ class Split(NamedTuple):
 
 
 class DataRoot:
-    """A data root whose photos are listed when they are first needed, and once.
+    """A data root whose photos are listed once, when they are first needed.
 
     Args:
-        folder: of the root. Changes to its photos are seen by a new `DataRoot` only.
+        folder: of the root. A new `DataRoot` sees changes to its photos, this one doesn't.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -38,7 +38,7 @@ class DataRoot:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         _check_exists(self.folder)
-        self._splits: dict[str, Split] = {}
+        self.read_split = functools.cache(functools.partial(read_split, self.folder))  # name -> Split
 
     @functools.cached_property
     def splits(self) -> list[str]:
@@ -47,19 +47,8 @@ class DataRoot:
 
     @functools.cached_property
     def train(self) -> ImageTable:
-        """The training photos.
-
-        Raises:
-            FileNotFoundError: there is no `train`.
-            ValueError: it holds no photo, or a name holds no UTM coordinates.
-        """
+        """The training photos; raises what `find_part` and `read_images` raise."""
         return read_images(find_part(self.folder, "train"))
-
-    def read_split(self, split: str) -> Split:
-        """Database and queries of an evaluation split, as `read_split`."""
-        if split not in self._splits:
-            self._splits[split] = read_split(self.folder, split)
-        return self._splits[split]
 
     def list_validation_splits(self, val_splits: Sequence[str] | None = None) -> list[str]:
         """The splits to choose settings and epochs on: those given, or all whose name ends in "val"."""
@@ -71,30 +60,15 @@ class DataRoot:
         return hashlib.sha256("".join(table.fingerprint for table in tables).encode()).hexdigest()[:16]
 
 
-def open_data_root(data_root: "str | Path | DataRoot") -> DataRoot:
+def open_data_root(data_root: str | Path | DataRoot) -> DataRoot:
     """A `DataRoot` as it is, or one of a folder."""
     return data_root if isinstance(data_root, DataRoot) else DataRoot(data_root)
 
 
-def _is_validation(split: str) -> bool:
-    """Whether a split is for choosing, by its name."""
-    return split.endswith("val")
-
-
-def _check_exists(folder: Path) -> None:
-    """Raise FileNotFoundError if there is no such folder."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no data root at {folder}; expected a folder with train/<city>/*.jpg and splits")
-
-
 def find_part(data_root: str | Path, part: str) -> Path:
-    """Path of a part of a data root: the folder `<root>/<part>` or the pack `<root>/<part>.zip`.
+    """Path of `train` or of a split: the folder `<root>/<part>` or the pack `<root>/<part>.zip`.
 
     Where both exist, the pack is read, with a warning.
-
-    Args:
-        data_root: folder with `train` and evaluation splits.
-        part: "train", or the name of a split.
 
     Raises:
         FileNotFoundError: the root or the part doesn't exist.
@@ -116,7 +90,7 @@ def find_part(data_root: str | Path, part: str) -> Path:
 
 
 def find_splits(data_root: str | Path) -> list[str]:
-    """Sorted names of the evaluation splits: folders with `database`, and packs.
+    """Sorted names of the evaluation splits.
 
     Raises:
         FileNotFoundError: the root doesn't exist.
@@ -128,14 +102,6 @@ def find_splits(data_root: str | Path) -> list[str]:
     return sorted(folders | {path.stem for path in root.glob("*.zip") if _is_split(path)})
 
 
-def _is_split(pack: Path) -> bool:
-    try:
-        with zipfile.ZipFile(pack) as archive:
-            return any(name.startswith("database/") for name in archive.namelist())
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{pack} is no complete zip file ({error}); make or copy the pack again") from None
-
-
 def read_split(data_root: str | Path, split: str) -> Split:
     """Database and queries of an evaluation split.
 
@@ -144,14 +110,31 @@ def read_split(data_root: str | Path, split: str) -> Split:
         ValueError: the split has no database or no queries.
     """
     path = find_part(data_root, split)
-    for half in Split._fields:
-        if path.is_dir() and not (path / half).is_dir():
-            raise ValueError(f"split {path} has no {half}/; it needs database/ and queries/ with photos")
     if path.is_dir():
-        return Split(read_images(path / "database"), read_images(path / "queries"))
-    table = read_images(path)
-    halves = {half: table[np.array([name.startswith(f"{half}/") for name in table.names])] for half in Split._fields}
-    for half, photos in halves.items():
-        if not len(photos):
-            raise ValueError(f"pack {path} has no photos under {half}/; it needs database/ and queries/")
-    return Split(**halves)
+        halves = [path / half for half in Split._fields]
+        photos = [read_images(half) if half.is_dir() else [] for half in halves]
+    else:
+        table = read_images(path)
+        starts = [f"{half}/" for half in Split._fields]
+        photos = [table[np.array([name.startswith(start) for name in table.names])] for start in starts]
+    for half, table in zip(Split._fields, photos, strict=True):
+        if not len(table):
+            raise ValueError(f"split {path} has no {half}/; it needs database/ and queries/ with photos")
+    return Split(*photos)
+
+
+def _check_exists(folder: Path) -> None:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no data root at {folder}; expected a folder with train/<city>/*.jpg and splits")
+
+
+def _is_validation(split: str) -> bool:
+    return split.endswith("val")
+
+
+def _is_split(pack: Path) -> bool:
+    try:
+        with zipfile.ZipFile(pack) as archive:
+            return any(name.startswith("database/") for name in archive.namelist())
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{pack} is no complete zip file ({error}); make or copy the pack again") from None

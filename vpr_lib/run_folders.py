@@ -1,6 +1,6 @@
 """A run folder: what a training leaves behind.
 
-<folder>/settings.json     settings, data, code and versions
+<folder>/settings.json     settings, photos, code and versions
          history.csv       a row for each epoch
          model.pt          the kept weights; it exists once the run is complete
          predictions/      results of `evaluate_run`, a file for each split
@@ -25,17 +25,11 @@ from vpr_lib.settings import Settings
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder.
-
-    Attributes:
-        folder: its path.
-        settings: what it was trained with.
-        aggregator: the instance it was trained with, if `AGGREGATORS` doesn't hold its class.
-    """
+    """A run folder."""
 
     folder: Path
     settings: Settings
-    aggregator: nn.Module | None = None
+    aggregator: nn.Module | None = None  # the instance it was trained with, if `AGGREGATORS` doesn't hold its class
 
     @property
     def complete(self) -> bool:
@@ -53,14 +47,9 @@ class Run:
 
     @functools.cached_property
     def model_hash(self) -> str:
-        """16 hex digits that change with the weights in `model.pt` and with the code that computes descriptors.
-
-        Raises:
-            FileNotFoundError: the run isn't complete.
-        """
-        weights = hashlib.sha256(self._model_path().read_bytes()).hexdigest()
-        code = hash_model_code(self.settings, self.aggregator)
-        return hash_text(f"{weights} {code}")
+        """16 hex digits that change with the weights in `model.pt` and with the code that computes descriptors."""
+        weights = hashlib.sha256(self._find_model().read_bytes()).hexdigest()
+        return hash_text(f"{weights} {hash_model_code(self.settings, self.aggregator)}")
 
     def load_model(self) -> VPRModel:
         """The trained model, in eval mode on the CPU.
@@ -69,16 +58,15 @@ class Run:
             FileNotFoundError: the run isn't complete.
             ValueError: it was trained with an aggregator of other code or arguments.
         """
-        path = self._model_path()
-        trained_with = read_run_file(self.folder).get("code")
-        if trained_with != hash_model_code(self.settings, self.aggregator):
+        path = self._find_model()
+        if read_run_file(self.folder).get("code") != hash_model_code(self.settings, self.aggregator):
             raise ValueError(
                 f"{self.folder} was trained with another version of {self.settings.aggregator}'s code or arguments; "
                 "train it again, or pass the same instance: open_run(folder, aggregator=...)"
             )
         return load_model(path, self.aggregator)[0]
 
-    def _model_path(self) -> Path:
+    def _find_model(self) -> Path:
         if not self.complete:
             raise FileNotFoundError(f"{self.folder} has no model.pt: its training hasn't ended; train it to the end")
         return self.folder / "model.pt"
@@ -98,11 +86,7 @@ def open_run(folder: str | Path, aggregator: nn.Module | None = None) -> Run:
 
 
 def read_run_file(folder: Path) -> dict[str, Any]:
-    """The content of a run's `settings.json`.
-
-    Raises:
-        FileNotFoundError: it is no run folder.
-    """
+    """The content of a run's `settings.json`; raises FileNotFoundError if there is none."""
     path = folder / "settings.json"
     if not path.is_file():
         raise FileNotFoundError(f"no run at {folder} (no settings.json); python -m vpr_lib train makes one")
@@ -111,10 +95,7 @@ def read_run_file(folder: Path) -> dict[str, Any]:
 
 def hash_model_code(settings: Settings, aggregator: nn.Module | None) -> str:
     """16 hex digits that change with the code of backbone and aggregator, and with an instance's arguments."""
-    if aggregator is not None:
-        code = hash_module(aggregator)
-    elif settings.aggregator in AGGREGATORS:
+    code = hash_module(aggregator) if aggregator is not None else ""
+    if aggregator is None and settings.aggregator in AGGREGATORS:
         code = hash_code(AGGREGATORS[settings.aggregator])
-    else:
-        code = ""  # an aggregator defined elsewhere
     return hash_text(f"{hash_code(ResNet)} {hash_code(VPRModel)} {code}")

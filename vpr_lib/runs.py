@@ -53,12 +53,7 @@ def get_run(
     Returns:
         The run; not complete if Ctrl-C stopped it. The same call then resumes it.
     """
-    data_root = open_data_root(data_root)
-    settings, aggregator = _resolve_aggregator(settings, aggregator)
-    identity = _make_identity(settings, data_root, aggregator)
-    digest = hash_text(json.dumps(identity, sort_keys=True))[:8]
-    name = f"{settings.aggregator}-{settings.optimizer}-lr{settings.lr:g}-seed{settings.seed}-{digest}"
-    return _train_or_open(Run(Path(runs_dir) / name, settings, aggregator), identity, data_root, machine)
+    return _train_or_open(settings, data_root, Path(runs_dir), "", aggregator, machine)
 
 
 def train_run(
@@ -73,10 +68,8 @@ def train_run(
     Raises:
         ValueError: the folder holds a run of other settings, photos or code, or something else.
     """
-    data_root = open_data_root(data_root)
-    settings, aggregator = _resolve_aggregator(settings, aggregator)
-    identity = _make_identity(settings, data_root, aggregator)
-    return _train_or_open(Run(Path(folder), settings, aggregator), identity, data_root, machine)
+    folder = Path(folder)
+    return _train_or_open(settings, data_root, folder.parent, folder.name, aggregator, machine)
 
 
 def train_all(
@@ -86,13 +79,11 @@ def train_all(
     machine: Machine | None = None,
     on_run: Callable[[str, Run], None] | None = None,
 ) -> dict[str, Run]:
-    """`get_run` for several settings, one after another; equal settings are trained once.
+    """`get_run` for {label: settings}, one after another; equal settings are trained once.
 
     Args:
         variants: {label: settings}.
-        data_root: folder with `train` and evaluation splits.
-        runs_dir: parent of the run folders.
-        machine: device, workers, progress bars.
+        data_root, runs_dir, machine: as in `get_run`.
         on_run: called with label and run as soon as the run is complete.
 
     Returns:
@@ -122,38 +113,52 @@ def train_all(
     return runs
 
 
-def _train_or_open(run: Run, identity: Identity, data_root: DataRoot, machine: Machine | None) -> Run:
-    settings, folder = run.settings, run.folder
+def _train_or_open(
+    settings: Settings,
+    data_root: str | Path | DataRoot,
+    runs_dir: Path,
+    name: str,
+    aggregator: AnyAggregator,
+    machine: Machine | None,
+) -> Run:
+    data_root = open_data_root(data_root)
     machine = machine or Machine()
+    settings, aggregator = _resolve_aggregator(settings, aggregator)
+    identity = _make_identity(settings, data_root, aggregator)
+    if not name:
+        digest = hash_text(json.dumps(identity, sort_keys=True))[:8]
+        name = f"{settings.aggregator}-{settings.optimizer}-lr{settings.lr:g}-seed{settings.seed}-{digest}"
+    folder = runs_dir / name
+    run = Run(folder, settings, aggregator)
     if (folder / "settings.json").is_file():
         _check_same(folder, read_run_file(folder), identity)
     elif folder.exists() and not (folder.is_dir() and all(path.suffix == ".tmp" for path in folder.iterdir())):
         raise ValueError(f"{folder} is not empty and no run folder; choose another one")
-    if run.complete:
-        return run
+    if not run.complete:
+        folder.mkdir(parents=True, exist_ok=True)
+        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        text = json.dumps(identity | {"versions": versions}, indent=2)
+        _train(run, data_root, machine, text.encode())
+    return run
+
+
+def _train(run: Run, data_root: DataRoot, machine: Machine, run_file: bytes) -> None:
+    settings, folder = run.settings, run.folder
     if settings.weights is None and settings.freeze_until is not None:
-        warnings.warn(
-            f"random weights are frozen until {settings.freeze_until}; --set freeze_until=null trains them",
-            stacklevel=3,
-        )
+        text = f"random weights are frozen until {settings.freeze_until}; --set freeze_until=null trains them"
+        warnings.warn(text, stacklevel=4)
     model = build_model(settings, run.aggregator)
-    folder.mkdir(parents=True, exist_ok=True)
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    text = json.dumps(identity | {"versions": versions}, indent=2)
-    write_atomically(folder / "settings.json", text.encode())
+    write_atomically(folder / "settings.json", run_file)
     validate = make_validator(settings, data_root, machine)
     progress = train(model, settings, data_root.train, folder, validate, machine)
-    if progress.epoch == settings.epochs:
-        state_dict = model.state_dict()
-        epoch = settings.epochs - 1
-        if settings.keep == "best" and validate is None:
-            warnings.warn("no validation split to choose the best epoch on: the last one is kept", stacklevel=3)
-        elif settings.keep == "best":
-            best = read_checked(folder / "best.pt")
-            state_dict = best["state_dict"]
-            epoch = best["epoch"]
-        save_model(folder / "model.pt", state_dict, settings, epoch)
-    return run
+    if progress.epoch < settings.epochs:
+        return
+    kept = {"state_dict": model.state_dict(), "epoch": settings.epochs - 1}
+    if settings.keep == "best" and validate is None:
+        warnings.warn("no validation split to choose the best epoch on: the last one is kept", stacklevel=4)
+    elif settings.keep == "best":
+        kept = read_checked(folder / "best.pt")
+    save_model(folder / "model.pt", kept["state_dict"], settings, kept["epoch"])
 
 
 def _resolve_aggregator(settings: Settings, aggregator: AnyAggregator) -> tuple[Settings, nn.Module | None]:

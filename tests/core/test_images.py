@@ -158,7 +158,7 @@ def test_split_errors(data_root, tmp_path):
     with pytest.raises(ValueError, match="holds no photos"):
         read_split(tmp_path, "s")
     make_pack(tmp_path / "s", tmp_path / "t.zip")
-    with pytest.raises(ValueError, match="no photos under queries/"):
+    with pytest.raises(ValueError, match="has no queries/"):
         read_split(tmp_path, "t")
 
 
