@@ -201,7 +201,7 @@ def _score(split: str, photos: Split, predictions: Predictions, settings: Settin
 
 
 def make_validator(settings: Settings, data_root: DataRoot, machine: Machine) -> Callable[[nn.Module], Scores] | None:
-    """A function model -> {split: {k: percent}} on the validation splits, with decoded photos kept; None without one."""
+    """A function model -> {split: {k: percent}} on the validation splits, keeping decoded photos; None without one."""
     splits = data_root.list_validation_splits(settings.val_splits)
     datasets = {
         split: [PhotoDataset(table, settings.image_size, machine.cache_gb) for table in data_root.read_split(split)]
