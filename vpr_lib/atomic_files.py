@@ -27,7 +27,7 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write a whole file.
+    """Write a file atomically.
 
     Raises:
         OSError: it can't be written; `path` keeps its old content.

@@ -22,7 +22,7 @@ class ImageTable:
     Attributes:
         root: the folder or pack (`.zip`) the names are relative to.
         names: (N,) str, POSIX paths below root.
-        utm: (N, 2) float64, metres east and north.
+        utm: (N, 2) float64, meters east and north.
         places: (N,) str, unique over cities ("sanfrancisco/00001_SanFrancisco"); "" where the name holds none.
         headings: (N,) float64, degrees in [0, 360); NaN where unknown.
         dates: (N,) datetime64[M]; NaT where unknown.

@@ -143,7 +143,7 @@ def load_batches(
 
     Args:
         dataset: the photos.
-        requests: a sampler or a list; iterated anew each time the loader is.
+        requests: a sampler or a list; iterated again each time the loader is.
         machine: number of processes, and the device; for CUDA, batches are loaded into pinned memory.
         start_method: of the processes; None is "fork" on Linux, where workers then share the table's memory, else the
             system's default.
