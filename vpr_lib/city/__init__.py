@@ -9,8 +9,8 @@ Reading order:
 3. What is drawn: `background` (sky, hills, ground); `walls` (houses in perspective) with their flat pictures in
    `facades`, `facade_parts` and `windows_and_shops`; `street_objects` with `sprites` (trees, people) and `meshes`
    (cars, piers); `occluders`; `textures` (colors and patterns for all of them).
-4. Which photos: `settings`, `views` (one photo to take and its file name), `camera_placement`, `split_views`
-   (database and queries of a split), `planning` (the whole data root).
+4. Which photos: `settings`, `views` (one photo to take and its file name), `camera_placement`, `planning` (all photos
+   of a data root).
 5. `render` writes the files; `pretrain` trains the starter weights in `weights/` and alone needs torch.
 """
 

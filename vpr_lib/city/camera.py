@@ -10,25 +10,15 @@ NEAR_M = 0.25  # nearest depth that is drawn
 
 @dataclass(frozen=True)
 class Camera:
-    """A level camera; as with a shifted lens, the horizon may lie off the center while verticals stay vertical.
+    """A level camera; as with a shifted lens, the horizon may lie off the center while verticals stay vertical."""
 
-    Attributes:
-        x: metres east.
-        y: metres north.
-        heading: degrees clockwise from north.
-        height: metres above the road.
-        fov: horizontal field of view, degrees.
-        horizon: row of the horizon as a share of the photo's height.
-        size: pixels, height and width.
-    """
-
-    x: float
-    y: float
-    heading: float
-    height: float = 2.4
-    fov: float = 72.0
-    horizon: float = 0.58
-    size: int = 320
+    x: float  # metres east
+    y: float  # metres north
+    heading: float  # degrees clockwise from north
+    height: float = 2.4  # metres above the road
+    fov: float = 72.0  # horizontal field of view, degrees
+    horizon: float = 0.58  # row of the horizon as a share of the photo's height
+    size: int = 320  # pixels, height and width
 
     @property
     def focal(self) -> float:

@@ -108,15 +108,16 @@ def find_other_viewpoint(rng: np.random.Generator, city: City, spot: Spot, camer
     return None
 
 
-def look_alike(camera: Camera, other: Camera) -> bool:
+def are_close(camera: Camera, other: Camera) -> bool:
     """Whether two cameras are less than 5 m and 20 degrees apart."""
     turn = abs(turn_between(camera.heading, other.heading))
     return turn < 20 and math.hypot(camera.x - other.x, camera.y - other.y) < 5
 
 
-def find_middle_building(city: City, camera: Camera) -> int:
-    """Index of the house in the middle of the photo; -1 where there is none."""
-    return int(_find_buildings(city, camera, np.array([camera.size / 2]))[0])
+def show_same_building(city: City, camera: Camera, other: Camera) -> bool:
+    """Whether the same house, or none, is in the middle of two photos."""
+    middle = np.array([camera.size / 2])
+    return bool((_find_buildings(city, camera, middle) == _find_buildings(city, other, middle)).all())
 
 
 def measure_repetitive_share(city: City, camera: Camera) -> float:
@@ -130,4 +131,4 @@ def _find_buildings(city: City, camera: Camera, columns: np.ndarray) -> np.ndarr
     visible = find_visible_walls(city, camera)
     inside = (visible.columns[:, :1] <= columns) & (columns <= visible.columns[:, 1:])  # (V, N)
     first = np.vstack([inside, np.ones((1, len(columns)), bool)]).argmax(0)  # V where no wall is
-    return np.append(city.wall_of[visible.index], -1)[first]
+    return np.append(visible.index // 4, -1)[first]

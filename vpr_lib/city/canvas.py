@@ -13,14 +13,7 @@ from vpr_lib.city.textures import Color, make_glow
 
 
 class Canvas:
-    """A photo being drawn.
-
-    Args:
-        city: what is photographed; None where only single objects are drawn.
-        camera: where from; the photo has `camera.size` pixels on a side.
-        moment: when.
-        fill: color of the empty photo.
-    """
+    """A photo being drawn: its city (None where only single objects are drawn), camera and moment."""
 
     def __init__(self, city: City | None, camera: Camera, moment: Moment, fill: Color = (0, 0, 0)) -> None:
         self.city = city

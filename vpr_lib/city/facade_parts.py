@@ -25,23 +25,14 @@ class Paint:
 
 @dataclass(frozen=True, eq=False)
 class Front:
-    """A house front being drawn.
+    """A house front being drawn."""
 
-    Attributes:
-        building: the house.
-        paint: its colors.
-        picture: RGB, drawn on.
-        eaves: row where the roof begins.
-        panes: boxes of the windows drawn so far.
-        signs: boxes of the shop signs drawn so far.
-    """
-
-    building: Building
-    paint: Paint
-    picture: Image.Image
-    eaves: int
-    panes: list[Box] = field(default_factory=list)
-    signs: list[Box] = field(default_factory=list)
+    building: Building  # the house
+    paint: Paint  # its colors
+    picture: Image.Image  # RGB, drawn on
+    eaves: int  # row where the roof begins
+    panes: list[Box] = field(default_factory=list)  # boxes of the windows drawn so far
+    signs: list[Box] = field(default_factory=list)  # boxes of the shop signs drawn so far
 
     @property
     def draw(self) -> ImageDraw.ImageDraw:

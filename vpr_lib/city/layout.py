@@ -36,39 +36,30 @@ class Street:
 
 @dataclass(frozen=True, eq=False)
 class City:
-    """A city; arrays have one row for each object.
+    """A city; arrays have one row for each object."""
 
-    Attributes:
-        seed: of `make_city`.
-        streets: the first one is the waterfront.
-        buildings: four walls each.
-        walls: (W, 4) metres, x and y of the left and the right foot, seen from outside.
-        wall_of: (W,) index of the building.
-        wall_face: (W,) index into `buildings.FACES`.
-        trees: (T, 4) x, y, height, variant.
-        lamps: (L, 3) x, y, heading of the arm.
-        parking: (P, 4) x, y, heading, chance that a car stands there.
-        towers: (D, 4) x, y, width, height, across the water.
-        hills: (H, 3) x, y, height of a ridge line around the city.
-        woods: (G, 3) the same, of the trees at its edge.
-        piers: (Q, 3) x, length, width, in the water.
-        repetitive_blocks: (E, 4) x0, y0, x1, y1 of the blocks whose houses look the same.
-    """
+    seed: int  # of `make_city`
+    streets: list[Street]  # the first one is the waterfront
+    buildings: list[Building]  # four walls each
+    trees: np.ndarray  # (T, 4) x, y, height, variant
+    lamps: np.ndarray  # (L, 3) x, y, heading of the arm
+    parking: np.ndarray  # (P, 4) x, y, heading, chance that a car stands there
+    towers: np.ndarray  # (D, 4) x, y, width, height, across the water
+    hills: np.ndarray  # (H, 3) x, y, height of a ridge line around the city
+    woods: np.ndarray  # (G, 3) the same, of the trees at its edge
+    piers: np.ndarray  # (Q, 3) x, length, width, in the water
+    repetitive_blocks: np.ndarray  # (E, 4) x0, y0, x1, y1 of the blocks whose houses look the same
 
-    seed: int
-    streets: list[Street]
-    buildings: list[Building]
-    walls: np.ndarray
-    wall_of: np.ndarray
-    wall_face: np.ndarray
-    trees: np.ndarray
-    lamps: np.ndarray
-    parking: np.ndarray
-    towers: np.ndarray
-    hills: np.ndarray
-    woods: np.ndarray
-    piers: np.ndarray
-    repetitive_blocks: np.ndarray
+    @cached_property
+    def walls(self) -> np.ndarray:
+        """(4 B, 4) metres, x and y of the left and the right foot as seen from outside.
+
+        Wall i belongs to building i // 4; i % 4 is an index into `buildings.FACES`.
+        """
+        x0, y0, x1, y1 = np.array([[house.x0, house.y0, house.x1, house.y1] for house in self.buildings]).T
+        south, east = np.c_[x0, y0, x1, y0], np.c_[x1, y0, x1, y1]
+        north, west = np.c_[x1, y1, x0, y1], np.c_[x0, y1, x0, y0]
+        return np.stack([south, east, north, west], 1).reshape(-1, 4)
 
     @cached_property
     def heights(self) -> tuple[np.ndarray, np.ndarray]:
@@ -123,9 +114,6 @@ def make_city(seed: int, blocks: int = 7) -> City:
         seed=seed,
         streets=streets,
         buildings=buildings,
-        walls=_list_walls(buildings),
-        wall_of=np.repeat(np.arange(len(buildings)), 4),
-        wall_face=np.tile(np.arange(4), len(buildings)),
         trees=trees,
         lamps=lamps,
         parking=parking,
@@ -135,14 +123,6 @@ def make_city(seed: int, blocks: int = 7) -> City:
         piers=piers,
         repetitive_blocks=np.array(repetitive_blocks).reshape(-1, 4),
     )
-
-
-def _list_walls(buildings: list[Building]) -> np.ndarray:
-    """`City.walls`; a building's faces in the order of `FACES`."""
-    x0, y0, x1, y1 = np.array([[house.x0, house.y0, house.x1, house.y1] for house in buildings]).T
-    south, east = np.c_[x0, y0, x1, y0], np.c_[x1, y0, x1, y1]
-    north, west = np.c_[x1, y1, x0, y1], np.c_[x0, y1, x0, y0]
-    return np.stack([south, east, north, west], 1).reshape(-1, 4)
 
 
 def _make_streets(rng: np.random.Generator, blocks: int) -> list[Street]:

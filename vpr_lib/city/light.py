@@ -10,21 +10,13 @@ LIGHTS = ("day", "overcast", "sunset", "night", "backlight", "rain")
 
 @dataclass(frozen=True)
 class Moment:
-    """When a photo is taken.
+    """When a photo is taken."""
 
-    Attributes:
-        year: changes signs and shops.
-        month: 1 to 12, changes leaves.
-        light: one of `LIGHTS`.
-        sun: heading the sun shines from, degrees.
-        seed: of cars, people, clouds, lit windows and sensor noise.
-    """
-
-    year: int
-    month: int
-    light: str
-    sun: float
-    seed: int
+    year: int  # changes signs and shops
+    month: int  # 1 to 12, changes leaves
+    light: str  # one of `LIGHTS`
+    sun: float  # heading the sun shines from, degrees
+    seed: int  # of cars, people, clouds, lit windows and sensor noise
 
     @property
     def dark(self) -> bool:

@@ -55,21 +55,13 @@ ORIGIN = Pose(0, 0, 0)
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """Faces of one object, each drawn over those before it.
+    """Faces of one object, each drawn over those before it."""
 
-    Attributes:
-        points: (V, 3) metres, the faces' corners one after the other.
-        starts: (F,) row of each face's first corner.
-        colors: (F, 3) 0 to 255.
-        lift: (F,) share of the light it catches; tops catch more of the sky.
-        glow: (F,) light of its own.
-    """
-
-    points: np.ndarray
-    starts: np.ndarray
-    colors: np.ndarray
-    lift: np.ndarray
-    glow: np.ndarray
+    points: np.ndarray  # (V, 3) metres, the faces' corners one after the other
+    starts: np.ndarray  # (F,) row of each face's first corner
+    colors: np.ndarray  # (F, 3) 0 to 255
+    lift: np.ndarray  # (F,) share of the light it catches; tops catch more of the sky
+    glow: np.ndarray  # (F,) light of its own
 
     @classmethod
     def from_faces(cls, faces: Iterable[Face]) -> "Mesh":
@@ -87,17 +79,10 @@ class Mesh:
 
 
 def draw_mesh(canvas: Canvas, mesh: Mesh, points: np.ndarray, depth: float, two_sided: bool = False) -> tuple[int, int]:
-    """Draw the faces that are turned to the camera, in their order.
+    """Draw the faces that are turned to the camera (or all, if `two_sided`), in their order.
 
-    Args:
-        canvas: the photo.
-        mesh: the faces.
-        points: (V, 3) their corners in the city, metres.
-        depth: metres, for the haze.
-        two_sided: draw faces that are turned away, too.
-
-    Returns:
-        First and last column (exclusive) that they cover.
+    `points` (V, 3) are their corners in the city; `depth` in metres gives the haze. Returns the first and last column
+    (exclusive) that they cover.
     """
     camera = canvas.camera
     lights = np.maximum(canvas.lighting.ground * mesh.lift[:, None], mesh.glow[:, None])

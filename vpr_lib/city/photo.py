@@ -80,10 +80,7 @@ def apply_lens(image: Image.Image, moment: Moment) -> Image.Image:
     image = ImageChops.multiply(image.point(table.astype(int).ravel().tolist()), _make_vignette(size))
     left, top = rng.integers(0, NOISE_SIZE - min(size, NOISE_SIZE - 1), 2)
     noise = _make_sensor_noise(9 if moment.light == "night" else 4)
-    if size < NOISE_SIZE:
-        noise = noise.crop((left, top, left + size, top + size))
-    else:
-        noise = noise.resize((size, size))
+    noise = noise.crop((left, top, left + size, top + size)) if size < NOISE_SIZE else noise.resize((size, size))
     return ImageChops.add(image, noise, 1.0, -128)
 
 

@@ -19,9 +19,8 @@ from tqdm.auto import tqdm
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.city.layout import make_city
 from vpr_lib.city.photo import draw_photo
-from vpr_lib.city.planning import make_views
+from vpr_lib.city.planning import QUERY_SHARES, make_views
 from vpr_lib.city.settings import CitySettings
-from vpr_lib.city.split_views import QUERY_SHARES
 from vpr_lib.city.views import View
 from vpr_lib.machine import count_cores
 

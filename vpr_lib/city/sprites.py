@@ -78,17 +78,10 @@ def draw_rain(variant: int) -> Image.Image:
 def paste_sprite(
     canvas: Canvas, levels: list[Image.Image], position: tuple[float, float], depth: float, height: float
 ) -> tuple[int, int]:
-    """Paste a picture that stands upright on the ground and faces the camera.
+    """Paste a picture (RGBA pyramid) that stands upright on the ground and faces the camera.
 
-    Args:
-        canvas: the photo.
-        levels: pyramid of the picture, RGBA.
-        position: metres east and north.
-        depth: metres ahead of the camera.
-        height: metres.
-
-    Returns:
-        First and last column (exclusive) that it covers.
+    It stands at a position in metres, `depth` metres ahead of the camera, and is `height` metres tall. Returns the first
+    and last column (exclusive) that it covers.
     """
     camera = canvas.camera
     scale = camera.focal / depth  # pixels a metre

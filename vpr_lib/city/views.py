@@ -46,13 +46,8 @@ def number_city(settings: CitySettings, number: int) -> int:
 def name_photo(site: str, camera: Camera, moment: Moment, pano: str, note: str = "", earlier: int = 0) -> str:
     """A file name in the real datasets' convention.
 
-    Args:
-        site: a key of `SPLIT_SITES` or `TRAIN_SITES`.
-        camera: gives position, heading, pitch and height.
-        moment: gives the date.
-        pano: identifier of the photo.
-        note: place and city of a training photo.
-        earlier: number of other cities of this data root at the same site.
+    `site` is a key of `SPLIT_SITES` or `TRAIN_SITES`, where `earlier` other cities of this data root lie; `pano`
+    identifies the photo, `note` place and city of a training photo.
     """
     zone, letter, east, north, angle = (SPLIT_SITES | TRAIN_SITES)[site]
     north += NEXT_CITY_M * earlier

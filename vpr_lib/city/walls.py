@@ -22,21 +22,13 @@ REACH_M = 260.0  # houses farther away are not drawn
 
 @dataclass(frozen=True, eq=False)
 class VisibleWalls:
-    """What a camera sees of the walls; one row for each, the nearest first.
+    """What a camera sees of the walls; one row for each, the nearest first."""
 
-    Attributes:
-        index: (V,) rows of `City.walls`.
-        columns: (V, 2) left and right column in the photo, not cut at its edges.
-        inverse_depth: (V, 2) 1 / metres ahead of the camera, at these columns.
-        share: (V, 2) where on the wall, 0 (left foot) to 1, these columns are.
-        nearest: (S,) largest inverse depth at each column of the photo, 0 where no wall is.
-    """
-
-    index: np.ndarray
-    columns: np.ndarray
-    inverse_depth: np.ndarray
-    share: np.ndarray
-    nearest: np.ndarray
+    index: np.ndarray  # (V,) rows of `City.walls`
+    columns: np.ndarray  # (V, 2) left and right column in the photo, not cut at its edges
+    inverse_depth: np.ndarray  # (V, 2) 1 / metres ahead of the camera, at these columns
+    share: np.ndarray  # (V, 2) where on the wall, 0 (left foot) to 1, these columns are
+    nearest: np.ndarray  # (S,) largest inverse depth at each column of the photo, 0 where no wall is
 
 
 def find_visible_walls(city: City, camera: Camera) -> VisibleWalls:
@@ -62,7 +54,7 @@ def find_visible_walls(city: City, camera: Camera) -> VisibleWalls:
     inside = (columns[keep, :1] <= middles) & (middles <= columns[keep, 1:])  # (V, S)
     slope = (inverse[keep, 1:] - inverse[keep, :1]) / (columns[keep, 1:] - columns[keep, :1])
     depth = np.where(inside, inverse[keep, :1] + slope * (middles - columns[keep, :1]), 0.0)
-    eaves, tops = (values[city.wall_of[index[keep]], None] - camera.height for values in city.heights)
+    eaves, tops = (values[index[keep] // 4, None] - camera.height for values in city.heights)
     covered = np.maximum.accumulate(np.where(inside, eaves * depth, -1e9), axis=0)  # tangent of the angle above level
     before = np.vstack([np.full((1, len(middles)), -1e9), covered[:-1]])
     seen = (inside & (tops * depth > before)).any(1)
@@ -78,8 +70,8 @@ def draw_walls(canvas: Canvas, visible: VisibleWalls) -> None:
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     lights = canvas.lighting.shade_walls(moment.sun, normals)
     for row in reversed(range(len(visible.index))):
-        wall = visible.index[row]
-        building, face = city.buildings[city.wall_of[wall]], int(city.wall_face[wall])
+        house, face = divmod(int(visible.index[row]), 4)
+        building = city.buildings[house]
         shop = number_shop(building, face, moment.year)
         inverse = visible.inverse_depth[row]
         pixels_per_metre = canvas.camera.focal * inverse.max() ** 0.75 * inverse.min() ** 0.25  # of the nearer part
