@@ -27,8 +27,8 @@ class Paint:
 class Front:
     """A house front being drawn."""
 
-    building: Building  # the house
-    paint: Paint  # its colors
+    building: Building
+    paint: Paint
     picture: Image.Image  # RGB, drawn on
     eaves: int  # row where the roof begins
     panes: list[Box] = field(default_factory=list)  # boxes of the windows drawn so far
@@ -36,7 +36,7 @@ class Front:
 
     @property
     def draw(self) -> ImageDraw.ImageDraw:
-        """Draws on the picture."""
+        """For drawing on the picture."""
         return ImageDraw.Draw(self.picture)
 
     @property
@@ -46,8 +46,8 @@ class Front:
 
     def floor_bases(self) -> list[float]:
         """Row of the floor of each story above the ground floor."""
-        above = range(1, self.building.floors)
-        return [self.picture.height - 0.6 * SCALE - level * self.floor_height for level in above]
+        ground = self.picture.height - 0.6 * SCALE
+        return [ground - level * self.floor_height for level in range(1, self.building.floors)]
 
 
 def pick_paint(building: Building, rng: np.random.Generator) -> Paint:

@@ -20,12 +20,8 @@ COARSE_LEVEL = 2  # houses drawn at this level or a smaller one are cached witho
 class Facade:
     """Pictures of one face of a house."""
 
-    levels: list[
-        Image.Image | None
-    ]  # RGB, each half as large as the one before; None for those that a coarse facade leaves out
-    masks: list[
-        Image.Image | None
-    ]  # "L", 0 where there is nothing, as beside a gable; None where the wall fills its rectangle
+    levels: list[Image.Image | None]  # RGB pyramid; None for levels that a coarse facade leaves out
+    masks: list[Image.Image | None]  # "L", 0 where there is nothing; None where the wall fills its rectangle
     top: float  # metres from the ground to the picture's upper edge
     panes: np.ndarray  # (N, 4) boxes in the largest picture: windows that can be lit
     signs: np.ndarray  # (M, 4) boxes of shop signs

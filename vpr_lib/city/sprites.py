@@ -80,8 +80,8 @@ def paste_sprite(
 ) -> tuple[int, int]:
     """Paste a picture (RGBA pyramid) that stands upright on the ground and faces the camera.
 
-    It stands at a position in metres, `depth` metres ahead of the camera, and is `height` metres tall. Returns the first
-    and last column (exclusive) that it covers.
+    Its position, its `depth` ahead of the camera and its height are in metres. Returns the first and last column
+    (exclusive) that it covers.
     """
     camera = canvas.camera
     scale = camera.focal / depth  # pixels a metre
