@@ -134,8 +134,8 @@ def _draw_sloping_roof(front: Front) -> tuple[int, ...]:
     inset = width // 12 if mansard else width // 3
     outline = (0, eaves, inset, 0, width - inset, 0, width, eaves)
     draw.polygon(outline, fill=paint.roof)
-    for y in range(3, eaves, 6):
-        draw.line((0, y, width, y), fill=scale_color(paint.roof, 0.85))
+    for row in range(3, eaves, 6):
+        draw.line((0, row, width, row), fill=scale_color(paint.roof, 0.85))
     if mansard:
         for x in range(width // 6, width - 10, max(28, width // 4)):
             draw.rectangle((x - 8, eaves // 3, x + 8, eaves - 3), fill=paint.trim)

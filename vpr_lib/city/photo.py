@@ -47,11 +47,11 @@ def draw_photo(city: City, camera: Camera, moment: Moment, occluder: Occluder | 
     lamp_heads = draw_street_objects(canvas, visible)
     if occluder is not None:
         draw_occluder(canvas, occluder)
-    draw_glare(canvas, lamp_heads)
+    _draw_glare(canvas, lamp_heads)
     return apply_lens(canvas.image.reduce(2), moment)
 
 
-def draw_glare(canvas: Canvas, lamp_heads: list[tuple[float, float, float]]) -> None:
+def _draw_glare(canvas: Canvas, lamp_heads: list[tuple[float, float, float]]) -> None:
     """Light of lamps and of the low sun that spreads in the lens; streaks of rain."""
     camera, light, glow = canvas.camera, canvas.moment.light, canvas.lighting.glow
     size = camera.size

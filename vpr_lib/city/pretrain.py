@@ -51,7 +51,7 @@ TRAINING = Settings(
 )
 
 
-def save_trunk(run: Run, path: str | Path) -> Path:
+def _save_trunk(run: Run, path: str | Path) -> Path:
     """Write the backbone of a run as a file for `weights="city"`: float16, torchvision's names."""
     state = run.load_model().backbone.model.state_dict()
     trunk = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
@@ -71,7 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
     run = train_run(replace(TRAINING, epochs=options.epochs), options.data, options.run, machine=Machine(cache_gb=2.0))
     if not run.complete:
         return 130
-    print(f"{save_trunk(run, options.out)}: {Path(options.out).stat().st_size / 1e6:.1f} MB; torch {torch.__version__}")
+    print(
+        f"{_save_trunk(run, options.out)}: {Path(options.out).stat().st_size / 1e6:.1f} MB; torch {torch.__version__}"
+    )
     return 0
 
 

@@ -1,13 +1,14 @@
 """Sizes and difficulty of a rendered data root."""
 
+import math
 from dataclasses import dataclass
 
-MINIMA = {
-    "seed": 0, "size": 32, "quality": 1, "cities": 1, "places": 2, "photos_per_place": 2, "val_database": 32,
-    "val_queries": 6, "test_database": 32, "test_queries": 6, "tokyo_database": 32, "tokyo_places": 1,
+RANGES = {
+    "seed": (0, math.inf), "size": (32, math.inf), "quality": (1, 95), "cities": (1, 99), "places": (2, math.inf),
+    "photos_per_place": (2, math.inf), "val_database": (32, math.inf), "val_queries": (6, math.inf),
+    "test_database": (32, math.inf), "test_queries": (6, math.inf), "tokyo_database": (32, math.inf),
+    "tokyo_places": (1, math.inf), "dim_share": (0, 1), "difficulty": (0, 3),
 }  # fmt: skip
-MAX_CITIES = 99  # in train; the cities of the splits are numbered from 101
-MAX_QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class CitySettings:
     seed: int = 0
     size: int = 320  # pixels, height and width
     quality: int = 88  # of the JPEGs
-    cities: int = 4  # in train
+    cities: int = 4  # in train; numbered from 1, those of the splits from 101
     places: int = 240  # in train, in all its cities together
     photos_per_place: int = 8
     val_database: int = 320
@@ -34,16 +35,9 @@ class CitySettings:
     difficulty: float = 1.0  # scales how much the cameras of queries and training photos differ
 
     def __post_init__(self) -> None:
-        for name, minimum in MINIMA.items():
-            if getattr(self, name) < minimum:
-                raise ValueError(f"{name} is {getattr(self, name)}; a rendered city needs at least {minimum}")
-        for name, low, high in (
-            ("quality", MINIMA["quality"], MAX_QUALITY),
-            ("cities", MINIMA["cities"], MAX_CITIES),
-            ("difficulty", 0, 3),
-            ("dim_share", 0, 1),
-        ):
+        for name, (low, high) in RANGES.items():
             if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected {low} to {high}")
+                expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
+                raise ValueError(f"{name} is {getattr(self, name)}; a rendered city needs {expected}")
         if self.places < self.cities:
             raise ValueError(f"places is {self.places}; expected at least one for each of {self.cities} cities")

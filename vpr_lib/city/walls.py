@@ -90,8 +90,8 @@ def _paste_wall(
 ) -> None:
     """Warp a flat picture of a wall, from `top` metres to the ground, into the photo.
 
-    With w = 1 / depth, a linear function of the column X, the place on the wall is u = (u / depth) / w and the height
-    is z = camera height - (Y - horizon) / (focal w): a projective map, given to Pillow as eight coefficients.
+    1 / depth and (place on the wall) / depth are linear functions of the column; the height above the ground is
+    camera height - (row - horizon) / focal * depth. So the map is projective, given to Pillow as eight coefficients.
     """
     camera = canvas.camera
     columns, inverse, share = visible.columns[row], visible.inverse_depth[row], visible.share[row]
@@ -103,17 +103,18 @@ def _paste_wall(
     if x1 <= x0 or y1 <= y0:
         return
     span = columns[1] - columns[0]
-    w_slope = (inverse[1] - inverse[0]) / span
-    w = inverse[0] + w_slope * (x0 - columns[0])  # at the left edge of the piece
-    ends = share * inverse
-    u_slope = (ends[1] - ends[0]) / span
-    u = ends[0] + u_slope * (x0 - columns[0])
+    inverse_slope = (inverse[1] - inverse[0]) / span
+    inverse_left = inverse[0] + inverse_slope * (x0 - columns[0])  # at the left edge of the piece
+    places = share * inverse
+    place_slope = (places[1] - places[0]) / span
+    place_left = places[0] + place_slope * (x0 - columns[0])
     width, scale = picture.width, picture.height / top
     rise = (top - camera.height) * scale
+    row_offset = (rise * inverse_left + scale * (y0 - horizon) / focal) / inverse_left
     coefficients = (
-        *(width * u_slope / w, 0.0, width * u / w),
-        *(rise * w_slope / w, scale / focal / w, (rise * w + scale * (y0 - horizon) / focal) / w),
-        *(w_slope / w, 0.0),
+        *(width * place_slope / inverse_left, 0.0, width * place_left / inverse_left),
+        *(rise * inverse_slope / inverse_left, scale / focal / inverse_left, row_offset),
+        *(inverse_slope / inverse_left, 0.0),
     )
     size = (x1 - x0, y1 - y0)
     warp = (Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.NEAREST)

@@ -148,9 +148,9 @@ def _draw_shop(front: Front, rng: np.random.Generator) -> None:
         box = (left, sign_bottom + 3, right, low)
         draw.rectangle(box, fill=hsv_color(rng.random(), 0.25, rng.uniform(0.25, 0.5)))
         for _ in range(5):  # goods
-            x = rng.integers(left, max(right - 8, left + 1))
-            y = rng.integers(sign_bottom + 9, max(low - 8, sign_bottom + 10))
-            goods = (x, y, x + rng.integers(3, 9), low)
+            column = rng.integers(left, max(right - 8, left + 1))
+            row = rng.integers(sign_bottom + 9, max(low - 8, sign_bottom + 10))
+            goods = (column, row, column + rng.integers(3, 9), low)
             draw.rectangle(goods, fill=hsv_color(rng.random(), 0.6, rng.uniform(0.3, 0.8)))
         front.panes.append(box)
     sign_color = hsv_color(rng.random(), rng.uniform(0.3, 0.95), rng.uniform(0.25, 0.95))
