@@ -71,9 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     run = train_run(replace(TRAINING, epochs=options.epochs), options.data, options.run, machine=Machine(cache_gb=2.0))
     if not run.complete:
         return 130
-    print(
-        f"{_save_trunk(run, options.out)}: {Path(options.out).stat().st_size / 1e6:.1f} MB; torch {torch.__version__}"
-    )
+    path = _save_trunk(run, options.out)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; torch {torch.__version__}")
     return 0
 
 
