@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vpr_lib.city import CitySettings, write_city
 from vpr_lib.machine import Machine
 from vpr_lib.settings import get_preset
 
@@ -48,6 +49,21 @@ def make_root(root, num_places=8, photos=4):
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory):
     return make_root(tmp_path_factory.mktemp("a@b") / "root")  # an @ in a parent folder must not matter
+
+
+@pytest.fixture(scope="session")
+def city_settings():
+    """Settings of a rendered city of 168 photos."""
+    return CitySettings(
+        size=64, cities=2, places=5, photos_per_place=3, val_database=40, val_queries=14, test_database=40,
+        test_queries=14, tokyo_database=36, tokyo_places=3,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def rendered_city(tmp_path_factory, city_settings):
+    """The data root of `city_settings`; copy it before changing it."""
+    return write_city(tmp_path_factory.mktemp("city") / "root", city_settings, workers=2, progress=False)
 
 
 @pytest.fixture(scope="session")

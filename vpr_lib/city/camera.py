@@ -1,34 +1,24 @@
-"""A pinhole camera at car height: metres in the city -> pixels in the photo."""
+"""A pinhole camera on a car: projects metres in the city to pixels in the photo."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
-NEAR_M = 0.25  # what is nearer than this to the camera's plane is cut off
+NEAR_M = 0.25  # nearest depth that is drawn
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera that looks level; the horizon may lie off the middle, as with a shifted lens: verticals stay vertical.
+    """A level camera; as with a shifted lens, the horizon may lie off the center while verticals stay vertical."""
 
-    Attributes:
-        x: metres east.
-        y: metres north.
-        heading: degrees clockwise from north.
-        height: metres above the road.
-        fov: horizontal field of view, degrees.
-        horizon: row of the horizon as a share of the photo's height.
-        size: pixels, height and width.
-    """
-
-    x: float
-    y: float
-    heading: float
-    height: float = 2.4
-    fov: float = 72.0
-    horizon: float = 0.58
-    size: int = 320
+    x: float  # metres east
+    y: float  # metres north
+    heading: float  # degrees clockwise from north
+    height: float = 2.4  # metres above the road
+    fov: float = 72.0  # horizontal field of view, degrees
+    horizon: float = 0.58  # row of the horizon as a share of the photo's height
+    size: int = 320  # pixels, height and width
 
     @property
     def focal(self) -> float:
@@ -57,7 +47,7 @@ class Camera:
         return np.stack([columns, self.horizon * self.size + (self.height - z) * scale], axis=-1)
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) metres -> (N, 2) column and row; nan for what lies behind the camera."""
+        """(N, 3) metres -> (N, 2) column and row; nan for points behind the camera."""
         view = self.to_view(points)
         view = np.where(view[:, 1:] > NEAR_M, view, np.nan)
         return self.to_pixels(view, np.asarray(points, float)[:, 2])
@@ -67,21 +57,26 @@ class Camera:
         points = np.asarray(points, float)
         corners = np.column_stack([self.to_view(points), points[:, 2]])
         if (corners[:, 1] < NEAR_M).any():
-            corners = clip_near(corners)
+            corners = _clip_near(corners)
         if len(corners) < 3:
             return None
         return self.to_pixels(corners[:, :2], corners[:, 2])
 
 
-def clip_near(corners: np.ndarray) -> np.ndarray:
+def _clip_near(corners: np.ndarray) -> np.ndarray:
     """The part of a polygon (N, 3: right, ahead, up) that lies at least `NEAR_M` ahead.
 
     Source: Sutherland and Hodgman, Reentrant polygon clipping (1974), for one plane.
     """
     kept = []
-    for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        if a[1] >= NEAR_M:
-            kept.append(a)
-        if (a[1] >= NEAR_M) != (b[1] >= NEAR_M):
-            kept.append(a + (b - a) * (NEAR_M - a[1]) / (b[1] - a[1]))
+    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        if start[1] >= NEAR_M:
+            kept.append(start)
+        if (start[1] >= NEAR_M) != (end[1] >= NEAR_M):
+            kept.append(start + (end - start) * (NEAR_M - start[1]) / (end[1] - start[1]))
     return np.array(kept).reshape(-1, 3)
+
+
+def turn_between(heading: float, other: float) -> float:
+    """Degrees from the `other` heading to this one, -180 to 180, clockwise."""
+    return (heading - other + 180) % 360 - 180

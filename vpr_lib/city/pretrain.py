@@ -1,6 +1,6 @@
-"""The starter weights: train a ResNet-18 trunk from scratch on a far larger rendered city.
+"""Trains the starter weights: a ResNet-18 trunk, from scratch, on a larger rendered city.
 
-python -m vpr_lib.city.pretrain --data FOLDER --out FILE     renders, trains, writes; goes on where it was stopped
+python -m vpr_lib.city.pretrain --data FOLDER --out FILE     renders, trains, writes the file; resumes where it stopped
 """
 
 import argparse
@@ -13,13 +13,13 @@ import torch
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.checkpoints import to_bytes
 from vpr_lib.city.render import write_city
-from vpr_lib.city.views import CitySettings
+from vpr_lib.city.settings import CitySettings
 from vpr_lib.machine import Machine
 from vpr_lib.run_folders import Run
 from vpr_lib.runs import train_run
 from vpr_lib.settings import Settings
 
-# Seeds of `data/mini` start at 0, so none of these cities is in it. More dim photos and bolder cameras than there.
+# `data/mini` has seed 0, so it has none of these cities. More dim photos and more varied cameras than there.
 CITY = CitySettings(
     seed=777,
     size=128,
@@ -42,7 +42,7 @@ TRAINING = Settings(
     aggregator="ConvAP",
     image_size=96,
     num_places=16,
-    # 24,000 photos differ enough: with two operations and crops, eight epochs learned no more than two do without.
+    # Without augmentation: with it, eight epochs on these 24,000 photos learned no more than two epochs without.
     randaugment_ops=0,
     scheduler="CosineAnnealingLR",
     warmup_steps=50,
@@ -51,8 +51,8 @@ TRAINING = Settings(
 )
 
 
-def save_trunk(run: Run, path: str | Path) -> Path:
-    """Write a run's trunk as `weights="city"` reads it: float16, torchvision's names."""
+def _save_trunk(run: Run, path: str | Path) -> Path:
+    """Write the backbone of a run as a file for `weights="city"`: float16, torchvision's names."""
     state = run.load_model().backbone.model.state_dict()
     trunk = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     write_atomically(Path(path), to_bytes(trunk))
@@ -60,7 +60,7 @@ def save_trunk(run: Run, path: str | Path) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """See the module."""
+    """Render, train and write the file; 130 if it was interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="data/pretrain", help="where the photos are rendered (data/pretrain)")
     parser.add_argument("--run", default="runs/pretrain", help="the run folder (runs/pretrain)")
@@ -71,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     run = train_run(replace(TRAINING, epochs=options.epochs), options.data, options.run, machine=Machine(cache_gb=2.0))
     if not run.complete:
         return 130
-    print(f"{save_trunk(run, options.out)}: {Path(options.out).stat().st_size / 1e6:.1f} MB; torch {torch.__version__}")
+    path = _save_trunk(run, options.out)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; torch {torch.__version__}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Write the photos of a rendered city as a data root; goes on where it was stopped."""
+"""Writes the photos of a rendered city as a data root; a render that was stopped is resumed."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -17,14 +17,17 @@ from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 
 from vpr_lib.atomic_files import write_atomically
-from vpr_lib.city.drawing import draw_photo
-from vpr_lib.city.scene import make_city
-from vpr_lib.city.views import CitySettings, View, make_views
+from vpr_lib.city.layout import make_city
+from vpr_lib.city.photo import draw_photo
+from vpr_lib.city.planning import QUERY_SHARES, make_views
+from vpr_lib.city.settings import CitySettings
+from vpr_lib.city.views import View
 from vpr_lib.machine import count_cores
 
-PARTS = ("train", "sf_val", "sf_test", "tokyo_test", "scenarios.csv", "contact_sheet.jpg")
-VERSION = 2  # of the renderer; another one draws other pixels or names
-CHUNK = 32  # photos a worker takes at once: neighbours, which share their houses' pictures
+OUTPUTS = ("train", "sf_val", "sf_test", "tokyo_test", "scenarios.csv", "contact_sheet.jpg")
+VERSION = 2  # of the renderer; increased when pixels or names change
+CHUNK_SIZE = 32  # photos a worker takes at once: neighbors, which share the cached pictures of their houses
+CONTACT_SHEET_QUALITY = 88
 
 
 def write_city(
@@ -40,116 +43,126 @@ def write_city(
         folder: the data root to make.
         settings: sizes, difficulty, seed.
         workers: processes; -1 is one for each core, 0 draws in this one. The pixels are the same.
-        force: draw everything again, over a rendered data root of any settings.
-        progress: show a bar.
+        force: replace a rendered data root of any settings.
+        progress: show a progress bar.
 
     Returns:
         The folder, with `train`, `sf_val`, `sf_test`, `tokyo_test`, `scenarios.csv`, `contact_sheet.jpg` and
-        `city.json`, which says that it is complete.
+        `city.json`, which says whether it is complete.
 
     Raises:
         ValueError: the folder holds something else.
-        OSError: too little space.
+        OSError: there is not enough disk space.
     """
     folder, settings = Path(folder), settings or CitySettings()
     state = {"version": VERSION, "settings": asdict(settings)}
-    claim_folder(folder, state, force)
+    _claim_folder(folder, state, force)
     views = make_views(settings)
-    complete = json.loads((folder / "city.json").read_text()).get("complete")
-    there = Path.is_file if complete else is_whole
-    todo = [view for view in views if not there(folder / view.path)]
-    if complete and not todo:
+    complete = _read_state(folder).get("complete")
+    is_there = Path.is_file if complete else _is_whole_jpeg
+    missing = [view for view in views if not is_there(folder / view.path)]
+    if complete and not missing:
         return folder
-    check_space(folder, len(todo), settings.size)
-    write_scenarios(folder, views)
-    if not (folder / "contact_sheet.jpg").is_file():
-        write_contact_sheet(folder / "contact_sheet.jpg", views)
+    _check_space(folder, len(missing), settings.size)
+    _write_scenarios(folder, views)
+    contact_sheet = folder / "contact_sheet.jpg"
+    if not contact_sheet.is_file():
+        _write_contact_sheet(contact_sheet, views)
     if progress:
-        print(f"contact sheet: {folder / 'contact_sheet.jpg'}", flush=True)
+        print(f"contact sheet: {contact_sheet}", flush=True)
     for parent in {(folder / view.path).parent for view in views}:
         parent.mkdir(parents=True, exist_ok=True)
-    draw_missing(folder, settings, views, todo, workers, progress)
-    write_atomically(
-        folder / "city.json", json.dumps(state | {"complete": True, "photos": len(views)}, indent=2).encode()
-    )
-    return folder
-
-
-def draw_missing(
-    folder: Path, settings: CitySettings, views: list[View], todo: list[View], workers: int, progress: bool
-) -> None:
-    """Draw what is to do, under a bar that counts all views."""
-    chunks = [(folder, settings.quality, todo[i : i + CHUNK]) for i in range(0, len(todo), CHUNK)]
-    with make_pool(workers) as run:
-        counts = run(write_photos, chunks)  # the workers fork here, before the bar starts its thread
-        done = len(views) - len(todo)
+    chunks = [(folder, settings.quality, missing[i : i + CHUNK_SIZE]) for i in range(0, len(missing), CHUNK_SIZE)]
+    with _make_pool(workers) as run:
+        counts = run(_write_photos, chunks)  # forks the workers before the progress bar starts its thread
+        done = len(views) - len(missing)
         with tqdm(total=len(views), initial=done, unit="photo", desc=str(folder), disable=not progress) as bar:
             for count in counts:
                 bar.update(count)
+    _write_state(folder, state | {"complete": True, "photos": len(views)})
+    return folder
 
 
-def claim_folder(folder: Path, state: dict, force: bool) -> None:
-    """Make the folder, or see that it is ours: `city.json` says what it is being filled with."""
-    path = folder / "city.json"
+def draw_view(view: View) -> Image.Image:
+    """The photo of a view, RGB."""
+    return draw_photo(make_city(view.city, view.blocks), view.camera, view.moment, view.occluder)
+
+
+def encode_jpeg(photo: Image.Image, quality: int) -> bytes:
+    """The bytes of a JPEG file."""
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _read_state(folder: Path) -> dict:
+    return json.loads((folder / "city.json").read_text(encoding="utf-8"))
+
+
+def _write_state(folder: Path, state: dict) -> None:
+    write_atomically(folder / "city.json", json.dumps(state, indent=2).encode())
+
+
+def _claim_folder(folder: Path, state: dict, force: bool) -> None:
+    """Make the folder, or check that it is the same city; `city.json` says which city it holds."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; choose a folder for the data root")
-    if path.is_file():
-        found = json.loads(path.read_text())
-        old, new = found.get("settings", {}), state["settings"]
-        changed = [f"{key} is {old.get(key)} there, {new[key]} asked for" for key in new if old.get(key) != new[key]]
-        if found.get("version") != state["version"]:
+    if (folder / "city.json").is_file():
+        existing = _read_state(folder)
+        old, new = existing.get("settings", {}), state["settings"]
+        changed = [f"{key} is {old.get(key)} there, {new[key]} requested" for key in new if old.get(key) != new[key]]
+        if existing.get("version") != state["version"]:
             changed.append("it is of another version of the renderer")
         if not changed and not force:
             return
         if not force:
             raise ValueError(
-                f"{folder} holds another rendered city: {'; '.join(changed)}. Choose another folder, or have its "
-                "photos deleted and drawn anew with --force"
+                f"{folder} holds another rendered city: {'; '.join(changed)}. Choose another folder, or replace its "
+                "photos with --force"
             )
-        write_atomically(path, json.dumps(found | {"complete": False, "version": 0}).encode())  # if killed here
-        for part in PARTS:
-            target = folder / part
+        _write_state(folder, existing | {"complete": False, "version": 0})  # in case deleting is interrupted
+        for name in OUTPUTS:
+            target = folder / name
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
     elif folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds something that is no rendered city; it is left alone, choose another")
+        raise ValueError(f"{folder} is not empty and holds no rendered city; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(state | {"complete": False}, indent=2).encode())
+    _write_state(folder, state | {"complete": False})
 
 
-def check_space(folder: Path, photos: int, size: int) -> None:
-    """Raise an OSError where the photos won't fit; about 0.35 bytes a pixel each."""
+def _check_space(folder: Path, photos: int, size: int) -> None:
+    """Raise an OSError where the photos do not fit; they take about 0.35 bytes a pixel."""
     needed, free = photos * size**2 * 0.35, shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(f"{photos} photos need about {needed / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free")
 
 
 @contextmanager
-def make_pool(workers: int) -> Iterator:
+def _make_pool(workers: int) -> Iterator[Callable]:
     """`map` over processes; results come in order."""
     workers = count_cores() if workers < 0 else workers
     if workers < 2:
         yield map
         return
-    # Forked workers start at once; elsewhere than on Linux forking isn't safe.
+    # Forked workers start at once, but forking is safe on Linux only.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         yield pool.map
 
 
-def write_photos(chunk: tuple[Path, int, list[View]]) -> int:
-    """Draw and save some photos; how many. A photo has its name only when it is whole."""
+def _write_photos(chunk: tuple[Path, int, list[View]]) -> int:
+    """Draw and save some photos; returns how many. A file gets its name when all of it is written."""
     folder, quality, views = chunk
     for view in views:
-        photo = draw_photo(make_city(view.city, view.blocks), view.camera, view.moment, view.occluder)
         path = folder / view.path
         temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(encode(photo, quality))
-        os.replace(temporary, path)  # not synced to the disk one by one; `is_whole` looks again
+        temporary.write_bytes(encode_jpeg(draw_view(view), quality))
+        os.replace(temporary, path)  # without waiting for the disk; `_is_whole_jpeg` checks the file on resuming
     return len(views)
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a JPEG is there to its last byte: after a power cut a renamed file may be short."""
+def _is_whole_jpeg(path: Path) -> bool:
+    """Whether a JPEG is complete to its last byte: after a power cut a renamed file may be short."""
     try:
         with path.open("rb") as file:
             file.seek(-2, os.SEEK_END)
@@ -158,35 +171,28 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def encode(photo: Image.Image, quality: int) -> bytes:
-    """JPEG bytes."""
-    buffer = io.BytesIO()
-    photo.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
-
-
-def write_scenarios(folder: Path, views: list[View]) -> None:
-    """`scenarios.csv`: what makes each query hard; the detail says how."""
+def _write_scenarios(folder: Path, views: list[View]) -> None:
+    """Write `scenarios.csv`: the scenario of each query, and a detail such as the light."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("query", "scenario", "detail"))
-    writer.writerows((Path(v.path).name, v.scenario, v.detail) for v in views if v.scenario)
+    writer.writerows((Path(view.path).name, view.scenario, view.detail) for view in views if view.scenario)
     write_atomically(folder / "scenarios.csv", buffer.getvalue().encode())
 
 
-def write_contact_sheet(path: Path, views: list[View], size: int = 200) -> None:
-    """A picture of what there is: a place through the years, then up to six queries of each scenario."""
+def _write_contact_sheet(path: Path, views: list[View], size: int = 200) -> None:
+    """Write an overview: photos of one place, and up to six queries of each scenario."""
     place = Path(views[0].path).name.split("@")[-2]
-    rows = [("one place", [v for v in views if f"@{place}@" in v.path][:6])]
-    for scenario in ("ordinary", "viewpoint", "illumination", "occlusion", "repetitive", "skyline"):
-        queries = [v for v in views if v.scenario == scenario and "tokyo" not in v.path]
-        rows.append((scenario, queries[:: max(1, len(queries) // 6)][:6]))
+    rows = {"one place": [view for view in views if f"@{place}@" in view.path][:6]}
+    for scenario in QUERY_SHARES:
+        queries = [view for view in views if view.scenario == scenario and "tokyo" not in view.path]
+        rows[scenario] = queries[:: max(1, len(queries) // 6)][:6]
     sheet = Image.new("RGB", (6 * size, len(rows) * (size + 18)), "white")
     draw = ImageDraw.Draw(sheet)
-    for row, (label, chosen) in enumerate(rows):
-        draw.text((4, row * (size + 18) + 3), label, fill="black")
+    for row, (label, chosen) in enumerate(rows.items()):
+        top = row * (size + 18)
+        draw.text((4, top + 3), label, fill="black")
         for column, view in enumerate(chosen):
-            camera = replace(view.camera, size=size)
-            photo = draw_photo(make_city(view.city, view.blocks), camera, view.moment, view.occluder)
-            sheet.paste(photo, (column * size, row * (size + 18) + 18))
-    write_atomically(path, encode(sheet, 88))
+            photo = draw_view(replace(view, camera=replace(view.camera, size=size)))
+            sheet.paste(photo, (column * size, top + 18))
+    write_atomically(path, encode_jpeg(sheet, CONTACT_SHEET_QUALITY))

@@ -1,7 +1,7 @@
-"""The houses' walls: which of them a camera sees, and drawing them in perspective.
+"""The walls of the houses: which of them a camera sees, and drawing them in perspective.
 
 A wall stands upright and the camera is level, so along a column of the photo a wall has one depth, and 1 / depth
-changes linearly from column to column. Visibility, drawing, and what hides behind a wall all follow from that.
+changes linearly from column to column. Visibility and drawing rely on that.
 """
 
 import math
@@ -11,35 +11,28 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vpr_lib.city.camera import NEAR_M, Camera
-from vpr_lib.city.facades import LEVELS, draw_lit, get_facade, tenant
-from vpr_lib.city.fronts import SCALE
-from vpr_lib.city.light import LIGHTINGS, Lighting, Moment, shade
-from vpr_lib.city.scene import City
+from vpr_lib.city.canvas import Canvas
+from vpr_lib.city.facade_parts import SCALE
+from vpr_lib.city.facades import draw_night_lights, get_facade, number_shop
+from vpr_lib.city.layout import City
+from vpr_lib.city.textures import PYRAMID_LEVELS
 
 REACH_M = 260.0  # houses farther away are not drawn
 
 
 @dataclass(frozen=True, eq=False)
 class VisibleWalls:
-    """What a camera sees of the walls; one row for each, the nearest first.
+    """What a camera sees of the walls; one row for each, the nearest first."""
 
-    Attributes:
-        index: (V,) rows of `City.walls`.
-        columns: (V, 2) left and right column in the photo, not cut at its edges.
-        inverse_depth: (V, 2) 1 / metres ahead of the camera, at these columns.
-        share: (V, 2) where on the wall, 0 (left foot) to 1, these columns are.
-        nearest: (S,) largest inverse depth at each column of the photo, 0 where no wall is.
-    """
-
-    index: np.ndarray
-    columns: np.ndarray
-    inverse_depth: np.ndarray
-    share: np.ndarray
-    nearest: np.ndarray
+    index: np.ndarray  # (V,) rows of `City.walls`
+    columns: np.ndarray  # (V, 2) left and right column in the photo, not cut at its edges
+    inverse_depth: np.ndarray  # (V, 2) 1 / metres ahead of the camera, at these columns
+    share: np.ndarray  # (V, 2) where on the wall, 0 (left foot) to 1, these columns are
+    nearest: np.ndarray  # (S,) largest inverse depth at each column of the photo, 0 where no wall is
 
 
-def find_visible(city: City, camera: Camera) -> VisibleWalls:
-    """The walls that face the camera and aren't hidden behind others."""
+def find_visible_walls(city: City, camera: Camera) -> VisibleWalls:
+    """The walls that face the camera and are not hidden behind others."""
     feet = camera.to_view(city.walls.reshape(-1, 2, 2))  # (W, 2, 2): left and right foot; right, ahead
     left, right = feet[:, 0], feet[:, 1]
     near = (feet[..., 1].max(1) > NEAR_M) & (feet[..., 1].min(1) < REACH_M)
@@ -61,7 +54,7 @@ def find_visible(city: City, camera: Camera) -> VisibleWalls:
     inside = (columns[keep, :1] <= middles) & (middles <= columns[keep, 1:])  # (V, S)
     slope = (inverse[keep, 1:] - inverse[keep, :1]) / (columns[keep, 1:] - columns[keep, :1])
     depth = np.where(inside, inverse[keep, :1] + slope * (middles - columns[keep, :1]), 0.0)
-    eaves, tops = (values[city.wall_of[index[keep]], None] - camera.height for values in city.heights)
+    eaves, tops = (values[index[keep] // 4, None] - camera.height for values in city.heights)
     covered = np.maximum.accumulate(np.where(inside, eaves * depth, -1e9), axis=0)  # tangent of the angle above level
     before = np.vstack([np.full((1, len(middles)), -1e9), covered[:-1]])
     seen = (inside & (tops * depth > before)).any(1)
@@ -69,90 +62,68 @@ def find_visible(city: City, camera: Camera) -> VisibleWalls:
     return VisibleWalls(index[keep], columns[keep], inverse[keep], share[keep], nearest)
 
 
-def draw_walls(canvas: Image.Image, city: City, camera: Camera, moment: Moment, visible: VisibleWalls) -> None:
-    """Paste the visible walls, the farthest first."""
-    lighting = LIGHTINGS[moment.light]
+def draw_walls(canvas: Canvas, visible: VisibleWalls) -> None:
+    """Draw the visible walls, the farthest first."""
+    city, moment = canvas.city, canvas.moment
     feet = city.walls[visible.index]
     normals = np.stack([feet[:, 3] - feet[:, 1], feet[:, 0] - feet[:, 2]], 1)
-    lights = shade(lighting, moment.sun, normals / np.linalg.norm(normals, axis=1, keepdims=True))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    lights = canvas.lighting.shade_walls(moment.sun, normals)
     for row in reversed(range(len(visible.index))):
-        wall = visible.index[row]
-        building, face = city.buildings[city.wall_of[wall]], int(city.wall_face[wall])
-        shop = tenant(building, face, moment.year)
+        house, face = divmod(int(visible.index[row]), 4)
+        building = city.buildings[house]
+        shop = number_shop(building, face, moment.year)
         inverse = visible.inverse_depth[row]
-        pixels_per_metre = camera.focal * inverse.max() ** 0.75 * inverse.min() ** 0.25  # more for the nearer end
-        level = min(LEVELS - 1, round(math.log2(max(1.0, SCALE / pixels_per_metre))))
+        pixels_per_metre = canvas.camera.focal * inverse.max() ** 0.75 * inverse.min() ** 0.25  # of the nearer part
+        level = min(PYRAMID_LEVELS - 1, round(math.log2(max(1.0, SCALE / pixels_per_metre))))
         facade = get_facade(building, face, shop, level)
         level = min(level, len(facade.levels) - 1)
-        picture = relight(facade.levels[level], lights[row], lighting, 1 / inverse.mean())
+        picture = canvas.shade_picture(facade.levels[level], lights[row], 1 / inverse.mean())
         if moment.dark and len(facade.panes):
-            light, strength = draw_lit(building, face, shop, moment.seed % 3, level)
+            light, strength = draw_night_lights(building, face, shop, moment.seed % 3, level)
             picture.paste(light, (0, 0), strength)
-        paste_wall(
-            canvas, camera, picture, facade.masks[level], facade.top, visible.columns[row], inverse, visible.share[row]
-        )
+        _paste_wall(canvas, picture, facade.masks[level], facade.top, visible, row)
 
 
-def relight(picture: Image.Image, light: np.ndarray, lighting: Lighting, distance_m: float) -> Image.Image:
-    """A picture lit by (3,) RGB factors and veiled by the haze at a distance."""
-    haze = 1 - math.exp(-distance_m / lighting.haze_m)
-    (r, g, b), (x, y, z) = (light * (1 - haze)).tolist(), (255 * haze * lighting.horizon).tolist()
-    return picture.convert("RGB", (r, 0, 0, x, 0, g, 0, y, 0, 0, b, z))
-
-
-def paste_wall(
-    canvas: Image.Image,
-    camera: Camera,
-    picture: Image.Image,
-    mask: Image.Image | None,
-    top: float,
-    columns: np.ndarray,
-    inverse: np.ndarray,
-    share: np.ndarray,
+def _paste_wall(
+    canvas: Canvas, picture: Image.Image, mask: Image.Image | None, top: float, visible: VisibleWalls, row: int
 ) -> None:
-    """Warp a flat picture of a wall into the photo.
+    """Warp a flat picture of a wall, from `top` metres to the ground, into the photo.
 
-    With w = 1 / depth, a linear function of the column X, the place on the wall is u = (u / depth) / w and the height
-    is z = camera height - (Y - horizon) / (focal w): a projective map, whose eight numbers Pillow takes.
-
-    Args:
-        canvas: the photo, drawn on.
-        camera: its camera.
-        picture: RGB, the whole wall from `top` to the ground.
-        mask: "L", what of it is there; None for all.
-        top: metres.
-        columns: (2,) of the wall's ends, see `VisibleWalls`.
-        inverse: (2,) their inverse depths.
-        share: (2,) their places on the wall.
+    1 / depth and (place on the wall) / depth are linear functions of the column; the height above the ground is
+    camera height - (row - horizon) / focal * depth. So the map is projective, given to Pillow as eight coefficients.
     """
+    camera = canvas.camera
+    columns, inverse, share = visible.columns[row], visible.inverse_depth[row], visible.share[row]
     horizon, focal = camera.horizon * camera.size, camera.focal
     x0, x1 = max(0, math.floor(columns[0])), min(camera.size, math.ceil(columns[1]))
-    closest = max(inverse)
-    y0 = max(0, math.floor(horizon - focal * max(0.0, (top - camera.height) * closest)))
-    y1 = min(camera.size, math.ceil(horizon + focal * camera.height * closest))
+    nearest = max(inverse)
+    y0 = max(0, math.floor(horizon - focal * max(0.0, (top - camera.height) * nearest)))
+    y1 = min(camera.size, math.ceil(horizon + focal * camera.height * nearest))
     if x1 <= x0 or y1 <= y0:
         return
     span = columns[1] - columns[0]
-    w_slope = (inverse[1] - inverse[0]) / span
-    w = inverse[0] + w_slope * (x0 - columns[0])  # at the left edge of the piece
-    ends = share * inverse
-    u_slope = (ends[1] - ends[0]) / span
-    u = ends[0] + u_slope * (x0 - columns[0])
+    inverse_slope = (inverse[1] - inverse[0]) / span
+    inverse_left = inverse[0] + inverse_slope * (x0 - columns[0])  # at the left edge of the piece
+    places = share * inverse
+    place_slope = (places[1] - places[0]) / span
+    place_left = places[0] + place_slope * (x0 - columns[0])
     width, scale = picture.width, picture.height / top
     rise = (top - camera.height) * scale
+    row_offset = (rise * inverse_left + scale * (y0 - horizon) / focal) / inverse_left
     coefficients = (
-        *(width * u_slope / w, 0.0, width * u / w),
-        *(rise * w_slope / w, scale / focal / w, (rise * w + scale * (y0 - horizon) / focal) / w),
-        *(w_slope / w, 0.0),
+        *(width * place_slope / inverse_left, 0.0, width * place_left / inverse_left),
+        *(rise * inverse_slope / inverse_left, scale / focal / inverse_left, row_offset),
+        *(inverse_slope / inverse_left, 0.0),
     )
     size = (x1 - x0, y1 - y0)
-    warp = Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.NEAREST
+    warp = (Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.NEAREST)
     if mask is not None:
-        cut = mask.transform(size, *warp)
+        piece_mask = mask.transform(size, *warp)
     else:
         rows = horizon - y0 - focal * np.outer((top - camera.height, -camera.height), inverse)
         left, right = columns - x0
-        cut = Image.new("L", size)
         outline = (left, rows[0, 0], right, rows[0, 1], right, rows[1, 1], left, rows[1, 0])
-        ImageDraw.Draw(cut).polygon([float(v) for v in outline], fill=255)
-    canvas.paste(picture.transform(size, *warp), (x0, y0), cut)
+        piece_mask = Image.new("L", size)
+        ImageDraw.Draw(piece_mask).polygon([float(value) for value in outline], fill=255)
+    canvas.image.paste(picture.transform(size, *warp), (x0, y0), piece_mask)

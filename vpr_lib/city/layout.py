@@ -1,0 +1,189 @@
+"""The plan of a city: streets in a grid, blocks of houses in several districts, trees, lamps, a waterfront.
+
+Everything is in metres east (x) and north (y) of the city's corner, and follows from the seed alone.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
+
+import numpy as np
+
+from vpr_lib.city.buildings import REPETITIVE, STYLES, Building, fill_block
+from vpr_lib.city.seeding import make_rng
+
+
+@dataclass(frozen=True)
+class Street:
+    """A straight street; along x if `horizontal`, else along y."""
+
+    horizontal: bool
+    center: float
+    start: float
+    end: float
+    road: float  # half width of the road
+    walk: float  # width of the sidewalk on each side
+
+    def point(self, along: float, across: float = 0.0) -> np.ndarray:
+        """(2,) metres east and north of a point `along` the street, and `across` it to the north or east."""
+        return np.array([along, self.center + across] if self.horizontal else [self.center + across, along])
+
+    @property
+    def direction(self) -> float:
+        """Heading of the street in degrees: 90 (east) or 0 (north)."""
+        return 90.0 if self.horizontal else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class City:
+    """A city; arrays have one row for each object."""
+
+    seed: int  # of `make_city`
+    streets: list[Street]  # the first one is the waterfront
+    buildings: list[Building]  # four walls each
+    trees: np.ndarray  # (T, 4) x, y, height, variant
+    lamps: np.ndarray  # (L, 3) x, y, heading of the arm
+    parking: np.ndarray  # (P, 4) x, y, heading, chance that a car stands there
+    towers: np.ndarray  # (D, 4) x, y, width, height, across the water
+    hills: np.ndarray  # (H, 3) x, y, height of a ridge line around the city
+    woods: np.ndarray  # (G, 3) the same, of the trees at its edge
+    piers: np.ndarray  # (Q, 3) x, length, width, in the water
+    repetitive_blocks: np.ndarray  # (E, 4) x0, y0, x1, y1 of the blocks whose houses look the same
+
+    @cached_property
+    def walls(self) -> np.ndarray:
+        """(4 B, 4) metres, x and y of the left and the right foot as seen from outside.
+
+        Wall i belongs to building i // 4; i % 4 is an index into `buildings.FACES`.
+        """
+        x0, y0, x1, y1 = np.array([[house.x0, house.y0, house.x1, house.y1] for house in self.buildings]).T
+        south, east = np.c_[x0, y0, x1, y0], np.c_[x1, y0, x1, y1]
+        north, west = np.c_[x1, y1, x0, y1], np.c_[x0, y1, x0, y0]
+        return np.stack([south, east, north, west], 1).reshape(-1, 4)
+
+    @cached_property
+    def heights(self) -> tuple[np.ndarray, np.ndarray]:
+        """(B,) metres to the eaves and to the roof's top of each building."""
+        eaves = np.array([building.height for building in self.buildings])
+        return eaves, eaves + [building.roof_height for building in self.buildings]
+
+    @property
+    def shore(self) -> float:
+        """Metres north of the waterfront's edge; the water lies south of it."""
+        return -self.streets[0].road - self.streets[0].walk
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Metres east and north of the far corner."""
+        east = max(street.end for street in self.streets if street.horizontal)
+        north = max(street.end for street in self.streets if not street.horizontal)
+        return east, north
+
+
+@dataclass(frozen=True, eq=False)
+class _Districts:
+    """Where which style is built: each spot has the style of the nearest center; unit: blocks."""
+
+    centers: np.ndarray  # (2 * styles, 2)
+
+    def pick_style(self, spot: tuple[float, float]) -> str:
+        return (list(STYLES) * 2)[np.argmin(((self.centers - spot) ** 2).sum(1))]
+
+
+@lru_cache(maxsize=4)
+def make_city(seed: int, blocks: int = 7) -> City:
+    """Make a city of `blocks` x `blocks` blocks, with water along its south side."""
+    rng = make_rng("city", seed)
+    streets = _make_streets(rng, blocks)
+    columns = [street for street in streets if not street.horizontal]
+    rows = [street for street in streets if street.horizontal]
+    districts = _Districts(rng.uniform(0, blocks, (2 * len(STYLES), 2)))
+    buildings, repetitive_blocks = [], []
+    for i, (west, east) in enumerate(pairwise(columns)):
+        for k, (south, north) in enumerate(pairwise(rows)):
+            style = districts.pick_style((i + 0.5, k + 0.5))
+            edges = [west.road + west.walk, south.road + south.walk, -east.road - east.walk, -north.road - north.walk]
+            block = np.array([west.center, south.center, east.center, north.center]) + edges
+            buildings += fill_block(rng, block, style, int(rng.integers(2**31)))
+            if style == REPETITIVE:
+                repetitive_blocks.append(block)
+    width = max(street.center for street in columns)
+    trees, lamps, parking = _furnish_streets(rng, streets, districts, width / blocks)
+    towers, hills, woods, piers = _make_surroundings(rng, width)
+    return City(
+        seed=seed,
+        streets=streets,
+        buildings=buildings,
+        trees=trees,
+        lamps=lamps,
+        parking=parking,
+        towers=towers,
+        hills=hills,
+        woods=woods,
+        piers=piers,
+        repetitive_blocks=np.array(repetitive_blocks).reshape(-1, 4),
+    )
+
+
+def _make_streets(rng: np.random.Generator, blocks: int) -> list[Street]:
+    """Streets in a grid of uneven blocks; some are avenues."""
+    spans = [np.r_[0, np.cumsum(rng.uniform(68, 105, blocks))] for _ in range(2)]
+    streets = []
+    for horizontal, centers, length in ((True, spans[1], spans[0][-1]), (False, spans[0], spans[1][-1])):
+        for number, center in enumerate(centers):
+            avenue = rng.random() < 0.3 or (horizontal and number == 0)
+            road, walk = (7.5, 4.5) if avenue else (rng.uniform(4, 5.5), rng.uniform(2.5, 3.5))
+            streets.append(Street(horizontal, float(center), -8.0, float(length) + 8.0, road, walk))
+    return streets
+
+
+def _furnish_streets(
+    rng: np.random.Generator, streets: list[Street], districts: _Districts, block_m: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Trees, lamps and parking along every street; see `City`."""
+    trees, lamps, parking = [], [], []
+    for street in streets:
+        crossings = np.array([other.center for other in streets if other.horizontal != street.horizontal])
+        for side in (-1, 1):
+            reverse = (side < 0) != street.horizontal
+            curb = side * (street.road + 0.7)
+            at = street.start + rng.uniform(5, 20)
+            while at < street.end:
+                lamps.append([*street.point(at, curb), street.direction + (90 if reverse else -90)])
+                at += rng.uniform(22, 34)
+            at = street.start + rng.uniform(2, 9)
+            while at < street.end:
+                if np.abs(crossings - at).min() > 13:  # no street crosses here
+                    style = STYLES[districts.pick_style(street.point(at, curb) / block_m)]
+                    if rng.random() < style.trees:
+                        position = street.point(at, side * (street.road + 1.2))
+                        trees.append([*position, rng.uniform(4, 9), rng.integers(6)])
+                    position = street.point(at + 3, side * (street.road - 1.1))
+                    parking.append([*position, street.direction + 180 * reverse, rng.uniform(0.1, 0.8)])
+                at += rng.uniform(6.5, 9)
+    return np.array(trees), np.array(lamps), np.array(parking)
+
+
+def _make_surroundings(rng: np.random.Generator, width: float) -> tuple[np.ndarray, ...]:
+    """Towers across the water, hills and woods around the city, piers; see `City`."""
+    number = 90
+    towers = np.c_[
+        rng.uniform(-900, width + 900, number),
+        -rng.uniform(350, 1100, number),
+        rng.uniform(14, 46, number),
+        rng.gamma(2.0, 22, number) + 8,
+    ]
+    angles = np.linspace(0, 2 * np.pi, 181)[:-1]
+    heights = sum(
+        rng.uniform(0.1, 0.7) * 120 / (k + 1) * (1 + np.sin(k * angles + rng.uniform(0, 6.3)))
+        for k in (1, 2, 3, 5, 9, 17)
+    )
+    hills = np.c_[width / 2 + 2600 * np.cos(angles), width / 2 + 2600 * np.sin(angles), heights]
+    edge = np.linspace(-0.5, 1.5, 81) * width  # west, north and east of the city, not across the water
+    rim = np.concatenate(
+        [np.c_[0 * edge - 250, edge[::-1]], np.c_[edge, 0 * edge + width + 250], np.c_[0 * edge + width + 250, edge]]
+    )
+    rim = rim[rim[:, 1] > -40]
+    woods = np.c_[rim, 11 + 5 * np.sin(np.arange(len(rim)) * 1.7) + rng.uniform(0, 7, len(rim))]
+    piers = np.c_[np.cumsum(rng.uniform(60, 190, 8)) - 60, rng.uniform(20, 60, 8), rng.uniform(4, 10, 8)]
+    return towers[np.argsort(towers[:, 1])], hills, woods, piers[piers[:, 0] < width]

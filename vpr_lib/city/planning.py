@@ -1,0 +1,182 @@
+"""Chooses all photos of a data root before any is drawn: training places, databases, queries of every scenario."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vpr_lib.city import camera_placement as placement
+from vpr_lib.city.camera import Camera
+from vpr_lib.city.camera_placement import DAYLIGHT, DIM, Spot
+from vpr_lib.city.layout import City, make_city
+from vpr_lib.city.occluders import find_occluder
+from vpr_lib.city.seeding import make_rng
+from vpr_lib.city.settings import CitySettings
+from vpr_lib.city.views import TRAIN_SITES, View, name_photo, number_city
+
+PLACE_STEP_M = 32.0  # between training places along a street
+HEADINGS = 4  # photos of a database spot, a quarter turn apart
+WATERFRONT_SHARE = 0.12  # of the database spots
+SPOT_STEP_M = 20.0  # between database spots along a street
+QUERY_YEARS = (2016, 2023)  # the end is exclusive
+QUERY_SHARES = {"ordinary": 0.22, "viewpoint": 0.17, "illumination": 0.19, "occlusion": 0.15, "repetitive": 0.14,
+                "skyline": 0.13}  # fmt: skip
+
+
+def make_views(settings: CitySettings) -> list[View]:
+    """All photos of a data root, in an order in which neighbors show the same houses."""
+    views = []
+    for number in range(settings.cities):
+        # Places are distributed evenly; the first cities take the remainder.
+        places = settings.places // settings.cities + (number < settings.places % settings.cities)
+        views += _make_train_views(settings, number, places)
+    views += _make_split_views(settings, "sf_val", 101, settings.val_database, settings.val_queries)
+    views += _make_split_views(settings, "sf_test", 102, settings.test_database, settings.test_queries)
+    views += _make_split_views(settings, "tokyo_test", 103, settings.tokyo_database, settings.tokyo_places)
+    return views
+
+
+def _make_train_views(settings: CitySettings, number: int, places: int) -> Iterator[View]:
+    """The places of one city: the same spot and heading in other years, weather and traffic."""
+    names = list(TRAIN_SITES)
+    name, earlier = names[number % len(names)], number // len(names)
+    folder = f"{name}{earlier + 1}" if earlier else name
+    seed, blocks = number_city(settings, number + 1), placement.count_blocks(places, PLACE_STEP_M)
+    city, rng = make_city(seed, blocks), make_rng("train", seed)
+    at_water = min(round(0.06 * places), 6)
+    spots = placement.pick_spots(rng, placement.list_spots(city, PLACE_STEP_M), places - at_water)
+    spots += placement.pick_spots(rng, placement.list_waterfront_spots(city), at_water)
+    difficulty = settings.difficulty
+    for place, spot in enumerate(spots):
+        heading = 180 + rng.uniform(-50, 50) if spot.waterfront else spot.street.direction + placement.pick_turn(rng)
+        base = spot.place_camera(heading, settings.size)
+        for photo in range(settings.photos_per_place):
+            camera = placement.vary_camera(rng, spot, base, 1.8 * difficulty, 7 * difficulty)
+            if rng.random() < 0.25 * difficulty:
+                camera = placement.find_other_viewpoint(rng, city, spot, base) or camera
+            lights = DIM if rng.random() < settings.dim_share else DAYLIGHT
+            moment = placement.pick_moment(rng, lights, (2008, 2022), camera.heading)
+            occluder = find_occluder(rng, camera) if rng.random() < 0.06 * difficulty else None
+            pano, note = f"{seed}p{place:05}v{photo:02}", f"{place:07}_{folder}"
+            file_name = name_photo(name, camera, moment, pano, note, earlier)
+            yield View(f"train/{folder.lower()}/{file_name}", seed, blocks, camera, moment, occluder)
+
+
+@dataclass(frozen=True)
+class _Anchor:
+    """A database photo that a query is taken near."""
+
+    spot: Spot
+    camera: Camera
+
+
+def _make_split_views(settings: CitySettings, split: str, number: int, database: int, queries: int) -> list[View]:
+    """A database that covers some streets by day, and queries taken near its photos years later.
+
+    `queries` is their number; in tokyo_test, where each place is photographed three times, the number of places.
+    """
+    at_water = max(1, round(WATERFRONT_SHARE * database / HEADINGS))
+    inland = math.ceil(database / HEADINGS) - at_water
+    blocks = max(placement.count_blocks(inland, SPOT_STEP_M), math.ceil(at_water * placement.WATERFRONT_STEP_M / 75))
+    city = _find_city(settings, number, blocks)
+    rng = make_rng(split, city.seed)
+    views, anchors = [], []
+    spots = placement.pick_spots(rng, placement.list_waterfront_spots(city), at_water)
+    spots += placement.list_central_spots(city, inland, SPOT_STEP_M)
+    for spot in spots:
+        first = rng.uniform(0, 90)
+        headings = [120, 160, 200, 240] if spot.waterfront else [first + 90 * turn for turn in range(HEADINGS)]
+        for heading in headings[: database - len(views)]:
+            heading_noise, side = rng.normal(0, 3), rng.uniform(-0.4, 0.4) * spot.street.road
+            camera = spot.place_camera(heading + heading_noise, settings.size, side=side)
+            moment = placement.pick_moment(rng, DAYLIGHT, (2009, 2015), camera.heading)
+            anchors.append(_Anchor(spot, camera))
+            file_name = name_photo(split, camera, moment, f"{city.seed}d{len(views):05}")
+            views.append(View(f"{split}/database/{file_name}", city.seed, blocks, camera, moment))
+    make_queries = _make_tokyo_queries if split == "tokyo_test" else _make_mixed_queries
+    for count, view in enumerate(make_queries(settings, city, anchors, queries, rng)):
+        pano = f"{city.seed}q{count:05}" + (f"-{view.detail}" if split == "tokyo_test" else "")
+        file_name = name_photo(split, view.camera, view.moment, pano)
+        views.append(replace(view, path=f"{split}/queries/{file_name}", city=city.seed, blocks=blocks))
+    return views
+
+
+def _find_city(settings: CitySettings, number: int, blocks: int) -> City:
+    """The first city numbered `number`, `number` + 10, ... that has a repetitive block inside."""
+    for attempt in range(number, 1000, 10):
+        city = make_city(number_city(settings, attempt), blocks)
+        middles = city.repetitive_blocks.reshape(-1, 2, 2).mean(1) / city.extent
+        if ((middles > 0.25) & (middles < 0.75)).all(1).any():
+            return city
+    raise ValueError(f"no city of {blocks} x {blocks} blocks has a repetitive district; try another seed")
+
+
+def _make_mixed_queries(
+    settings: CitySettings, city: City, anchors: list[_Anchor], number: int, rng: np.random.Generator
+) -> list[View]:
+    """Queries of every scenario, in the shares of `QUERY_SHARES`, at least one of each.
+
+    Raises:
+        ValueError: this database does not allow that many queries of a scenario.
+    """
+    counts = {scenario: max(1, int(share * number)) for scenario, share in QUERY_SHARES.items()}
+    counts["ordinary"] += number - sum(counts.values())
+    inland = [anchor for anchor in anchors if not anchor.spot.waterfront]
+    pools = dict.fromkeys(QUERY_SHARES, inland)
+    at_water = [anchor for anchor in anchors if anchor.spot.waterfront]
+    pools["skyline"] = [anchor for anchor in at_water if abs(anchor.camera.heading - 180) < 35]
+    pools["repetitive"] = [anchor for anchor in inland if placement.measure_repetitive_share(city, anchor.camera) > 0.5]
+    views = []
+    for scenario, count in counts.items():
+        pool, chosen = pools[scenario], []
+        for _ in range(8 * count):
+            if pool and len(chosen) < count:
+                view = _make_query(settings, city, pool[int(rng.integers(len(pool)))], anchors, scenario, rng)
+                chosen += [view] if view else []
+        if len(chosen) < count:
+            raise ValueError(
+                f"only {len(chosen)} of {count} {scenario} queries are possible; ask for fewer, or a larger database"
+            )
+        views += chosen
+    return views
+
+
+def _make_query(
+    settings: CitySettings, city: City, anchor: _Anchor, others: list[_Anchor], scenario: str, rng: np.random.Generator
+) -> View | None:
+    """A query of a scenario near a database photo; None where the scenario is not possible."""
+    camera = _revisit(settings, anchor, rng)
+    if scenario == "viewpoint":
+        camera = placement.find_other_viewpoint(rng, city, anchor.spot, anchor.camera)
+        if camera is None or not placement.show_same_building(city, anchor.camera, camera):
+            return None
+        if any(placement.are_close(camera, other.camera) for other in others):  # a photo of another spot is too easy
+            return None
+    if scenario == "repetitive" and placement.measure_repetitive_share(city, camera) < 0.4:
+        return None
+    occluder = find_occluder(rng, camera, city) if scenario == "occlusion" else None
+    moment = placement.pick_moment(rng, DIM if scenario == "illumination" else DAYLIGHT, QUERY_YEARS, camera.heading)
+    details = {"ordinary": "day", "illumination": moment.light}
+    detail = occluder.kind if occluder else details.get(scenario, "")
+    return View("", city.seed, 0, camera, moment, occluder, scenario, detail)
+
+
+def _make_tokyo_queries(
+    settings: CitySettings, city: City, anchors: list[_Anchor], number: int, rng: np.random.Generator
+) -> list[View]:
+    """Places photographed three times: by day, at sunset and at night."""
+    inland = [anchor for anchor in anchors if not anchor.spot.waterfront]
+    views = []
+    for i in np.resize(rng.permutation(len(inland)), number):
+        base = _revisit(settings, inland[i], rng)
+        for light in ("day", "sunset", "night"):
+            camera = replace(base, heading=(base.heading + rng.normal(0, 2)) % 360)
+            moment = placement.pick_moment(rng, {light: 1.0}, QUERY_YEARS, camera.heading)
+            scenario = "ordinary" if light == "day" else "illumination"
+            views.append(View("", city.seed, 0, camera, moment, None, scenario, light))
+    return views
+
+
+def _revisit(settings: CitySettings, anchor: _Anchor, rng: np.random.Generator) -> Camera:
+    return placement.vary_camera(rng, anchor.spot, anchor.camera, 2.5 * settings.difficulty, 8 * settings.difficulty)

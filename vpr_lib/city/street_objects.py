@@ -1,0 +1,153 @@
+"""What stands on the streets: trees, lamps, parked cars, people, piers."""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from vpr_lib.city.camera import Camera
+from vpr_lib.city.canvas import Canvas
+from vpr_lib.city.meshes import Mesh, Pose, draw_mesh, make_box, make_vehicle
+from vpr_lib.city.seeding import make_rng
+from vpr_lib.city.sprites import draw_person, draw_tree, paste_sprite
+from vpr_lib.city.walls import VisibleWalls
+
+NEARBY_M = 70.0  # cars and people farther away are not drawn
+
+
+def draw_street_objects(canvas: Canvas, visible: VisibleWalls) -> list[tuple[float, float, float]]:
+    """Draw all objects, the farthest first, hidden by the walls in front of them.
+
+    Returns:
+        Column, row and depth of the heads of the lamps that are visible.
+    """
+    camera, city, moment = canvas.camera, canvas.city, canvas.moment
+    without_objects = canvas.image.copy()
+    rng = make_rng("cars", moment.seed)
+    is_parked = rng.random(len(city.parking)) < city.parking[:, 3]
+    car_seeds = rng.integers(2**31, size=len(city.parking)).tolist()
+    people = _place_people(canvas)
+    piers = np.column_stack([city.piers[:, 0], np.full(len(city.piers), city.shore - 5)])
+    objects = _find_in_view(camera, visible, "pier", piers, 250, 40.0)
+    objects += _find_in_view(camera, visible, "tree", city.trees, 150, 3.2)
+    objects += _find_in_view(camera, visible, "lamp", city.lamps, 130, 1.7)
+    objects += _find_in_view(camera, visible, "car", city.parking, NEARBY_M, 2.7, is_parked)
+    objects += _find_in_view(camera, visible, "person", people, NEARBY_M, 0.5)
+    lamp_heads = []
+    for depth, kind, row in sorted(objects, reverse=True):
+        if kind == "tree":
+            x, y, height, variant = city.trees[row]
+            columns = paste_sprite(canvas, draw_tree(int(variant), moment.season), (x, y), depth, height)
+        elif kind == "person":
+            x, y, variant, height = people[row]
+            columns = paste_sprite(canvas, draw_person(int(variant)), (x, y), depth, height)
+        elif kind == "car":
+            columns = _draw_car(canvas, Pose(*city.parking[row, :3]), car_seeds[row], depth)
+        elif kind == "lamp":
+            columns, (head_column, head_row) = _draw_lamp(canvas, city.lamps[row], depth)
+            if 0 <= head_column < camera.size and visible.nearest[int(head_column)] * depth < 1:
+                lamp_heads.append((head_column, head_row, depth))
+        else:
+            columns = _draw_pier(canvas, city.piers[row], depth)
+        _restore_walls(canvas, without_objects, visible, depth, columns)
+    return lamp_heads
+
+
+def _find_in_view(
+    camera: Camera,
+    visible: VisibleWalls,
+    kind: str,
+    positions: np.ndarray,
+    reach_m: float,
+    radius_m: float,
+    is_there: np.ndarray | bool = True,
+) -> list[tuple[float, str, int]]:
+    """Depth, kind and row of the objects at positions (N, >= 2) that are within reach, in view and not behind walls.
+
+    `radius_m` is how far they extend to the side; `is_there` (N,) says which positions are occupied.
+    """
+    view = camera.to_view(positions)
+    wide = np.abs(view[:, 0]) < view[:, 1] * math.tan(math.radians(camera.fov / 2)) + radius_m
+    rows = np.flatnonzero((view[:, 1] > 0.8) & (view[:, 1] < reach_m) & wide & is_there)
+    scale = camera.focal / view[rows, 1]
+    middle = camera.size / 2 + view[rows, 0] * scale
+    lefts, rights = (middle - radius_m * scale).astype(int), (middle + radius_m * scale).astype(int) + 1
+    objects = []
+    for row, left, right in zip(rows.tolist(), lefts.tolist(), rights.tolist(), strict=True):
+        depth = float(view[row, 1])
+        walls = visible.nearest[max(0, left) : right]
+        if len(walls) and walls.min() * depth < 1:
+            objects.append((depth, kind, row))
+    return objects
+
+
+def _place_people(canvas: Canvas) -> np.ndarray:
+    """(N, 4) x, y, variant, height of the people on the sidewalks near the camera."""
+    camera, moment = canvas.camera, canvas.moment
+    rng = make_rng("walkers", moment.seed)
+    rows = []
+    for street in canvas.city.streets:
+        along, across = (camera.x, camera.y) if street.horizontal else (camera.y, camera.x)
+        if abs(across - street.center) < NEARBY_M:
+            for _ in range(rng.poisson(2 if moment.light == "night" else 5)):
+                side = rng.choice((-1, 1)) * (street.road + rng.uniform(0.6, street.walk - 0.3))
+                at, variant, height = along + rng.uniform(-60, 60), rng.integers(48), rng.uniform(1.55, 1.9)
+                if street.start < at < street.end:  # not on the water
+                    rows.append([*street.point(at, side), variant, height])
+    return np.array(rows).reshape(-1, 4)
+
+
+def _draw_car(canvas: Canvas, pose: Pose, seed: int, depth: float) -> tuple[int, int]:
+    """A car and its shadow; the columns it covers."""
+    kind = ("sedan", "hatchback", "van", "sedan", "hatchback")[seed % 5]
+    car = make_vehicle(kind, seed % 64, canvas.moment.dark)
+    shadow = pose.transform(np.array([-2.3, -2.3, 2.4, 2.4]), np.array([-1.0, 1.05, 1.05, -1.0]), np.zeros(4))
+    canvas.draw_polygon(shadow, canvas.shade_color((48, 48, 50), canvas.lighting.ground, depth))
+    return draw_mesh(canvas, car, car.place(pose), depth)
+
+
+def _draw_lamp(canvas: Canvas, lamp: np.ndarray, depth: float) -> tuple[tuple[int, int], tuple[float, float]]:
+    """A pole with an arm over the road; the columns it covers, and column and row of its head."""
+    camera = canvas.camera
+    x, y, heading = lamp
+    arm = np.array([x, y]) + 1.5 * np.array([math.sin(math.radians(heading)), math.cos(math.radians(heading))])
+    points = camera.project(np.array([[x, y, 0], [x, y, 6.2], [*arm, 6.5]]))
+    if np.isnan(points).any():
+        return (0, 0), (-1.0, -1.0)
+    fill = canvas.shade_color((70, 74, 72), canvas.lighting.ground, depth)
+    width = max(1, round(0.14 * camera.focal / depth))
+    canvas.draw.line(points.clip(-4000, 4000).ravel().tolist(), fill=fill, width=width)
+    column, row = points[2]
+    size = 0.22 * camera.focal / depth
+    glow = (255, 236, 190) if canvas.moment.dark else fill
+    canvas.draw.rectangle((column - size, row - size / 3, column + size, row + size / 2), fill=glow)
+    left, right = int(points[:, 0].min() - size - 2), int(points[:, 0].max() + size + 3)
+    return (max(0, left), min(camera.size, right)), (column, row)
+
+
+def _draw_pier(canvas: Canvas, pier: np.ndarray, depth: float) -> tuple[int, int]:
+    """A wooden pier with a hut, in the water; the columns it covers."""
+    x, length, width = pier
+    shore = canvas.city.shore
+    deck_pose, hut_pose = Pose(x, shore - length / 2, 180), Pose(x, shore - length + 6, 180)
+    deck = Mesh.from_faces(make_box(deck_pose, length, width, 0.1, 0.8, np.array([122.0, 104, 84])))
+    deck_left, deck_right = draw_mesh(canvas, deck, deck.points, depth)
+    color = np.array([[170.0, 80, 70], [210, 205, 190], [90, 120, 150]])[int(x) % 3]
+    hut = Mesh.from_faces(make_box(hut_pose, 8, width * 0.8, 0.8, 3.5 + width / 3, color))
+    hut_left, hut_right = draw_mesh(canvas, hut, hut.points, depth)
+    return min(deck_left, hut_left), max(deck_right, hut_right)
+
+
+def _restore_walls(
+    canvas: Canvas, without_objects: Image.Image, visible: VisibleWalls, depth: float, columns: tuple[int, int]
+) -> None:
+    """Put the walls back where they stand in front of an object just drawn.
+
+    All objects drawn there before stand even farther away, so they are hidden, too.
+    """
+    left, right = columns
+    hidden = np.flatnonzero(visible.nearest[left:right] * depth > 1.0)
+    if len(hidden):
+        for run in np.split(hidden, np.flatnonzero(np.diff(hidden) > 1) + 1):
+            box = (left + int(run[0]), 0, left + int(run[-1]) + 1, canvas.camera.size)
+            canvas.image.paste(without_objects.crop(box), box[:2])
