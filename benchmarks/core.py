@@ -23,10 +23,10 @@ import torchvision.transforms as T
 from PIL import Image
 from pytorch_metric_learning import losses, miners
 
+from vpr_lib.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from vpr_lib.data_roots import read_split
 from vpr_lib.descriptors import extract_descriptors
 from vpr_lib.images import read_images
-from vpr_lib.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from vpr_lib.machine import Machine
 from vpr_lib.models import build_model
 from vpr_lib.recall import find_positives, recall_at_k
