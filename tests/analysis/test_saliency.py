@@ -152,12 +152,12 @@ def test_nothing_in_common_is_a_map_of_zeros():
     assert not first.any() and not second.any()
 
 
-def test_what_is_no_pair_of_photos():
+def test_pairs_that_dont_fit_are_refused():
     first, second = make_photos()
     for pair in ((first, second[:, :32]), (first[0], second[0]), (first / 255, second / 255)):
         with pytest.raises(ValueError, match=r"expected two of \(3, H, W\) uint8"):
             explain_similarity(make_model("AVG"), *pair)
-    with pytest.raises(ValueError, match="evaluate at the image size"):
+    with pytest.raises(ValueError, match="image size"):
         explain_similarity(make_model("MixVPR"), first[:, :32], second[:, :32])
 
 
@@ -168,6 +168,6 @@ def test_blended_photos_are_bright_where_the_map_is():
     blended = blend_map(photo, regions)
     assert blended.shape == photo.shape and blended.dtype == np.uint8
     left, right = blended[:, :20].astype(int), blended[:, 40:].astype(int)
-    assert np.ptp(left, axis=2).max() == 0  # grey
+    assert np.ptp(left, axis=2).max() == 0  # gray
     assert right.mean() > 2 * left.mean() and right[..., 2].mean() < right[..., :2].mean() - 50  # bright, yellow
     np.testing.assert_allclose(blended[20, 50], (photo[20, 50].astype(int) + [240, 228, 66]) / 2, atol=1)

@@ -87,7 +87,9 @@ def gallery(folder, runs):
 def jupyter(folder, runs):
     """Address of a notebook that opens the gallery, in a JupyterLab that runs as long as the test."""
     cell = nbformat.v4.new_code_cell(CELL.format(runs={name: str(run.folder) for name, run in runs.items()}))
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "gallery.ipynb")
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
+    nbformat.write(notebook, folder / "gallery.ipynb")
     settings = folder / ".settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text('{"fetchNews": "false"}')
