@@ -108,9 +108,7 @@ def main():
         measure("next query, 10 and the positives", gallery.step, [7] * options.steps)
         buttons = list(gallery.layout.tag_buttons.values())
         measure("a tag", lambda i: buttons[i % len(buttons)].click(), range(60))
-        print(
-            f"memory: {before:.0f} MB before, {opened:.0f} when opened, {stepped:.0f} and {read_rss_mb():.0f} after steps"
-        )
+        print(f"memory: {before:.0f} MB before, {opened:.0f} opened, {stepped:.0f} and {read_rss_mb():.0f} after steps")
 
 
 if __name__ == "__main__":
