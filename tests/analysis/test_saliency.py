@@ -22,9 +22,9 @@ class OwnMean(nn.Module):
         return mean / mean.norm(dim=1, keepdim=True)
 
 
-def make_model(aggregator, standardise=True):
+def make_model(aggregator, standardize=True):
     torch.manual_seed(0)
-    backbone = ResNet("resnet18", weights="city", crop_after="layer2", standardise=standardise)
+    backbone = ResNet("resnet18", weights="city", crop_after="layer2", standardize=standardize)
     if isinstance(aggregator, str):
         aggregator = build_aggregator(aggregator, backbone.out_channels, MAP, MAP)
     return VPRModel(backbone, aggregator)
@@ -123,12 +123,12 @@ def test_the_same_photo_twice_has_regions_too():
     assert 0.2 < first.mean() < 0.95
 
 
-def test_photos_are_standardised_as_for_descriptors():
+def test_photos_are_standardized_as_for_descriptors():
     first, second = make_photos()
     dark = (first // 2).astype(np.uint8)
     shift = []
-    for standardise in (True, False):
-        model = make_model("ConvAP", standardise)
+    for standardize in (True, False):
+        model = make_model("ConvAP", standardize)
         bright_map, dark_map = (explain_similarity(model, photo, second)[0] for photo in (first, dark))
         shift.append(np.abs(bright_map - dark_map).mean())
     assert shift[0] < 0.02 < shift[1]

@@ -16,7 +16,7 @@ from vpr_lib.backbones import ResNet
 from vpr_lib.city.render import write_city
 from vpr_lib.city.views import CitySettings
 from vpr_lib.data_roots import read_split
-from vpr_lib.evaluation import Evaluation, predict, score
+from vpr_lib.evaluation import Evaluation, predict
 from vpr_lib.images import read_images
 from vpr_lib.loading import PhotoDataset
 from vpr_lib.models import VPRModel
@@ -220,9 +220,11 @@ def test_suggestions_against_the_truth_of_a_rendered_city(tmp_path, machine, sum
     write_city(tmp_path / "city", CitySettings(seed=5, **sizes), progress=False)
     database, queries = read_split(tmp_path / "city", "sf_val")
     settings = get_preset("mini")
-    model = VPRModel(ResNet(settings.backbone, "city", standardise=True), GeM())
+    model = VPRModel(ResNet(settings.backbone, "city", standardize=True), GeM())
     photos = [PhotoDataset(table, settings.image_size) for table in (database, queries)]
-    evaluation = score("sf_val", database, queries, predict(model, *photos, settings, machine), settings)
+    indices, distances, _ = predict(model, *photos, settings, machine)
+    positives = find_positives(database.utm, queries.utm)
+    evaluation = Evaluation("sf_val", indices, distances, positives, queries.utm, {})
     truth = label_scenarios(queries.names, read_labels(tmp_path / "city"))
     measured = measure_suggestions(suggest_scenarios(database, queries, evaluation), truth)
     summary(f"suggested scenarios on {len(queries)} queries of a rendered city (seed 5)")

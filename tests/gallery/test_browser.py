@@ -117,7 +117,7 @@ def test_counts_and_recall_of_a_selection(browser):
         hits = np.array([is_right(browser, model, row) for row in rows])
         interval = bootstrap_interval(hits, group_cells(browser.queries.utm)[rows])
         assert summary.models[model].interval == interval
-        assert browser.recall_by_scenario()[model]["skyline"]["recall"] == pytest.approx(100 * hits.mean())
+        assert browser.recall_by_scenario()[model]["skyline"].recall == pytest.approx(100 * hits.mean())
     assert browser.summarize(np.arange(40)).num_without_positive == 4
     empty = browser.summarize(np.array([], dtype=int))
     assert (empty.num_queries, empty.num_without_positive, empty.models) == (0, 0, {})

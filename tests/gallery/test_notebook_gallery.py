@@ -186,8 +186,8 @@ def test_recall_of_each_scenario(gallery):
     accordion.selected_index = 0
     panel = gallery.widget.children[-1].children[0]
     table = Reader(panel.children[1].value)
-    found = gallery.browser.recall_by_scenario()["A"]["skyline"]
-    assert f"{found['recall']:.1f} ({found['interval'][0]:.1f} to {found['interval'][1]:.1f})" in table.text
+    recall = gallery.browser.recall_by_scenario()["A"]["skyline"]
+    assert f"{recall.recall:.1f} ({recall.interval[0]:.1f} to {recall.interval[1]:.1f})" in table.text
     assert table.all("img")[0]["src"].startswith("data:image/png")
     panel.children[0].value = "suggested"
 

@@ -5,17 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import utm as utm_grid
 from PIL import Image
 
-from vpr_lib.descriptors import describe_images, prepare_for_inference
+from vpr_lib.descriptors import extract_from_images, prepare_for_inference
 from vpr_lib.devices import choose_device, choose_dtype
 from vpr_lib.file_names import parse_name
 from vpr_lib.images import ImageTable
 from vpr_lib.machine import Machine
 from vpr_lib.models import VPRModel
 from vpr_lib.photos import decode, open_photo
-from vpr_lib.prepare.phone_photos import parse_exif
+from vpr_lib.prepare.phone_photos import parse_exif, project_to_zone
 from vpr_lib.search import search_database
 from vpr_lib.settings import Settings
 
@@ -73,7 +72,7 @@ def locate_photo(
     device = choose_device((machine or Machine()).device)
     prepared = prepare_for_inference(model, device)
     dtype = choose_dtype(settings.precision, device)
-    descriptor = describe_images(prepared, torch.from_numpy(image)[None], device, dtype)  # (1, D)
+    descriptor = extract_from_images(prepared, torch.from_numpy(image)[None], device, dtype)  # (1, D)
     all_distances, all_indices = search_database(descriptors, descriptor, k, str(device))  # (1, k) each
     distances, indices = all_distances[0], all_indices[0]
     position, spread_m = _estimate_position(database.utm[indices], distances)
@@ -131,14 +130,7 @@ def _estimate_position(positions: np.ndarray, distances: np.ndarray) -> tuple[np
 def _find_exif_utm(exif: Image.Exif, database: ImageTable) -> tuple[np.ndarray | None, str]:
     """Position in a photo's EXIF data, (2,) float64 in the UTM zone of the database, and ""; or None and the reason."""
     try:
-        position = parse_exif(exif)
+        east_north = project_to_zone(parse_exif(exif), parse_name(database.names[0]).zone)
     except ValueError as error:
         return None, str(error)
-    zone = parse_name(database.names[0]).zone
-    if not zone[:-1].isdigit():
-        return None, "the names of the database photos have no UTM zone"
-    *_, number, letter = utm_grid.from_latlon(position.latitude, position.longitude)
-    if (int(zone[:-1]) - number + 1) % 60 > 2:  # coordinates are valid up to the neighboring zone
-        return None, f"the photo was taken in UTM zone {number}{letter}, the database in {zone}"
-    east, north, *_ = utm_grid.from_latlon(position.latitude, position.longitude, int(zone[:-1]), zone[-1])
-    return np.array([east, north], dtype=np.float64), ""
+    return np.array(east_north, dtype=np.float64), ""

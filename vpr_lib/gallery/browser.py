@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from vpr_lib.gallery.views import ORDERS, OUTCOMES, View
 from vpr_lib.images import ImageTable
 from vpr_lib.options import check_choice
 from vpr_lib.recall import first_hits
-from vpr_lib.statistics import bootstrap_interval, group_cells
+from vpr_lib.statistics import LabelRecall, bootstrap_interval, group_cells
 
 MARGIN_RADIUS_M = 25.0  # photos within this distance of each other show one place
 
@@ -190,27 +190,23 @@ class Browser:
                 models[model] = ModelSummary(recall, bootstrap_interval(ranks[rows] == 0, self._cells[rows]))
         return SelectionSummary(len(rows), int(self.without_positive[rows].sum()), models)
 
-    def recall_by_scenario(self, source: str = "given") -> dict[str, dict[str, Any]]:
+    def recall_by_scenario(self, source: str = "given") -> dict[str, dict[str, LabelRecall]]:
         """Compute R@1 of each scenario that has queries; a query may have several.
 
         Returns:
-            {model: {scenario: recall of its queries}}, as `statistics.recall_by_label` returns it.
+            {model: {scenario: recall of its queries}}.
         """
-        recalls: dict[str, dict[str, Any]] = {model: {} for model in self.models}
+        recalls: dict[str, dict[str, LabelRecall]] = {model: {} for model in self.models}
         for scenario in SCENARIOS:
             summary = self.summarize(np.flatnonzero(self.mark_scenario(scenario, source)), (1,))
             for model, result in summary.models.items():
-                recalls[model][scenario] = _label_recall(summary.num_queries, result.recall[1], result.interval)
+                recalls[model][scenario] = LabelRecall(summary.num_queries, result.recall[1], result.interval)
         return recalls
 
 
 def to_similarity(distances: np.ndarray) -> np.ndarray:
     """Cosine similarity, float64, from Euclidean distances of unit-norm descriptors."""
     return 1 - np.asarray(distances, dtype=np.float64) ** 2 / 2
-
-
-def _label_recall(num_queries: int, recall: float, interval: tuple[float, float]) -> Any:
-    return {"queries": num_queries, "recall": recall, "interval": interval}
 
 
 def _check_same_split(queries: ImageTable, evaluations: Mapping[str, Evaluation]) -> None:

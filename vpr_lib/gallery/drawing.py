@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from vpr_lib.analysis.examples import FAIL_CASES, Example, choose_examples, read_example
 from vpr_lib.analysis.scenarios import SCENARIOS
-from vpr_lib.figures.photo_grids import show_examples
+from vpr_lib.figures.photo_grids import draw_examples
 from vpr_lib.gallery.browser import Browser
 
 
@@ -24,7 +24,7 @@ def draw_queries(browser: Browser, rows: Sequence[int]) -> Figure:
     for i in range(0, len(examples), 2):
         pair = examples[i : i + 2]
         pairs[", ".join(str(i + j + 1) for j in range(len(pair)))] = pair
-    return show_examples(pairs)
+    return draw_examples(pairs)
 
 
 def draw_scenarios(browser: Browser) -> Figure:
@@ -38,7 +38,7 @@ def draw_scenarios(browser: Browser) -> Figure:
         raise ValueError("no scenario is known: the data root has no scenarios.csv with names of these queries")
     chosen = choose_examples(list(browser.queries.names), labels, (browser.ranks == 0).T)
     labels_in_order = [label for label in (*SCENARIOS, FAIL_CASES) if label in chosen]
-    return show_examples({SCENARIOS.get(s, s): _read_examples(browser, chosen[s]) for s in labels_in_order})
+    return draw_examples({SCENARIOS.get(s, s): _read_examples(browser, chosen[s]) for s in labels_in_order})
 
 
 def _read_examples(browser: Browser, rows: Sequence[int]) -> list[Example]:

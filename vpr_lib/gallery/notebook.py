@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 
 from vpr_lib.analysis.scenarios import SCENARIOS, read_labels
 from vpr_lib.analysis.suggestions import suggest_scenarios
-from vpr_lib.data_roots import read_split
-from vpr_lib.evaluation import read_predictions
+from vpr_lib.data_roots import DataRoot, open_data_root
+from vpr_lib.evaluation import read_evaluation
 from vpr_lib.figures.plots import save_figure
 from vpr_lib.gallery.browser import Browser
 from vpr_lib.gallery.drawing import draw_queries, draw_scenarios
@@ -41,7 +41,7 @@ from vpr_lib.run_folders import Run, open_run
 
 def open_gallery(
     runs: Mapping[str, Run | str | Path],
-    data_root: str | Path,
+    data_root: str | Path | DataRoot,
     split: str,
     state: Mapping[str, Any] | None = None,
     machine: Machine | None = None,
@@ -65,11 +65,12 @@ def open_gallery(
     if len({run.settings.radius_m for run in runs.values()}) > 1:
         radii = ", ".join(f"{name} {run.settings.radius_m:g} m" for name, run in runs.items())
         raise ValueError(f"the runs were evaluated with different radii: {radii}; show them one at a time")
-    database, queries = read_split(data_root, split)
-    evaluations = {name: read_predictions(run, data_root, split, database, queries) for name, run in runs.items()}
+    data_root = open_data_root(data_root)
+    database, queries = data_root.read_split(split)
+    evaluations = {name: read_evaluation(run, data_root, split) for name, run in runs.items()}
     runs_dir = next(run.folder.parent for run in runs.values())
     tags = Tags(runs_dir / f"tags-{split.replace('/', '-')}.csv", queries.names)
-    browser = Browser(database, queries, evaluations, read_labels(data_root), tags)
+    browser = Browser(database, queries, evaluations, read_labels(data_root.folder), tags)
     return Gallery(browser, runs, state, machine, reports_dir)
 
 
