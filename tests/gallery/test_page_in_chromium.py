@@ -166,10 +166,12 @@ def test_the_gallery_in_jupyterlab(jupyter, folder, page, tmp_path):
     page.keyboard.press("ArrowLeft")
     wait_for_query(page, names[0])
 
-    # A tag is in the file at once
+    # A tag is in the file at once, and can be undone
     page.get_by_role("button", name="Viewpoint change").click()
     page.wait_for_selector("button.mod-success:has-text('Viewpoint change')")
     assert f"{names[0]},viewpoint" in (folder / "runs" / "tags-val.csv").read_text(encoding="utf-8")
+    page.get_by_role("button", name="undo").click()
+    page.wait_for_selector("button:not(.mod-success):has-text('Viewpoint change')")
 
     # A photo of the user's own, and a file that is none
     write_photo(tmp_path / "holiday.jpg", 101, 7)
