@@ -1,11 +1,11 @@
-"""How fast the gallery opens and goes on, on a split as large as sf_xs: 8,000 queries, 27,000 database photos.
+"""Time and memory of the gallery on a split as large as sf_xs: 8,000 queries, 27,000 database photos.
 
     python benchmarks/gallery.py [--queries 8000] [--database 27000] [--steps 300] [--dir FOLDER]
 
 Made-up positions in 1.5 x 1.5 km, and predictions of two made-up models, right for half of the queries; the photos are
 hard links to 64 JPEGs of 640 x 480 pixels. Opening is measured from tables and predictions in memory; a step includes
-the decoding of thumbnails seen for the first time, and suggestions. Memory is what the process holds (RSS), from
-Linux's /proc.
+the decoding of thumbnails seen for the first time, and suggestions. Memory is the resident set
+size from /proc (Linux only).
 """
 
 import argparse
@@ -21,8 +21,8 @@ from vpr_lib.analysis.scenarios import SCENARIOS, Label
 from vpr_lib.data_roots import read_split
 from vpr_lib.evaluation import Evaluation
 from vpr_lib.file_names import format_name
-from vpr_lib.gallery.browser import Browser, View
-from vpr_lib.gallery.notebook import Gallery
+from vpr_lib.gallery import Gallery, View
+from vpr_lib.gallery.browser import Browser
 from vpr_lib.gallery.tags import Tags
 from vpr_lib.machine import Machine
 from vpr_lib.recall import find_positives, recall_at_k
@@ -60,7 +60,7 @@ def make_evaluation(database, queries, seed):
 
 
 def read_rss_mb():
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
@@ -86,13 +86,13 @@ def main():
         folder = Path(name)
         write_split(folder, options.database, options.queries)
         database, queries = read_split(folder, "split")
-        found = {f"model {seed}": make_evaluation(database, queries, seed) for seed in (1, 2)}
+        evaluations = {f"model {seed}": make_evaluation(database, queries, seed) for seed in (1, 2)}
         labels = {name: Label(list(SCENARIOS)[i % len(SCENARIOS)]) for i, name in enumerate(queries.names)}
-        runs = {name: Run(folder, Settings()) for name in found}
+        runs = {name: Run(folder, Settings()) for name in evaluations}
         before = read_rss_mb()
 
         start = time.perf_counter()
-        browser = Browser(database, queries, found, labels, Tags(folder / "tags-split.csv", queries.names))
+        browser = Browser(database, queries, evaluations, labels, Tags(folder / "tags-split.csv", queries.names))
         gallery = Gallery(browser, runs, None, Machine())
         print(f"{len(queries):,} queries, {len(database):,} photos: opened in {time.perf_counter() - start:.2f} s")
         opened = read_rss_mb()
@@ -106,7 +106,8 @@ def main():
         stepped = read_rss_mb()
         gallery.show(replace(View(), num_shown=10, positives=True))
         measure("next query, 10 and the positives", gallery.step, [7] * options.steps)
-        measure("a tag", lambda i: gallery._tag(list(SCENARIOS)[i % 6]), range(60))
+        buttons = list(gallery.layout.tag_buttons.values())
+        measure("a tag", lambda i: buttons[i % len(buttons)].click(), range(60))
         print(f"memory: {before:.0f} MB before, {opened:.0f} opened, {stepped:.0f} and {read_rss_mb():.0f} after steps")
 
 

@@ -9,22 +9,14 @@ from conftest import photo_name
 from PIL import Image
 
 from vpr_lib.aggregators import GeM
+from vpr_lib.analysis.cues import Suggestion, notice_illumination, notice_name, notice_occlusion, notice_skyline
 from vpr_lib.analysis.scenarios import SCENARIOS, label_scenarios, read_labels
-from vpr_lib.analysis.suggestions import (
-    Suggestion,
-    average_blocks,
-    measure_suggestions,
-    notice_illumination,
-    notice_name,
-    notice_occlusion,
-    notice_skyline,
-    suggest_scenarios,
-)
+from vpr_lib.analysis.suggestions import SuggestionScore, measure_suggestions, suggest_scenarios
 from vpr_lib.backbones import ResNet
 from vpr_lib.city.render import write_city
 from vpr_lib.city.views import CitySettings
 from vpr_lib.data_roots import read_split
-from vpr_lib.evaluation import Evaluation, predict, score
+from vpr_lib.evaluation import Evaluation, predict
 from vpr_lib.images import read_images
 from vpr_lib.loading import PhotoDataset
 from vpr_lib.models import VPRModel
@@ -42,14 +34,14 @@ FLOORS = {
 
 
 def street(seed=0):
-    """(64, 64, 3) float32: sky, and houses of many colours below it."""
+    """(64, 64, 3) float32: sky, and houses of many colors below it."""
     rng = np.random.default_rng(seed)
     photo = np.kron(rng.integers(40, 216, (16, 16, 3)), np.ones((4, 4, 1)))
     photo[:12] = (150, 170, 200)
     return photo.astype(np.float32)
 
 
-def test_brightness_and_colour_by_hand():
+def test_brightness_and_color_by_hand():
     photo, others = street(0) * 0.5, np.stack([street(seed) for seed in (1, 2, 3)])
     photo[..., 2] *= 0.5
     suggestion = notice_illumination(photo, others)
@@ -81,11 +73,18 @@ def test_edges_of_the_upper_image_by_hand():
         assert (suggestion.score >= 0.5) == (share == 0)
 
 
+def average_blocks(photo):
+    """(64, 64, 3) -> (16, 16, 3), means of blocks of 4 x 4 pixels, standardized."""
+    blocks = np.array([[photo[y : y + 4, x : x + 4].mean((0, 1)) for x in range(0, 64, 4)] for y in range(0, 64, 4)])
+    return (blocks - blocks.mean((0, 1))) / (blocks.std((0, 1)) + 5)
+
+
 def test_blocks_that_no_other_photo_has_by_hand():
     photo, others = street(), np.stack([street(), street(5)]) * [[[[0.6, 0.7, 0.8]]]]
     others[0, 12:] = np.roll(others[0, 12:], (4, 8), axis=(0, 1))  # a block down, two to the side, in another light
     photo[24:, 30:] = (230, 20, 200)
-    blocks, theirs = average_blocks(photo[None])[0], average_blocks(others)
+    blocks = average_blocks(photo)
+    theirs = [average_blocks(other) for other in others]
     unlike = 0
     for y in range(4, 16):
         for x in range(16):
@@ -99,9 +98,8 @@ def test_blocks_that_no_other_photo_has_by_hand():
     suggestion = notice_occlusion(photo, others)
     assert suggestion.score == pytest.approx(min(1.0, unlike / 192 / 0.31 / 2))
     assert suggestion.score > 0.5 > notice_occlusion(street(), others).score
-    np.testing.assert_allclose(
-        average_blocks(photo[None])[0], average_blocks((photo * [0.5, 0.9, 0.7])[None])[0], atol=0.2
-    )
+    tinted = photo * [0.5, 0.9, 0.7]
+    assert notice_occlusion(tinted, others).score == pytest.approx(suggestion.score, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -140,13 +138,13 @@ def made(tmp_path):
     indices, distances = np.array([near] * 5), np.array([[0.5, 0.6, 1.0]] * 5, dtype=np.float32)
     indices[number[4]] = near[::-1]
     positives = find_positives(database.utm, queries.utm)
-    found = Evaluation("split", indices, distances, positives, queries.utm, {1: 0.0})
-    return database, queries, found, number
+    evaluation = Evaluation("split", indices, distances, positives, queries.utm, {1: 0.0})
+    return database, queries, evaluation, number
 
 
 def test_each_query_of_a_made_up_split(made):
-    database, queries, found, number = made
-    suggested = suggest_scenarios(database, queries, found)
+    database, queries, evaluation, number = made
+    suggested = suggest_scenarios(database, queries, evaluation)
     by_query = [{s.scenario: s for s in suggested[number[i]]} for i in range(5)]
     assert [set(s) for s in by_query] == [set(), {"illumination"}, {"viewpoint"}, set(), {"repetitive"}]
     assert by_query[1]["illumination"].why.startswith("53% as bright")  # (0.5 x + 10) / (x + 10)
@@ -161,24 +159,24 @@ def test_each_query_of_a_made_up_split(made):
 
 
 def test_single_rows_are_as_all_of_them(made):
-    database, queries, found, _ = made
-    everything = suggest_scenarios(database, queries, found)
-    assert suggest_scenarios(database, queries, found, [4, 1]) == [everything[4], everything[1]]
-    assert suggest_scenarios(database, queries, found, []) == []
+    database, queries, evaluation, _ = made
+    everything = suggest_scenarios(database, queries, evaluation)
+    assert suggest_scenarios(database, queries, evaluation, [4, 1]) == [everything[4], everything[1]]
+    assert suggest_scenarios(database, queries, evaluation, []) == []
 
 
 def test_a_far_photo_that_does_not_stand_out_says_nothing(made):
-    database, queries, found, number = made
-    alike = replace(found, distances=np.array([[0.9, 0.95, 1.0]] * 5, dtype=np.float32))
+    database, queries, evaluation, number = made
+    alike = replace(evaluation, distances=np.array([[0.9, 0.95, 1.0]] * 5, dtype=np.float32))
     assert suggest_scenarios(database, queries, alike, [number[4]]) == [[]]
-    partly = replace(found, indices=np.where(np.arange(3) < 1, found.indices, -1))  # an "ivf" found only one
-    partly = replace(partly, distances=np.where(np.arange(3) < 1, found.distances, np.inf))
+    partly = replace(evaluation, indices=np.where(np.arange(3) < 1, evaluation.indices, -1))  # an "ivf" found only one
+    partly = replace(partly, distances=np.where(np.arange(3) < 1, evaluation.distances, np.inf))
     assert suggest_scenarios(database, queries, partly, [number[4]]) == [[]]
 
 
 def test_what_is_hard_for_another_reason_or_near_is_not_repetitive(made):
-    database, queries, found, number = made
-    mistaken = replace(found, indices=np.repeat(found.indices[[number[4]]], 5, axis=0))
+    database, queries, evaluation, number = made
+    mistaken = replace(evaluation, indices=np.repeat(evaluation.indices[[number[4]]], 5, axis=0))
     suggested = suggest_scenarios(database, queries, mistaken, [number[0], number[1]])
     assert [[s.scenario for s in query] for query in suggested] == [["repetitive"], ["illumination"]]
     database.utm[database.utm[:, 0] > 5e5 + 100, 0] -= 160  # the wrong one is now 40 m away
@@ -186,31 +184,31 @@ def test_what_is_hard_for_another_reason_or_near_is_not_repetitive(made):
 
 
 def test_unknown_headings_are_no_turn(made):
-    database, queries, found, number = made
+    database, queries, evaluation, number = made
     unknown = replace(queries, headings=np.full(5, np.nan))
-    assert suggest_scenarios(database, unknown, found, [number[2]]) == [[]]  # 9 m alone don't suffice
-    unknown.utm[number[2], 0] += 3  # found.query_utm is the same array
-    ((suggestion,),) = suggest_scenarios(database, unknown, found, [number[2]])
+    assert suggest_scenarios(database, unknown, evaluation, [number[2]]) == [[]]  # 9 m alone don't suffice
+    unknown.utm[number[2], 0] += 3  # evaluation.query_utm is the same array
+    ((suggestion,),) = suggest_scenarios(database, unknown, evaluation, [number[2]])
     assert suggestion.why == "12 m and 0 degrees from the nearest positive"
 
 
 def test_bad_input(made):
-    database, queries, found, number = made
-    with pytest.raises(ValueError, match="what was found on split is of other queries than these 4"):
-        suggest_scenarios(database, queries[:4], found)
+    database, queries, evaluation, number = made
+    with pytest.raises(ValueError, match="split has other queries than these 4"):
+        suggest_scenarios(database, queries[:4], evaluation)
     (queries.root / queries.names[number[0]]).write_bytes(b"no photo")
     with pytest.raises(ValueError, match=r"@0@@92.*is not a readable photo"):
-        suggest_scenarios(database, queries, found)
+        suggest_scenarios(database, queries, evaluation)
 
 
 def test_precision_and_recall_by_hand():
     a, b = Suggestion("viewpoint", 0.9, ""), Suggestion("skyline", 0.6, "")
     measured = measure_suggestions([[a], [a, b], [], [b], [a]], ["viewpoint", "skyline", "skyline", "ordinary", ""])
-    assert measured["viewpoint"] == {"true": 1, "suggested": 2, "precision": 50.0, "recall": 100.0}
-    assert measured["skyline"] == {"true": 2, "suggested": 2, "precision": 50.0, "recall": 50.0}
+    assert measured["viewpoint"] == SuggestionScore(1, 2, 50.0, 100.0)
+    assert measured["skyline"] == SuggestionScore(2, 2, 50.0, 50.0)
     assert set(measured) == set(SCENARIOS) - {"ordinary"}
-    assert all(math.isnan(measured["occlusion"][key]) for key in ("precision", "recall"))
-    with pytest.raises(ValueError, match="suggestions for 1 queries, truth of 2"):
+    assert math.isnan(measured["occlusion"].precision) and math.isnan(measured["occlusion"].recall)
+    with pytest.raises(ValueError, match="suggestions for 1 queries"):
         measure_suggestions([[]], ["", ""])
 
 
@@ -222,14 +220,16 @@ def test_suggestions_against_the_truth_of_a_rendered_city(tmp_path, machine, sum
     write_city(tmp_path / "city", CitySettings(seed=5, **sizes), progress=False)
     database, queries = read_split(tmp_path / "city", "sf_val")
     settings = get_preset("mini")
-    model = VPRModel(ResNet(settings.backbone, "city", standardise=True), GeM())
+    model = VPRModel(ResNet(settings.backbone, "city", standardize=True), GeM())
     photos = [PhotoDataset(table, settings.image_size) for table in (database, queries)]
-    found = score("sf_val", database, queries, predict(model, *photos, settings, machine), settings)
+    indices, distances, _ = predict(model, *photos, settings, machine)
+    positives = find_positives(database.utm, queries.utm)
+    evaluation = Evaluation("sf_val", indices, distances, positives, queries.utm, {})
     truth = label_scenarios(queries.names, read_labels(tmp_path / "city"))
-    measured = measure_suggestions(suggest_scenarios(database, queries, found), truth)
+    measured = measure_suggestions(suggest_scenarios(database, queries, evaluation), truth)
     summary(f"suggested scenarios on {len(queries)} queries of a rendered city (seed 5)")
     for scenario, m in measured.items():
-        counts = f"{m['suggested']:3d} suggested, {m['true']:3d} true"
-        summary(f"  {scenario:13}{counts}, precision {m['precision']:5.1f}%, recall {m['recall']:5.1f}%")
+        counts = f"{m.num_suggested:3d} suggested, {m.num_true:3d} true"
+        summary(f"  {scenario:13}{counts}, precision {m.precision:5.1f}%, recall {m.recall:5.1f}%")
     for scenario, (precision, recall) in FLOORS.items():
-        assert measured[scenario]["precision"] >= precision and measured[scenario]["recall"] >= recall, scenario
+        assert measured[scenario].precision >= precision and measured[scenario].recall >= recall, scenario

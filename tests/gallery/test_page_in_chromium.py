@@ -1,6 +1,5 @@
 """The gallery in a real browser: in JupyterLab, and as a page opened from a file."""
 
-import csv
 import os
 import secrets
 import shutil
@@ -12,44 +11,43 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from conftest import make_root, photo_name, write_photo
 
 from vpr_lib.evaluation import evaluate_run
-from vpr_lib.gallery.notebook import open_gallery
+from vpr_lib.gallery import open_gallery
 from vpr_lib.machine import Machine
-from vpr_lib.run_folders import open_run
 from vpr_lib.runs import get_run
 from vpr_lib.settings import get_preset, replace
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CPU = Machine(device="cpu", num_workers=0, progress=False)
-pytestmark = pytest.mark.slow
 WAIT_MS = 60_000  # two busy cores
-RUN_MS = 300_000  # for the notebook, which renders a city and trains two models first
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "05_qualitative_gallery.ipynb"
+CELL = """
+from vpr_lib.gallery import open_gallery
+from vpr_lib.machine import Machine
+
+open_gallery({runs}, "data", "val", machine=Machine(device="cpu", num_workers=0, progress=False))
+"""
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def sync_playwright():
+def chromium():
     if CHROMIUM is None:
         pytest.skip("no chromium: the browser tests need Debian's package of that name (apt-get install chromium)")
     reason = "no playwright: the browser tests need the package of that name (pip install playwright)"
-    return pytest.importorskip("playwright.sync_api", reason=reason).sync_playwright
-
-
-@pytest.fixture(scope="module")
-def browser(sync_playwright):
-    with sync_playwright() as playwright:
+    with pytest.importorskip("playwright.sync_api", reason=reason).sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
 
 
 @pytest.fixture
-def page(browser):
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+def page(chromium):
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     page = context.new_page()
     page.set_default_timeout(WAIT_MS)
     yield page
@@ -58,54 +56,52 @@ def page(browser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A data root whose queries have scenarios, and two evaluated runs."""
+    """Holds data/ with a split val of 7 queries with scenarios."""
     folder = tmp_path_factory.mktemp("gallery")
     root = make_root(folder / "data")
     write_photo(root / "val" / "queries" / photo_name(9e5, 4e6, pano="alone"), 200)
     names = sorted(path.name for path in (root / "val" / "queries").iterdir())
     rows = [f"{name},{('skyline', 'occlusion')[i % 2]}" for i, name in enumerate(names)]
-    (root / "scenarios.csv").write_text("\n".join(["query,scenario", *rows]))
+    (root / "scenarios.csv").write_text("\n".join(["query,scenario", *rows]), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
+    """Two runs, evaluated on the split."""
     small = replace(get_preset("smoke"), image_size=32, num_places=3, crop_after="layer1", epochs=1, ks=(1, 5, 10))
+    runs = {}
     for aggregator in ("GeM", "AVG"):
-        run = get_run(replace(small, aggregator=aggregator), root, folder / "runs", machine=CPU)
-        evaluate_run(run, root, "val", CPU)
-    return folder
+        settings = replace(small, aggregator=aggregator)
+        runs[aggregator] = get_run(settings, folder / "data", folder / "runs", machine=CPU)
+        evaluate_run(runs[aggregator], folder / "data", "val", CPU)
+    return runs
 
 
-def find_runs(folder):
-    return {name: next((folder / "runs").glob(f"{name}-*")) for name in ("GeM", "AVG")}
+@pytest.fixture
+def gallery(folder, runs):
+    return open_gallery(runs, folder / "data", "val", machine=CPU)
 
 
-@pytest.fixture(scope="module")
-def lab_folder(tmp_path_factory):
-    """A copy of notebook 05, as JupyterLab saves what it opens; its data and runs lie beside it."""
-    folder = tmp_path_factory.mktemp("lab")
-    shutil.copy(NOTEBOOK, folder / NOTEBOOK.name)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def jupyter(lab_folder):
-    """JupyterLab's address of the notebook; it is stopped by its process id."""
-    folder = lab_folder
-    settings = {
-        "apputils-extension/notification": '{"fetchNews": "false"}',
-        "notebook-extension/tracker": '{"windowingMode": "none"}',  # else cells out of sight aren't in the page
-    }
-    for name, text in settings.items():
-        path = folder / ".settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        path.parent.mkdir(parents=True)
-        path.write_text(text)
+@pytest.fixture
+def jupyter(folder, runs):
+    """Address of a notebook that opens the gallery, in a JupyterLab that runs as long as the test."""
+    cell = nbformat.v4.new_code_cell(CELL.format(runs={name: str(run.folder) for name, run in runs.items()}))
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
+    nbformat.write(notebook, folder / "gallery.ipynb")
+    settings = folder / ".settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"fetchNews": "false"}')
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
-    home = {f"JUPYTER_{kind}_DIR": str(folder / f".{kind.lower()}") for kind in ("CONFIG", "DATA", "RUNTIME")}
-    environment = os.environ | home | {
-        "PYTHONPATH": str(NOTEBOOK.parents[2]), "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(folder / ".workspaces"), "IPYTHONDIR": str(folder / ".ipython"),
-        "VPR_PRESET": "smoke", "VPR_DATA": str(folder / "city"), "VPR_KEEP": str(folder),
-    }  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        environment[name] = str(folder / f".{name.lower()}")
+    environment["JUPYTERLAB_SETTINGS_DIR"] = str(folder / ".settings")
+    environment["JUPYTERLAB_WORKSPACES_DIR"] = str(folder / ".workspaces")
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1"]
     command += [f"--IdentityProvider.token={token}", "--ServerApp.port_retries=0"]
     with open(folder / "jupyter.log", "wb") as log:
@@ -119,54 +115,20 @@ def jupyter(lab_folder):
                 break
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.5)
-        yield f"{url}/lab/tree/{NOTEBOOK.name}?token={token}"
+        yield f"{url}/lab/tree/gallery.ipynb?token={token}"
     finally:
         server.terminate()
         server.wait(30)
 
 
-def read_tags(folder):
-    path = folder / "runs" / "tags-sf_test.csv"
-    return list(csv.reader(path.read_text().splitlines()))[1:] if path.is_file() else []
-
-
-def run_notebook(page, restart):
-    """Run all cells, in a new kernel if need be; waits for the gallery."""
-    page.wait_for_selector("text=Python 3 (ipykernel) | Idle")
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    if restart:
-        page.get_by_text("Restart Kernel and Run All Cells").click()
-        page.locator(".jp-Dialog button.jp-mod-accept").click()
-        page.wait_for_selector(".vg-query", state="detached")
-    else:
-        page.get_by_text("Run All Cells", exact=True).click()
-    page.wait_for_selector(".vg-query img", timeout=RUN_MS)
-    # Cells that are still to run would take the focus.
-    running = "[...document.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.innerText.includes('*'))"
-    page.wait_for_function(f"!{running}", timeout=RUN_MS)
-    assert not page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count()
-
-
-def choose(page, option):
-    """Choose an option of the dropdown that has it."""
-    page.locator("select", has=page.locator("option", has_text=option)).first.select_option(label=option)
-
-
-def upload(page, path):
-    with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="upload a photo").click()
-    chooser.value.set_files(path)
-
-
-def press(page, key):
-    """Press a key when the kernel has answered the last one."""
-    page.wait_for_selector("text=Python 3 (ipykernel) | Idle")
-    page.wait_for_timeout(300)
-    page.keyboard.press(key)
-
-
 def shown_query(page):
     return page.locator(".vg-query code").first.inner_text()
+
+
+def wait_for_query(page, name, other=False):
+    """Wait until a query is shown, or any other one."""
+    sign = "!=" if other else "=="
+    page.wait_for_function(f"name => document.querySelector('.vg-query code').innerText {sign} name", arg=name)
 
 
 def check_frames(page):
@@ -181,58 +143,48 @@ def check_frames(page):
         assert (color, sign) == (("rgb(0, 158, 115)", "✓") if right else ("rgb(213, 94, 0)", "✗"))
 
 
-def test_notebook_05_in_jupyterlab(jupyter, lab_folder, page, tmp_path):
+def test_the_gallery_in_jupyterlab(jupyter, folder, page, tmp_path):
     page.goto(jupyter)
-    page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
-    run_notebook(page, restart=False)
-    assert page.locator(".vg-summary").first.inner_text().startswith("24 of 24 queries")
+    page.wait_for_selector("text=Python 3 (ipykernel) | Idle")
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".vg-query img")
+    assert page.locator(".vg-summary").first.inner_text().startswith("7 of 7 queries")
     assert page.locator(".vg-card img").count() == 10
     check_frames(page)
     assert all(page.locator(".vg img").evaluate_all("all => all.map(img => img.naturalWidth > 0 && img.alt != '')"))
 
     # One scenario, stepped through by button and by arrow keys while the slider has the focus
-    choose(page, "Occlusion")
-    page.wait_for_function("document.querySelector('.vg-summary').innerText.startsWith('3 of 24')")
+    page.locator("select", has=page.locator("option", has_text="Occlusion")).first.select_option(label="Occlusion")
+    page.wait_for_function("document.querySelector('.vg-summary').innerText.startsWith('3 of 7')")
     names = [shown_query(page)]
     page.get_by_role("button", name="next ▶").click()
-    page.wait_for_function("name => document.querySelector('.vg-query code').innerText != name", arg=names[0])
+    wait_for_query(page, names[0], other=True)
     names.append(shown_query(page))
-    handle = page.locator(".noUi-handle").first
-    handle.focus()
-    press(page, "ArrowRight")
-    page.wait_for_function("name => document.querySelector('.vg-query code').innerText != name", arg=names[1])
-    names.append(shown_query(page))
-    press(page, "ArrowLeft")
-    page.wait_for_function("name => document.querySelector('.vg-query code').innerText == name", arg=names[1])
-    assert len(set(names)) == 3
+    page.wait_for_selector("text=Python 3 (ipykernel) | Idle")
+    page.locator(".noUi-handle").first.focus()
+    page.keyboard.press("ArrowLeft")
+    wait_for_query(page, names[0])
 
-    # A tag is in the file at once; after a restart of the kernel it is there again
+    # A tag is in the file at once, and can be undone
     page.get_by_role("button", name="Viewpoint change").click()
     page.wait_for_selector("button.mod-success:has-text('Viewpoint change')")
-    assert read_tags(lab_folder) == [[names[1], "viewpoint"]]
-    run_notebook(page, restart=True)
-    page.wait_for_function("document.querySelector('.vg-summary').innerText.startsWith('24 of 24')")
-    choose(page, "tagged by hand")  # four others are known to be of that scenario
-    choose(page, "Viewpoint change")
-    page.wait_for_function("document.querySelector('.vg-summary').innerText.startsWith('1 of 24')")
-    assert shown_query(page) == names[1]
-    page.wait_for_selector("button.mod-success:has-text('Viewpoint change')")
+    assert f"{names[0]},viewpoint" in (folder / "runs" / "tags-val.csv").read_text(encoding="utf-8")
+    page.get_by_role("button", name="undo").click()
+    page.wait_for_selector("button:not(.mod-success):has-text('Viewpoint change')")
 
-    # A photo of one's own
-    photo = tmp_path / "holiday.jpg"
-    write_photo(photo, 101, 7)
+    # A photo of the user's own, and a file that is none
+    write_photo(tmp_path / "holiday.jpg", 101, 7)
+    (tmp_path / "notes.jpg").write_text("no photo")
     page.locator(".jupyter-widget-Collapse-header", has_text="A photo of your own").click()
-    upload(page, photo)
-    page.wait_for_selector("text=estimate:")
-    assert page.locator("section:has-text('What ConvAP finds') .vg-card").count() == 10
-    nonsense = tmp_path / "notes.jpg"
-    nonsense.write_text("no photo")
-    upload(page, nonsense)
-    page.wait_for_selector("text=Not located")
+    for name, answer in (("holiday.jpg", "estimate:"), ("notes.jpg", "Not located")):
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="upload a photo").click()
+        chooser.value.set_files(tmp_path / name)
+        page.wait_for_selector(f"text={answer}")
 
 
-def test_the_page_opened_from_a_file(folder, page, tmp_path):
-    gallery = open_gallery(find_runs(folder), folder / "data", "val", machine=CPU)
+def test_the_page_opened_from_a_file(gallery, page, tmp_path):
     path = gallery.export_html(tmp_path / "a #1 <b>.html", np.arange(7))
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -266,7 +218,7 @@ def test_the_page_opened_from_a_file(folder, page, tmp_path):
     page.select_option("#outcome", "all")
     for order in page.locator("#order option").evaluate_all("all => all.map(option => option.value)"):
         page.select_option("#order", order)
-        first = gallery.browser.select(replace(gallery.view, order=order))[0]
+        first = gallery.select(replace(gallery.view, order=order))[0]
         assert shown_query(page) == gallery.browser.queries.names[first], order
 
     # Tags outlive the page and are exported in the format of the notebook's file
@@ -284,14 +236,13 @@ def test_the_page_opened_from_a_file(folder, page, tmp_path):
     with page.expect_download() as download:
         page.get_by_role("button", name="export tags").click()
     download.value.save_as(tmp_path / "tags.csv")
-    tags = gallery.browser.tags
+    tags = gallery.tags
     assert tags.merge(tmp_path / "tags.csv") == 1 and tags.list_scenarios(tagged) == ["skyline"]
     assert download.value.suggested_filename == tags.path.name
     assert errors == []
 
 
-def test_a_browser_that_keeps_nothing_says_so(folder, page, tmp_path):
-    gallery = open_gallery(find_runs(folder), folder / "data", "val", machine=CPU)
+def test_a_browser_without_storage_says_so(gallery, page, tmp_path):
     page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new Error('refused'); }})")
     page.goto(gallery.export_html(tmp_path / "page.html").as_uri())
     assert "keeps no tags" in page.locator("#message").inner_text()
@@ -303,7 +254,7 @@ def test_a_browser_that_keeps_nothing_says_so(folder, page, tmp_path):
     assert f"\n{shown_query(page)},ordinary\n" in Path(download.value.path()).read_text()
 
 
-def test_names_and_notes_do_no_harm(folder, page, tmp_path):
+def test_names_and_messages_run_no_script(runs, page, tmp_path):
     root = tmp_path / "data"
     evil = ["<script>evil=1;<", '"><img src=x onerror=evil=1>', "<!--<script>", "'&amp;${evil=1}&lt;"]
     for place, text in enumerate(evil):
@@ -311,14 +262,14 @@ def test_names_and_notes_do_no_harm(folder, page, tmp_path):
             name = photo_name(1e4 * place, 4e6, pano=text, note=text)
             # A folder "...<" and a file "script>..." make a name that holds "</script>".
             write_photo(root / "val" / half / "a<" / f"script><script>evil=1;{name}", place)
-    run = open_run(find_runs(folder)["GeM"])
+    run = runs["GeM"]
     with pytest.warns(UserWarning, match="no recall at k"):
         evaluate_run(run, root, "val", CPU)
     broken = next((root / "val" / "database" / "a<").iterdir())
     broken.write_bytes(b"x" * broken.stat().st_size)
     with pytest.warns(UserWarning, match="no recall at k"):
         gallery = open_gallery({"</script><script>evil=1</script>": run}, root, "val", machine=CPU)
-    gallery.browser.tags.message = evil[0]
+    gallery.tags.message = evil[0]
     page.goto(gallery.export_html(tmp_path / "page.html").as_uri())
     scripts = page.locator("script").count()
     for _ in range(4):
@@ -327,7 +278,7 @@ def test_names_and_notes_do_no_harm(folder, page, tmp_path):
         page.get_by_role("button", name="next ▶").click()
     assert scripts == page.locator("script").count() == 2
     assert page.evaluate("typeof evil") == "undefined"
-    # The notebook's HTML, as a browser takes it
-    page.set_content(gallery.summary.value + gallery.screen.value + gallery.notes.value)
+    # The HTML of the notebook
+    page.set_content(gallery.layout.summary.value + gallery.layout.screen.value + gallery.layout.notes.value)
     assert page.locator("script").count() == 0 and page.evaluate("typeof evil") == "undefined"
     assert "script>" in shown_query(page)

@@ -5,7 +5,6 @@ import csv
 import numpy as np
 import pytest
 
-from vpr_lib.gallery import tags as tags_module
 from vpr_lib.gallery.tags import Change, Tags
 
 QUERIES = ["a.jpg", "sub/b.jpg", "c,1.jpg"]
@@ -27,10 +26,10 @@ def test_tags_are_written_at_once_and_found_again(tmp_path):
     again = Tags(path, QUERIES)
     assert again.list_scenarios("sub/b.jpg") == ["skyline", "occlusion"] and again.message == ""
     assert again.mark_queries("occlusion").tolist() == [False, True, True]
-    assert again.toggle("b.jpg", "skyline").on is False  # the second click takes it off
+    assert again.toggle("b.jpg", "skyline").added is False  # the second click takes it off
     assert read(path)[1:] == [["c,1.jpg", "occlusion"], ["b.jpg", "occlusion"]]
     assert not list(path.parent.glob("*.tmp"))
-    with pytest.raises(ValueError, match="unknown scenario 'rain'; valid: viewpoint"):
+    with pytest.raises(ValueError, match=r"rain.*viewpoint"):
         tags.toggle("a.jpg", "rain")
 
 
@@ -78,25 +77,19 @@ def test_a_file_that_is_no_table_of_tags_is_left_alone(tmp_path, content):
     assert path.read_bytes() == content and tags.list_scenarios("a.jpg") == ["skyline"]
 
 
-def test_a_folder_that_cant_be_written_costs_no_tag(tmp_path, monkeypatch):
-    path = tmp_path / "tags.csv"
-    tags = Tags(path, QUERIES)
-    tags.toggle("a.jpg", "skyline")
-    write = tags_module.write_atomically
-
-    def refuse(path, data):
-        raise PermissionError(13, f"{path} can't be written (Permission denied)")
-
-    monkeypatch.setattr(tags_module, "write_atomically", refuse)
+def test_a_folder_that_cant_be_written_loses_no_tag(tmp_path):
+    folder = tmp_path / "runs"
+    folder.write_text("a file in place of the folder")
+    tags = Tags(folder / "tags.csv", QUERIES)
     tags.toggle("b.jpg", "occlusion")
-    assert "this session only" in tags.message and "Permission denied" in tags.message
+    assert "this session only" in tags.message
     assert np.array_equal(tags.mark_queries("occlusion"), [False, True, False])
-    monkeypatch.setattr(tags_module, "write_atomically", write)
-    tags.toggle("a.jpg", "viewpoint")  # the next one writes both
-    assert tags.message == "" and len(read(path)) == 4
+    folder.unlink()
+    tags.toggle("a.jpg", "viewpoint")  # writes both
+    assert tags.message == "" and len(read(tags.path)) == 3
 
 
-def test_merging_what_the_page_exported(tmp_path):
+def test_merging_tags_exported_by_a_page(tmp_path):
     tags = Tags(tmp_path / "tags.csv", QUERIES)
     tags.toggle("a.jpg", "skyline")
     other = tmp_path / "exported.csv"

@@ -1,4 +1,4 @@
-"""TODO-DOC analysis.examples."""
+"""Example queries for a figure: which ones to show, and their photos."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -10,60 +10,64 @@ from vpr_lib.evaluation import Evaluation
 from vpr_lib.images import ImageTable
 from vpr_lib.photos import read_thumbnail
 
-FAIL_CASES = "Fail cases"  # the last row of Fig. 5: no model is right
+FAIL_CASES = "Fail cases"  # last row of Fig. 5: no model is right
 
 
 @dataclass(frozen=True)
 class Match:
-    """A model's first photo for a query."""
+    """A model's first prediction for a query."""
 
     photo: np.ndarray  # (H, W, 3) uint8
-    distance_m: float  # on the ground, from the query
+    distance_m: float  # ground distance to the query
     right: bool
 
 
 @dataclass(frozen=True)
 class Example:
-    """A query and what models found first."""
+    """A query with the first prediction of each model."""
 
     split: str
     name: str
     photo: np.ndarray  # (H, W, 3) uint8
-    matches: dict[str, Match]  # by model, in order
+    matches: dict[str, Match]  # {model: its first prediction}, in the order of the columns
 
 
 def name_outcomes(models: Sequence[str], rights: np.ndarray) -> np.ndarray:
-    """Which of the models are right, in words: "Only MixVPR right", "Both right", "Fail cases".
+    """Name which of two models are right: "Only MixVPR right", "Both right", "Fail cases".
 
     Args:
-        models: two names.
+        models: names of the two models.
         rights: (Q, 2) bool.
 
     Returns:
         (Q,) str.
     """
-    only = [f"Only {model} right" for model in models]
-    names = {(True, True): "Both right", (False, False): FAIL_CASES, (True, False): only[0], (False, True): only[1]}
+    names = {
+        (True, True): "Both right",
+        (True, False): f"Only {models[0]} right",
+        (False, True): f"Only {models[1]} right",
+        (False, False): FAIL_CASES,
+    }
     return np.array([names[bool(first), bool(second)] for first, second in rights], dtype=str)
 
 
 def choose_examples(
     names: Sequence[str], labels: Sequence[str], rights: np.ndarray, count: int = 2
 ) -> dict[str, list[int]]:
-    """Queries to show for each label, chosen by rule and not by eye.
+    """Choose queries to show for each label by a fixed rule.
 
-    Queries are taken in the order of their names' SHA-256, which has nothing to do with what they show: first one on
-    which the models differ, if there is one, whichever of them is right; then any. At last, those not yet chosen that
-    no model finds, as `FAIL_CASES`.
+    Queries are ordered by the SHA-256 of their names, which is unrelated to their content. For each label the first
+    query on which the models differ comes first, if there is one; the rest follow in order. Remaining queries on which
+    no model is right are added as `FAIL_CASES`.
 
     Args:
         names: Q names.
-        labels: Q labels; "" is not chosen from, except as a fail case.
+        labels: Q labels; queries with "" are used for `FAIL_CASES` only.
         rights: (Q, M) bool, which models are right.
-        count: queries a label.
+        count: queries per label.
 
     Returns:
-        {label: indices of at most `count` queries}, in the order of the labels' first appearance in `labels`.
+        {label: indices of at most `count` queries}, in the order in which the labels first appear.
     """
     rights = np.asarray(rights, dtype=bool)
     order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).hexdigest())
@@ -83,18 +87,18 @@ def choose_examples(
 def read_example(
     query: int, database: ImageTable, queries: ImageTable, evaluations: Mapping[str, Evaluation], max_pixels: int = 240
 ) -> Example:
-    """A query's photo and each model's first one, small.
+    """Read thumbnails of a query and of each model's first prediction.
 
     Args:
         query: row of the query.
         database, queries: the split.
-        evaluations: {model: what it found on the split}.
-        max_pixels: longer side of the photos.
+        evaluations: {model: its evaluation on the split}.
+        max_pixels: longer side of the thumbnails.
     """
     matches = {}
-    for model, found in evaluations.items():
-        row = int(found.indices[query, 0])
+    for model, evaluation in evaluations.items():
+        row = int(evaluation.indices[query, 0])
         distance_m = float(np.linalg.norm(queries.utm[query] - database.utm[row]))
-        matches[model] = Match(read_thumbnail(database, row, max_pixels), distance_m, bool(found.hits[query]))
+        matches[model] = Match(read_thumbnail(database, row, max_pixels), distance_m, bool(evaluation.hits[query]))
     split = next(iter(evaluations.values())).split
     return Example(split, queries.names[query], read_thumbnail(queries, query, max_pixels), matches)

@@ -1,41 +1,41 @@
-"""A photo of one's own -> the database photos it looks like, and where it was taken by their testimony."""
+"""Locating: the database photos most similar to a single photo, and the position they indicate."""
 
-import io
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import utm as utm_grid
 from PIL import Image
 
-from vpr_lib.descriptors import describe_images, prepare_for_inference
+from vpr_lib.descriptors import extract_from_images, prepare_for_inference
 from vpr_lib.devices import choose_device, choose_dtype
 from vpr_lib.file_names import parse_name
 from vpr_lib.images import ImageTable
 from vpr_lib.machine import Machine
 from vpr_lib.models import VPRModel
-from vpr_lib.photos import decode
-from vpr_lib.prepare.phone_photos import parse_exif
+from vpr_lib.photos import decode, open_photo
+from vpr_lib.prepare.phone_photos import parse_exif, project_to_zone
 from vpr_lib.search import search_database
 from vpr_lib.settings import Settings
 
-MAX_BYTES, MAX_PIXELS = 50_000_000, 80_000_000  # far beyond a phone's photo; a larger one would fill the memory
-FORMATS = ("JPEG", "PNG", "WEBP")
-CLUSTER_M, SOFTNESS = 25.0, 0.05  # chosen on four rendered cities (sf_val), ConvAP and MixVPR
+MAX_BYTES = 50_000_000  # far more than a phone's photo
+MAX_PIXELS = 80_000_000
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP")  # MPO: a JPEG with several pictures, as some phones write
+CLUSTER_M = 25.0  # photos within this distance support one position
+SOFTNESS = 0.05  # chosen, as CLUSTER_M, on sf_val of four rendered cities with ConvAP and MixVPR
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where a photo was taken, as far as a database tells."""
+    """Estimated position of a photo."""
 
     indices: np.ndarray  # (k,) int64, database rows, best first
     distances: np.ndarray  # (k,) float32, between descriptors
-    utm: np.ndarray  # (2,) float64, metres, the estimate
-    spread_m: float  # mean distance of the k photos from the estimate, the more similar ones counting more
-    exif_utm: np.ndarray | None  # (2,) float64, metres, where the photo itself says it was taken
+    utm: np.ndarray  # (2,) float64, metres, estimated position
+    spread_m: float  # weighted mean distance of the k photos from the estimate
+    exif_utm: np.ndarray | None  # (2,) float64, metres, position in the photo's EXIF data
     descriptor: np.ndarray  # (D,) float32
-    exif_note: str = ""  # why there is no `exif_utm`
+    exif_note: str = ""  # why `exif_utm` is None
 
 
 def locate_photo(
@@ -47,26 +47,24 @@ def locate_photo(
     k: int = 10,
     machine: Machine | None = None,
 ) -> Location:
-    """Find a photo in a database.
+    """Search a photo in a database and estimate its position.
 
     Args:
-        model: trained.
-        settings: of its run: the size of the photos, and the precision.
-        database: photos whose position is known.
-        descriptors: (N, D), theirs, of `descriptors.extract`.
-        photo: the file's bytes, JPEG, PNG or WebP; it is turned upright as its EXIF data say.
-        k: database photos to find.
-        machine: says the device.
-
-    Returns:
-        The k photos, and the position they speak for.
+        model: trained model.
+        settings: settings of its run; image size and precision are used.
+        database: photos with known positions.
+        descriptors: (N, D), descriptors of the database from `descriptors.extract_descriptors`.
+        photo: content of a JPEG, PNG or WebP file; rotated as its EXIF data say.
+        k: number of database photos to return.
+        machine: selects the device.
 
     Raises:
-        ValueError: the bytes are no photo, or a huge one; the descriptors aren't the database's; k exceeds it.
+        ValueError: the bytes are not a photo, or a very large one; the number of descriptors differs from the
+            database's; or k exceeds it.
     """
     if len(descriptors) != len(database):
         raise ValueError(f"{len(descriptors)} descriptors for a database of {len(database)} photos; extract them again")
-    exif = check_photo(photo)
+    exif = _read_exif(photo)
     try:
         image = decode(photo, settings.image_size)  # (3, H, W)
     except ValueError as error:
@@ -74,55 +72,52 @@ def locate_photo(
     device = choose_device((machine or Machine()).device)
     prepared = prepare_for_inference(model, device)
     dtype = choose_dtype(settings.precision, device)
-    descriptor = describe_images(prepared, torch.from_numpy(image)[None], device, dtype)  # (1, D)
-    distances, indices = (found[0] for found in search_database(descriptors, descriptor, k, str(device)))
-    position, spread_m = estimate_position(database.utm[indices], distances)
-    exif_utm, note = find_exif_utm(exif, database)
-    return Location(indices, distances, position, spread_m, exif_utm, descriptor[0], note)
+    descriptor = extract_from_images(prepared, torch.from_numpy(image)[None], device, dtype)  # (1, D)
+    all_distances, all_indices = search_database(descriptors, descriptor, k, str(device))  # (1, k) each
+    distances, indices = all_distances[0], all_indices[0]
+    position, spread_m = _estimate_position(database.utm[indices], distances)
+    exif_utm, exif_note = _find_exif_utm(exif, database)
+    return Location(indices, distances, position, spread_m, exif_utm, descriptor[0], exif_note)
 
 
-def check_photo(photo: bytes) -> Image.Exif:
-    """Look at a photo's header, before anything is decoded.
-
-    Returns:
-        Its EXIF data.
-
-    Raises:
-        ValueError: it is no photo, or larger than `MAX_BYTES` or `MAX_PIXELS`.
-    """
+def _read_exif(photo: bytes) -> Image.Exif:
+    """EXIF data of a photo; format and size are checked before pixels are decoded."""
     if len(photo) > MAX_BYTES:
         raise ValueError(f"the file has {len(photo) / 1e6:.0f} MB; at most {MAX_BYTES / 1e6:.0f} MB are read")
-    too_large = f"at most {MAX_PIXELS / 1e6:.0f} million pixels are decoded"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it comes between our limit and Pillow's
-            with Image.open(io.BytesIO(photo), formats=FORMATS) as opened:
+    limit = f"at most {MAX_PIXELS / 1e6:.0f} million pixels are decoded"
+    with warnings.catch_warnings():
+        # Pillow warns from a smaller number of pixels on than is allowed here.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with open_photo(photo) as opened:
                 width, height = opened.size
-                exif = opened.getexif() if width * height <= MAX_PIXELS else None  # which decodes a PNG
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"the photo is huge ({error}); {too_large}") from None
-    except Image.UnidentifiedImageError:
-        raise ValueError("the file is no photo as JPEG, PNG or WebP; a phone's HEIC must be exported as JPEG") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"the photo is not readable ({error}); copy it again") from None
+                accepted = opened.format in FORMATS and width * height <= MAX_PIXELS
+                exif = opened.getexif() if accepted else None  # decodes the pixels of a PNG
+                file_format = opened.format
+        except ValueError:
+            raise ValueError(
+                f"the file is not readable as JPEG, PNG or WebP, or it is too large ({limit}); "
+                "copy it again, or export a HEIC photo as JPEG"
+            ) from None
+    if file_format not in FORMATS:
+        raise ValueError(f"the file is a {file_format}; expected JPEG, PNG or WebP, export it as one of them")
     if exif is None:
-        raise ValueError(f"the photo has {width} x {height} pixels; {too_large}")
+        raise ValueError(f"the photo has {width} x {height} pixels; {limit}")
     return exif
 
 
-def estimate_position(positions: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, float]:
-    """The position that most of the found photos speak for.
+def _estimate_position(positions: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weighted mean of the best supported cluster of positions.
 
-    Each photo has a weight that falls with its distance from the best one, and stands for those within `CLUSTER_M`
-    of it. The estimate is the weighted mean around the photo that has most weight about it: photos elsewhere don't
-    pull it, as they would a mean of all.
+    The weight of a photo falls with the distance of its descriptor from the best one. The cluster is the photos within
+    `CLUSTER_M` of the photo whose neighborhood has the largest sum of weights; photos elsewhere have no influence.
 
     Args:
         positions: (k, 2) float64, metres.
-        distances: (k,) between descriptors, least first.
+        distances: (k,) between descriptors, ascending.
 
     Returns:
-        (2,) float64, metres; and the weighted mean distance of all k photos from there, metres.
+        (2,) float64, metres, the estimate; and the weighted mean distance of all k photos from it, metres.
     """
     weights = np.exp((distances[0] - distances.astype(np.float64)) / SOFTNESS)
     near = np.linalg.norm(positions[:, None] - positions[None], axis=2) <= CLUSTER_M  # (k, k)
@@ -132,21 +127,10 @@ def estimate_position(positions: np.ndarray, distances: np.ndarray) -> tuple[np.
     return estimate, float(spread)
 
 
-def find_exif_utm(exif: Image.Exif, database: ImageTable) -> tuple[np.ndarray | None, str]:
-    """Where a photo's EXIF data say it was taken, in the UTM zone of the database.
-
-    Returns:
-        (2,) float64, metres, and ""; or None and why.
-    """
+def _find_exif_utm(exif: Image.Exif, database: ImageTable) -> tuple[np.ndarray | None, str]:
+    """Position in a photo's EXIF data, (2,) float64 in the UTM zone of the database, and ""; or None and the reason."""
     try:
-        position = parse_exif(exif)
+        east_north = project_to_zone(parse_exif(exif), parse_name(database.names[0]).zone)
     except ValueError as error:
         return None, str(error)
-    zone = parse_name(database.names[0]).zone
-    if not zone[:-1].isdigit():
-        return None, "the names of the database's photos don't say their UTM zone"
-    *_, number, letter = utm_grid.from_latlon(position.latitude, position.longitude)
-    if (int(zone[:-1]) - number + 1) % 60 > 2:  # farther than the next zone, coordinates mean nothing
-        return None, f"the photo was taken in UTM zone {number}{letter}, the database in {zone}"
-    east, north, *_ = utm_grid.from_latlon(position.latitude, position.longitude, int(zone[:-1]), zone[-1])
-    return np.array([east, north], dtype=np.float64), ""
+    return np.array(east_north, dtype=np.float64), ""

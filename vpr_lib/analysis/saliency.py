@@ -1,4 +1,4 @@
-"""Two photos -> which regions of each carry the similarity of their descriptors; the same way for every aggregator."""
+"""Saliency: which regions of two photos account for the similarity of their descriptors, for any aggregator."""
 
 from typing import Any
 
@@ -13,31 +13,29 @@ from vpr_lib.descriptors import prepare_for_inference
 from vpr_lib.models import VPRModel
 
 NORMS = (torch.norm, torch.Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm)
-HIGHLIGHT = (240, 228, 66)  # Okabe and Ito's yellow; on a darkened photo its brightness tells it, too
+HIGHLIGHT = (240, 228, 66)  # yellow of Okabe and Ito; brighter than the darkened photo, so color is not the only cue
 
 
 def explain_similarity(model: VPRModel, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the similarity of two photos comes from.
+    """Compute how much each position of two feature maps contributes to the similarity of the descriptors.
 
-    The gradient of the descriptors' dot product with respect to each feature map, times that map, summed over
-    channels: to first order, what the similarity would lose without a position. Negative values are cut off, as they
-    speak against it. Descriptors' lengths are held constant: their change would take from each position what the
-    photo as a whole has in common with the other, which leaves nothing where the two are the same.
+    The gradient of the descriptors' dot product with respect to a feature map is multiplied by the feature map and
+    summed over channels: to first order, the similarity lost if the position were removed. Negative values are set
+    to 0. Norms of descriptors are treated as constants; otherwise the gradient is zero for two equal photos.
 
     Args:
-        model: backbone and aggregator, `AGGREGATORS` or any other module; it is not changed. It runs in eval mode and
-            in float32, else as in `descriptors.extract`.
-        first, second: (3, H, W) uint8, as `datasets.read_photo` gives, of the size the model was trained at.
+        model: backbone and any aggregator; not changed. It runs in eval mode and float32.
+        first, second: (3, H, W) uint8 from `photos.read_photo`, at the size the model was trained with.
 
     Returns:
-        For each photo (h, w) float32 in [0, 1], the size of its feature map; 1 where most comes from, all 0 where
-        nothing speaks for similarity.
+        For each photo (h, w) float32 in [0, 1], the size of its feature map, scaled to a maximum of 1; all 0 where no
+        position contributes.
 
     Raises:
-        ValueError: the photos aren't two of one size, or don't fit the aggregator.
+        ValueError: the photos have different sizes, are not uint8, or do not fit the aggregator.
 
-    Source: Selvaraju et al., Grad-CAM (ICCV 2017), with the products kept by position, as in Jiang et al., LayerCAM
-    (TIP 2021), for a similarity, as in Zhu et al., Visual Explanation for Deep Metric Learning (TIP 2021).
+    Source: Selvaraju et al., Grad-CAM (ICCV 2017), with products per position as in Jiang et al., LayerCAM (TIP 2021),
+    for a similarity as in Zhu et al., Visual Explanation for Deep Metric Learning (TIP 2021).
     """
     if first.shape != second.shape or first.ndim != 3 or len(first) != 3 or first.dtype != np.uint8:
         raise ValueError(f"photos of shapes {first.shape} and {second.shape}; expected two of (3, H, W) uint8")
@@ -46,7 +44,7 @@ def explain_similarity(model: VPRModel, first: np.ndarray, second: np.ndarray) -
     images = normalize(torch.from_numpy(np.stack([first, second])).to(device))
     with torch.no_grad():
         features = model.backbone(images)  # (2, C, h, w)
-    with torch.enable_grad(), ConstantNorms():
+    with torch.enable_grad(), _ConstantNorms():
         features.requires_grad_(True)
         descriptors = model.aggregator(features).float()  # (2, D)
         (gradient,) = torch.autograd.grad(descriptors[0] @ descriptors[1], features)
@@ -56,36 +54,35 @@ def explain_similarity(model: VPRModel, first: np.ndarray, second: np.ndarray) -
     return first_map, second_map
 
 
-class ConstantNorms(TorchFunctionMode):
-    """Within it, PyTorch's norms are constants to gradients, those in `torch.nn.functional.normalize` too."""
+class _ConstantNorms(TorchFunctionMode):
+    """While active, norms (including those in `torch.nn.functional.normalize`) have no gradient."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Called by PyTorch in place of each of its functions."""
         if func is F.normalize:
-            return divide_by_norm(*args, **(kwargs or {}))
+            return _divide_by_norm(*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
         return result.detach() if func in NORMS else result
 
 
-def divide_by_norm(
+def _divide_by_norm(
     input: torch.Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
 ) -> torch.Tensor:
-    """`torch.nn.functional.normalize`, its norm a constant to gradients."""
+    """`torch.nn.functional.normalize` with a constant norm."""
     return input / torch.linalg.vector_norm(input.detach(), p, dim, keepdim=True).clamp(min=eps)
 
 
-def blend_map(photo: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """A map of `explain_similarity` over its photo: dark and grey where nothing is, yellow and bright where most is.
+def blend_map(photo: np.ndarray, saliency: np.ndarray) -> np.ndarray:
+    """Draw a saliency map over its photo: dark gray at 0, bright yellow at 1.
 
     Args:
         photo: (H, W, 3) uint8.
-        regions: (h, w) in [0, 1]; it is stretched over the photo.
+        saliency: (h, w) in [0, 1]; resized to the photo.
 
     Returns:
         (H, W, 3) uint8.
     """
     height, width = photo.shape[:2]
-    share = cv2.resize(regions.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
-    grey = photo.mean(2, keepdims=True) * 0.5
+    weight = cv2.resize(saliency.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
+    gray = photo.mean(2, keepdims=True) * 0.5
     bright = 0.5 * photo + 0.5 * np.array(HIGHLIGHT)
-    return np.round(grey * (1 - share) + bright * share).clip(0, 255).astype(np.uint8)
+    return np.round(gray * (1 - weight) + bright * weight).clip(0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Queries -> scenario: what makes a query hard, as known from the data root's `scenarios.csv`."""
+"""Scenarios: what makes a query difficult, read from `scenarios.csv` of a data root."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from vpr_lib.options import check_choice
 
-# The published gallery's rows, in its order; its last row, fail cases, is an outcome and no scenario.
+# Rows of the published gallery, in its order. Its last row, fail cases, is an outcome and not a scenario.
 SCENARIOS: dict[str, str] = {
     "viewpoint": "Viewpoint change",
     "repetitive": "Repetitive structures",
@@ -19,34 +19,34 @@ SCENARIOS: dict[str, str] = {
     "ordinary": "Ordinary",
 }
 
-LIGHTS = ("day", "sunset", "night")  # details that name the light, in tokyo_xs' order
+LIGHTS = ("day", "sunset", "night")  # details that name the light, in the order of tokyo_xs
 
 
 @dataclass(frozen=True)
 class Label:
-    """What is known about a query."""
+    """The scenario of a query."""
 
-    scenario: str  # an id in `SCENARIOS`
-    detail: str = ""  # free text: "night", "bus"
+    scenario: str  # key of `SCENARIOS`
+    detail: str = ""  # free text, for example "night" or "bus"
 
 
 def read_labels(data_root: str | Path) -> dict[str, Label]:
-    """The labels in `<data_root>/scenarios.csv`, whose header is `query,scenario` or `query,scenario,detail`.
+    """Read `<data_root>/scenarios.csv`, with the columns query, scenario and optionally detail.
 
     Args:
         data_root: folder with evaluation splits.
 
     Returns:
-        {file name of a query, without its folder: label}; empty where there is no such file.
+        {file name of a query, without folders: label}; empty if the file does not exist.
 
     Raises:
-        ValueError: a column is missing, a scenario is unknown, or a query stands there with two scenarios.
+        ValueError: a column is missing, a scenario is unknown, or a query has two scenarios.
     """
     path = Path(data_root) / "scenarios.csv"
     if not path.is_file():
         return {}
     labels: dict[str, Label] = {}
-    with open(path, encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets put a mark in front
+    with open(path, encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte order mark
         reader = csv.DictReader(file)
         if not {"query", "scenario"} <= set(reader.fieldnames or []):
             raise ValueError(f"{path} begins with {reader.fieldnames}; expected the header query,scenario,detail")
@@ -59,35 +59,37 @@ def read_labels(data_root: str | Path) -> dict[str, Label]:
     return labels
 
 
-def read_scenarios(data_root: str | Path) -> dict[str, str]:
-    """{file name of a query: scenario id}, as `read_labels` without the details."""
-    return {name: label.scenario for name, label in read_labels(data_root).items()}
-
-
 def label_scenarios(names: Sequence[str], labels: Mapping[str, Label]) -> np.ndarray:
-    """The scenario of each query.
+    """Look up the scenario of each query.
 
     Args:
-        names: Q names of queries, as in an `ImageTable`; folders before the name are ignored.
-        labels: of `read_labels`.
+        names: Q names of queries, as in an `ImageTable`; folders are ignored.
+        labels: from `read_labels`.
 
     Returns:
-        (Q,) str, scenario ids; "" where none is known.
+        (Q,) str, keys of `SCENARIOS`; "" where unknown.
     """
-    found = [labels.get(base_name(name)) for name in names]
-    return np.array([label.scenario if label else "" for label in found], dtype=str)
+    matching = [labels.get(base_name(name)) for name in names]
+    return np.array([label.scenario if label else "" for label in matching], dtype=str)
 
 
 def label_lights(names: Sequence[str], labels: Mapping[str, Label]) -> np.ndarray:
-    """The light of each query: the detail of an illumination change, or a detail that is one of `LIGHTS`.
+    """Look up the light of each query: the detail of an illumination change, or any detail in `LIGHTS`.
 
-    Args and Returns: as `label_scenarios`, with details in place of scenario ids.
+    Args:
+        names: Q names of queries, as in an `ImageTable`; folders are ignored.
+        labels: from `read_labels`.
+
+    Returns:
+        (Q,) str, details; "" where unknown.
     """
-    found = [labels.get(base_name(name), Label("")) for name in names]
-    known = [label.scenario == "illumination" or label.detail in LIGHTS for label in found]
-    return np.array([label.detail if k else "" for label, k in zip(found, known, strict=True)], dtype=str)
+    lights = []
+    for name in names:
+        label = labels.get(base_name(name), Label(""))
+        lights.append(label.detail if label.scenario == "illumination" or label.detail in LIGHTS else "")
+    return np.array(lights, dtype=str)
 
 
 def base_name(name: str) -> str:
-    """A photo's own file name, without the folders before it."""
+    """File name of a photo without its folders."""
     return name.rsplit("/", 1)[-1]

@@ -1,1 +1,10 @@
-"""TODO-DOC."""
+"""The gallery: a notebook widget and an HTML page to browse the queries of a split with the models' predictions.
+
+Import `open_gallery`, `Gallery` and `View` from here.
+This room imports the core, `vpr_lib.prepare`, `vpr_lib.analysis` and `vpr_lib.figures` only.
+"""
+
+from vpr_lib.gallery.notebook import Gallery, open_gallery
+from vpr_lib.gallery.views import View
+
+__all__ = ["Gallery", "View", "open_gallery"]

@@ -1,141 +1,112 @@
-"""What one or two models found on a split -> the queries one wants to see, in order. Arrays only, no widgets."""
+"""The queries of a split with the predictions of one or two models: selecting, ordering, counting. No widgets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from vpr_lib.analysis.cues import Suggestion
 from vpr_lib.analysis.scenarios import SCENARIOS, Label, base_name, label_scenarios
 from vpr_lib.evaluation import Evaluation
 from vpr_lib.gallery.tags import Tags
+from vpr_lib.gallery.views import ORDERS, OUTCOMES, View
 from vpr_lib.images import ImageTable
 from vpr_lib.options import check_choice
 from vpr_lib.recall import first_hits
-from vpr_lib.statistics import bootstrap_interval, group_cells
+from vpr_lib.statistics import LabelRecall, bootstrap_interval, group_cells
 
-# Which queries; {a} and {b} stand for the models' names.
-OUTCOMES = {
-    "all": "all queries",
-    "a_right": "{a} right",
-    "a_wrong": "{a} wrong",
-    "b_right": "{b} right",
-    "b_wrong": "{b} wrong",
-    "a_only": "{a} right, {b} wrong",
-    "b_only": "{b} right, {a} wrong",
-    "both_right": "both right",
-    "both_wrong": "both wrong",
-    "no_positive": "no positive exists",
-}
-# Who says that a query is of a scenario.
-SOURCES = {"given": "known or tagged", "known": "known", "tagged": "tagged by hand", "suggested": "suggested"}
-ORDERS = {
-    "name": "name",
-    "error_a": "distance error, {a}",
-    "similarity_a": "similarity, {a}",
-    "margin_a": "margin, {a}",
-    "error_b": "distance error, {b}",
-    "similarity_b": "similarity, {b}",
-    "margin_b": "margin, {b}",
-}
-MARGIN_RADIUS_M = 25.0  # photos within this of each other show one place
-NUM_SHOWN = (3, 5, 10, 25)  # photos of each model
-REGION_RANKS = range(1, 11)  # of photos whose regions can be shown
+MARGIN_RADIUS_M = 25.0  # photos within this distance of each other show one place
+
+
+class Prediction(NamedTuple):
+    """One of a model's predictions for a query."""
+
+    rank: int  # from 1
+    photo: int  # database row
+    right: bool
+    distance_m: float  # ground distance to the query
+    similarity: float  # cosine similarity of the descriptors
 
 
 @dataclass(frozen=True)
-class View:
-    """What is looked at; plain values, so it can be kept as JSON."""
+class ModelSummary:
+    """Recall of a model on a selection of queries."""
 
-    scenario: str = ""  # an id in `SCENARIOS`; "" for all, or all that are tagged or suggested
-    source: str = "given"  # in `SOURCES`
-    outcome: str = "all"  # in `OUTCOMES`
-    search: str = ""  # part of the query's name
-    order: str = "name"  # in `ORDERS`
-    descending: bool = False
-    query: str = ""  # name of the query shown; "" for the first one
-    num_shown: int = 5  # photos of each model
-    positives: bool = False  # whether the query's positives are shown
-    regions: int = 0  # rank of the photo whose regions are shown, 0 for none
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types for JSON."""
-        return asdict(self)
+    recall: dict[int, float]  # {k: percent}
+    interval: tuple[float, float]  # 95% interval of R@1, percent
 
 
-def read_view(state: Mapping[str, Any]) -> View:
-    """The view that `View.to_dict` wrote.
+@dataclass(frozen=True)
+class SelectionSummary:
+    """Counts and recall of a selection of queries."""
 
-    Raises:
-        ValueError: a key or value is none of a view.
-    """
-    for key, value in state.items():
-        check_choice("key of a view", key, [f.name for f in fields(View)])
-        if type(value) is not type(getattr(View, key)):
-            raise ValueError(f"{key} = {value!r} in a view; expected something like {getattr(View, key)!r}")
-    view = View(**state)
-    check_choice("scenario", view.scenario, ["", *SCENARIOS])
-    check_choice("source", view.source, SOURCES)
-    check_choice("outcome", view.outcome, OUTCOMES)
-    check_choice("order", view.order, ORDERS)
-    check_choice("number of photos", view.num_shown, NUM_SHOWN)
-    check_choice("rank for regions", view.regions, [0, *REGION_RANKS])
-    return view
+    num_queries: int
+    num_without_positive: int
+    models: dict[str, ModelSummary]  # empty if the selection is empty
 
 
 class Browser:
-    """The queries of a split with what is known about each, to choose from.
+    """The queries of a split with what is known about each.
 
     Args:
         database, queries: the split.
-        found: {model: what it found}, one or two models, called a and b.
-        labels: of the data root, see `scenarios.read_labels`.
-        tags: by hand.
+        evaluations: {model: evaluation}, one or two models, called a and b.
+        labels: known scenarios, from `scenarios.read_labels`.
+        tags: scenarios assigned by hand.
 
     Attributes:
-        ranks: (M, Q) int64, rank (from 0) of each model's first right photo; K where there is none.
-        errors_m: (M, Q) float64, metres from the query to the model's first photo.
+        models: names of the models.
+        split: name of the split.
+        positives: Q sorted arrays of database rows.
+        ranks: (M, Q) int64, rank (from 0) of each model's first right photo; K if there is none.
+        errors_m: (M, Q) float64, ground distance from the query to the first photo.
         similarities: (M, Q) float64, cosine similarity of query and first photo.
-        margins: (M, Q) float64, by how much the first photo is more similar than the first one of another place.
-        suggestions: {row of a query: suggestions, each with a `scenario`, `score` and `why`}, as far as there are any.
+        margins: (M, Q) float64, similarity of the first photo minus that of the first photo of another place.
+        suggestions: {row of a query: its suggestions}, for queries that have been processed so far.
 
     Raises:
-        ValueError: not one or two models, or the evaluations are of different splits.
+        ValueError: not one or two models, or the evaluations belong to different splits.
     """
 
     def __init__(
         self,
         database: ImageTable,
         queries: ImageTable,
-        found: Mapping[str, Evaluation],
+        evaluations: Mapping[str, Evaluation],
         labels: Mapping[str, Label],
         tags: Tags,
     ) -> None:
-        check_same_split(queries, found)
-        self.database, self.queries, self.found, self.tags = database, queries, dict(found), tags
-        self.models = list(found)
-        self.names = np.array([base_name(name).lower() for name in queries.names], dtype=str)
+        _check_same_split(queries, evaluations)
+        self.database = database
+        self.queries = queries
+        self.evaluations = dict(evaluations)
+        self.tags = tags
+        self.models = list(evaluations)
+        first = self.evaluations[self.models[0]]
+        self.split = first.split
+        self.positives = first.positives
+        self.without_positive = np.array([len(rows) == 0 for rows in self.positives], dtype=bool)
         self.known = label_scenarios(queries.names, labels)
-        evaluations = list(found.values())
-        self.without_positive = np.array([len(right) == 0 for right in evaluations[0].positives], dtype=bool)
-        self.ranks = np.stack([first_hits(e.indices, e.positives) for e in evaluations])
-        self.errors_m = np.stack([measure_errors(database, queries, e.indices)[:, 0] for e in evaluations])
-        self.similarities = np.stack([to_similarity(e.distances)[:, 0] for e in evaluations])
-        self.margins = np.stack([measure_margins(database, e) for e in evaluations])
-        self.cells = group_cells(queries.utm)
-        self.suggestions: dict[int, Sequence[Any]] = {}
+        self.suggestions: dict[int, Sequence[Suggestion]] = {}
+        per_model = list(evaluations.values())
+        self.ranks = np.stack([first_hits(e.indices, e.positives) for e in per_model])
+        self.errors_m = np.stack([_measure_errors(database, queries.utm, e.indices[:, 0]) for e in per_model])
+        self.similarities = np.stack([to_similarity(e.distances)[:, 0] for e in per_model])
+        self.margins = np.stack([_measure_margins(database, e) for e in per_model])
+        self._search_names = np.array([base_name(name).lower() for name in queries.names], dtype=str)
+        self._cells = group_cells(queries.utm)
 
     def __len__(self) -> int:
         return len(self.queries)
 
-    def title(self, text: str) -> str:
-        """A title with the models' names in it."""
-        return text.replace("{a}", self.models[0]).replace("{b}", self.models[-1])
-
     def list_choices(self, titles: Mapping[str, str]) -> dict[str, str]:
-        """{id: title} of `OUTCOMES` or `ORDERS`, without those that take a second model if there is one only."""
-        one = len(self.models) == 1
-        return {k: self.title(t) for k, t in titles.items() if not (one and ("{b}" in t or t.startswith("both")))}
+        """{key: title} of `OUTCOMES` or `ORDERS` with the models' names; without b if there is one model only."""
+        choices = {}
+        for key, title in titles.items():
+            if len(self.models) == 2 or not ("{b}" in title or title.startswith("both")):
+                choices[key] = title.replace("{a}", self.models[0]).replace("{b}", self.models[-1])
+        return choices
 
     def mark_scenario(self, scenario: str, source: str = "given") -> np.ndarray:
         """(Q,) bool, the queries of a scenario according to a source."""
@@ -145,29 +116,37 @@ class Browser:
         if source in ("tagged", "given"):
             marked |= self.tags.mark_queries(scenario)
         if source == "suggested":
-            rows = [row for row, found in self.suggestions.items() if any(s.scenario == scenario for s in found)]
-            marked[rows] = True
+            for row, suggestions in self.suggestions.items():
+                marked[row] = any(suggestion.scenario == scenario for suggestion in suggestions)
         return marked
 
     def mark_outcome(self, outcome: str) -> np.ndarray:
         """(Q,) bool, the queries with an outcome."""
-        a, b = self.ranks[0] == 0, self.ranks[-1] == 0
+        check_choice("outcome", outcome, self.list_choices(OUTCOMES))
+        a_right = self.ranks[0] == 0
+        b_right = self.ranks[-1] == 0
         marks = {
             "all": np.ones(len(self), dtype=bool),
-            **{"a_right": a, "a_wrong": ~a, "b_right": b, "b_wrong": ~b},
-            **{"a_only": a & ~b, "b_only": b & ~a, "both_right": a & b, "both_wrong": ~a & ~b},
+            "a_right": a_right,
+            "a_wrong": ~a_right,
+            "b_right": b_right,
+            "b_wrong": ~b_right,
+            "a_only": a_right & ~b_right,
+            "b_only": b_right & ~a_right,
+            "both_right": a_right & b_right,
+            "both_wrong": ~a_right & ~b_right,
             "no_positive": self.without_positive,
         }
-        return marks[check_choice("outcome", outcome, self.list_choices(OUTCOMES))]
+        return marks[outcome]
 
     def select(self, view: View) -> np.ndarray:
-        """(n,) int64, rows of the queries a view is of, in its order; equal ones by name."""
+        """(n,) int64, rows of the queries that match a view, in its order; ties are in the order of names."""
         chosen = self.mark_outcome(view.outcome)
-        if view.scenario or view.source in ("tagged", "suggested"):  # of any scenario, where none is chosen
-            wanted = [view.scenario] if view.scenario else SCENARIOS
-            chosen &= np.any([self.mark_scenario(scenario, view.source) for scenario in wanted], axis=0)
+        if view.scenario or view.source in ("tagged", "suggested"):
+            wanted = [view.scenario] if view.scenario else SCENARIOS  # no scenario chosen: any
+            chosen = chosen & np.any([self.mark_scenario(scenario, view.source) for scenario in wanted], axis=0)
         if view.search:
-            chosen &= np.char.find(self.names, view.search.strip().lower()) >= 0
+            chosen = chosen & (np.char.find(self._search_names, view.search.strip().lower()) >= 0)
         rows = np.flatnonzero(chosen)  # tables are sorted by name
         check_choice("order", view.order, self.list_choices(ORDERS))
         if view.order == "name":
@@ -175,89 +154,83 @@ class Browser:
         kind, letter = view.order.split("_")
         values = {"error": self.errors_m, "similarity": self.similarities, "margin": self.margins}[kind]
         keys = values[0 if letter == "a" else -1, rows]
-        return rows[np.argsort(-keys if view.descending else keys, kind="stable")]  # unknown ones (NaN) come last
+        return rows[np.argsort(-keys if view.descending else keys, kind="stable")]  # NaN comes last
 
-    def find(self, name: str) -> int | None:
-        """The row of the query with exactly this name, with or without folders; None if there is none."""
+    def find_query(self, name: str) -> int | None:
+        """Row of a query by its name, with or without folders; None if there is none."""
         rows = self.tags.rows_of.get(base_name(name), [])
         exact = [row for row in rows if self.queries.names[row] == name]
         return (exact or rows or [None])[0]
 
-    def summarise(self, rows: np.ndarray, ks: Sequence[int] = (1, 5, 10)) -> dict[str, Any]:
-        """Counts and recall of a selection.
+    def list_predictions(self, model: str, row: int, count: int) -> list[Prediction]:
+        """The first predictions of a model for a query; fewer if an approximate search returned fewer."""
+        evaluation = self.evaluations[model]
+        photos = evaluation.indices[row, :count]
+        distances_m = _measure_errors(self.database, self.queries.utm[row], photos)
+        similarities = to_similarity(evaluation.distances[row, :count])
+        right = np.isin(photos, evaluation.positives[row])
+        return [
+            Prediction(i + 1, int(photo), bool(right[i]), float(distances_m[i]), float(similarities[i]))
+            for i, photo in enumerate(photos)
+            if photo >= 0
+        ]
+
+    def summarize(self, rows: np.ndarray, ks: Sequence[int] = (1, 5, 10)) -> SelectionSummary:
+        """Count the queries of a selection and compute their recall.
 
         Args:
-            rows: (n,) of queries.
-            ks: ranks; those beyond the predictions are left out.
-
-        Returns:
-            {"queries", "without_positive", "models": {model: {"recall": {k: percent}, "interval": 95% of R@1}}};
-            no models where the selection is empty.
+            rows: (n,) rows of queries.
+            ks: ranks; those larger than the number of predictions are left out.
         """
         models = {}
         for model, ranks in zip(self.models, self.ranks, strict=True):
             if len(rows):
-                valid = [k for k in ks if k <= self.found[model].indices.shape[1]]
-                recall = {k: float(100 * np.mean(ranks[rows] < k)) for k in valid}
-                models[model] = {
-                    "recall": recall,
-                    "interval": bootstrap_interval(ranks[rows] == 0, self.cells[rows]),
-                }
-        return {
-            "queries": len(rows),
-            "without_positive": int(self.without_positive[rows].sum()),
-            "models": models,
-        }
+                valid_ks = [k for k in ks if k <= self.evaluations[model].indices.shape[1]]
+                recall = {k: float(100 * np.mean(ranks[rows] < k)) for k in valid_ks}
+                models[model] = ModelSummary(recall, bootstrap_interval(ranks[rows] == 0, self._cells[rows]))
+        return SelectionSummary(len(rows), int(self.without_positive[rows].sum()), models)
 
-    def recall_by_scenario(self, source: str = "given") -> dict[str, dict[str, dict[str, Any]]]:
-        """R@1 of each scenario that has queries, as `recall.recall_by_label` gives it; a query may count in several.
+    def recall_by_scenario(self, source: str = "given") -> dict[str, dict[str, LabelRecall]]:
+        """Compute R@1 of each scenario that has queries; a query may have several.
 
         Returns:
-            {model: {scenario: {"queries": n, "recall": percent, "interval": (low, high)}}}
+            {model: {scenario: recall of its queries}}.
         """
-        found: dict[str, dict[str, dict[str, Any]]] = {model: {} for model in self.models}
+        recalls: dict[str, dict[str, LabelRecall]] = {model: {} for model in self.models}
         for scenario in SCENARIOS:
-            summary = self.summarise(np.flatnonzero(self.mark_scenario(scenario, source)), (1,))
-            for model, result in summary["models"].items():
-                found[model][scenario] = {
-                    "queries": summary["queries"],
-                    "recall": result["recall"][1],
-                    "interval": result["interval"],
-                }
-        return found
+            summary = self.summarize(np.flatnonzero(self.mark_scenario(scenario, source)), (1,))
+            for model, result in summary.models.items():
+                recalls[model][scenario] = LabelRecall(summary.num_queries, result.recall[1], result.interval)
+        return recalls
 
 
-def check_same_split(queries: ImageTable, found: Mapping[str, Evaluation]) -> None:
+def to_similarity(distances: np.ndarray) -> np.ndarray:
+    """Cosine similarity, float64, from Euclidean distances of unit-norm descriptors."""
+    return 1 - np.asarray(distances, dtype=np.float64) ** 2 / 2
+
+
+def _check_same_split(queries: ImageTable, evaluations: Mapping[str, Evaluation]) -> None:
     """Raise a ValueError unless there are one or two evaluations, of these queries."""
-    if not 1 <= len(found) <= 2:
-        raise ValueError(f"{len(found)} models; the gallery shows one or two")
-    splits = {model: evaluation.split for model, evaluation in found.items()}
-    if len(set(splits.values())) > 1:
-        text = " and ".join(f"{model} of {split}" for model, split in splits.items())
-        raise ValueError(f"the models were evaluated on different splits, {text}; evaluate both on one")
-    for model, evaluation in found.items():
+    if not 1 <= len(evaluations) <= 2:
+        raise ValueError(f"{len(evaluations)} models; the gallery shows one or two")
+    if len({evaluation.split for evaluation in evaluations.values()}) > 1:
+        splits = " and ".join(f"{model} of {evaluation.split}" for model, evaluation in evaluations.items())
+        raise ValueError(f"the models were evaluated on different splits, {splits}; evaluate both on one")
+    for model, evaluation in evaluations.items():
         if not np.array_equal(evaluation.query_utm, queries.utm):
             raise ValueError(f"{model} was evaluated on other queries than these {len(queries)}; evaluate it again")
 
 
-def measure_errors(database: ImageTable, queries: ImageTable, indices: np.ndarray) -> np.ndarray:
-    """(Q, K) float64, metres from each query to its predictions; infinite where there is none."""
-    distances_m = np.linalg.norm(database.utm[indices] - queries.utm[:, None], axis=2)
-    return np.where(indices >= 0, distances_m, np.inf)
+def _measure_errors(database: ImageTable, query_utm: np.ndarray, photos: np.ndarray) -> np.ndarray:
+    """(n,) float64, metres from a query, or each of n, to n database rows; infinite where a row is -1."""
+    return np.where(photos >= 0, np.linalg.norm(database.utm[photos] - query_utm, axis=1), np.inf)
 
 
-def to_similarity(distances: np.ndarray) -> np.ndarray:
-    """Cosine similarity, float64, from Euclidean distance between unit-norm descriptors."""
-    return 1 - np.asarray(distances, dtype=np.float64) ** 2 / 2
-
-
-def measure_margins(database: ImageTable, found: Evaluation) -> np.ndarray:
-    """(Q,) float64, similarity of the first photo less that of the first one of another place.
-
-    Another place is more than `MARGIN_RADIUS_M` from the first photo; NaN where the K predictions show one place only.
-    """
-    utm = database.utm[found.indices]
-    other = (np.linalg.norm(utm - utm[:, :1], axis=2) > MARGIN_RADIUS_M) & (found.indices >= 0)
-    similarities = to_similarity(found.distances)
-    runner_up = similarities[np.arange(len(other)), other.argmax(1)]
-    return np.where(other.any(1), similarities[:, 0] - runner_up, np.nan)
+def _measure_margins(database: ImageTable, evaluation: Evaluation) -> np.ndarray:
+    """(Q,) float64, see `Browser.margins`; NaN where all predictions show one place."""
+    utm = database.utm[evaluation.indices]  # (Q, K, 2)
+    elsewhere = np.linalg.norm(utm - utm[:, :1], axis=2) > MARGIN_RADIUS_M
+    elsewhere &= evaluation.indices >= 0
+    similarities = to_similarity(evaluation.distances)
+    second_place = similarities[np.arange(len(elsewhere)), elsewhere.argmax(1)]
+    return np.where(elsewhere.any(1), similarities[:, 0] - second_place, np.nan)

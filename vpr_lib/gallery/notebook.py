@@ -1,16 +1,15 @@
-"""Runs and a split -> the gallery: looking, in a notebook, at what models find.
+"""The gallery in a notebook: browse the queries of a split with the predictions of one or two runs.
 
     from vpr_lib.gallery import open_gallery
 
     open_gallery({"MixVPR": run_a, "ConvAP": run_b}, "data/mini", "sf_test")
 
-A fixed number of widgets is made once; photos are pictures inside one HTML widget, so a split may be large. Arrow keys
-step through the queries while the slider has the focus: a slider does that by itself in JupyterLab, Colab and the
-classic notebook, so no extension is needed.
+The number of widgets is fixed; photos are images inside one HTML widget, so a split may be large. Arrow keys step
+through the queries while the slider has the focus, which needs no extension in JupyterLab, Colab or Notebook.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,74 +21,75 @@ from matplotlib.figure import Figure
 
 from vpr_lib.analysis.scenarios import SCENARIOS, read_labels
 from vpr_lib.analysis.suggestions import suggest_scenarios
-from vpr_lib.data_roots import read_split
-from vpr_lib.evaluation import read_predictions
+from vpr_lib.data_roots import DataRoot, open_data_root
+from vpr_lib.evaluation import read_evaluation
 from vpr_lib.figures.plots import save_figure
-from vpr_lib.gallery.browser import Browser, View, read_view
+from vpr_lib.gallery.browser import Browser
 from vpr_lib.gallery.drawing import draw_queries, draw_scenarios
 from vpr_lib.gallery.export import write_gallery_page
-from vpr_lib.gallery.panels import OwnPhotoPanel, RecallPanel, SavePanel, make_button, make_controls, make_row, wrap
+from vpr_lib.gallery.layout import Layout, wrap_html
+from vpr_lib.gallery.own_photo import OwnPhotoPanel
+from vpr_lib.gallery.panels import RecallPanel, SavePanel
 from vpr_lib.gallery.regions import render_regions
-from vpr_lib.gallery.rendering import (
-    LEGEND,
-    read_style,
-    render_query,
-    render_suggestions,
-    render_summary,
-    render_warning,
-)
+from vpr_lib.gallery.rendering import render_query, render_suggestions, render_summary, render_warning
 from vpr_lib.gallery.tags import Tags
 from vpr_lib.gallery.thumbnails import Thumbnails
+from vpr_lib.gallery.views import View, read_view
 from vpr_lib.machine import Machine
 from vpr_lib.run_folders import Run, open_run
 
 
 def open_gallery(
     runs: Mapping[str, Run | str | Path],
-    data_root: str | Path,
+    data_root: str | Path | DataRoot,
     split: str,
     state: Mapping[str, Any] | None = None,
     machine: Machine | None = None,
     reports_dir: str | Path = "reports",
 ) -> "Gallery":
-    """The gallery of one or two runs; make it the last value of a cell.
+    """Open the gallery of one or two runs; it is shown if it is the last value of a cell.
 
     Args:
-        runs: {name: run or its folder}, evaluated on the split (`runs.evaluate_run`).
+        runs: {name: run or its folder}, evaluated on the split with `evaluate_run`.
         data_root: folder with the split.
-        split: its name.
-        state: where to go on, `gallery.state` of an earlier session.
-        machine: device, for one's own photos.
-        reports_dir: where pictures and pages are saved unless another path is given.
+        split: name of the split.
+        state: `Gallery.state` of an earlier session, to continue there.
+        machine: device for the user's own photos.
+        reports_dir: default folder for saved figures and pages.
 
     Raises:
-        FileNotFoundError: a run wasn't evaluated on the split (the message says how), or a folder isn't there.
+        FileNotFoundError: a run was not evaluated on the split (the message says how), or a folder does not exist.
         ValueError: not one or two runs, or their radii differ.
     """
     runs = {name: run if isinstance(run, Run) else open_run(run) for name, run in runs.items()}
     if len({run.settings.radius_m for run in runs.values()}) > 1:
         radii = ", ".join(f"{name} {run.settings.radius_m:g} m" for name, run in runs.items())
-        raise ValueError(f"the runs call photos right within different radii: {radii}; show them one at a time")
-    database, queries = read_split(data_root, split)
-    found = {name: read_predictions(run, data_root, split, database, queries) for name, run in runs.items()}
-    tags = Tags(next(iter(runs.values())).folder.parent / f"tags-{split.replace('/', '-')}.csv", queries.names)
-    browser = Browser(database, queries, found, read_labels(data_root), tags)
+        raise ValueError(f"the runs were evaluated with different radii: {radii}; show them one at a time")
+    data_root = open_data_root(data_root)
+    database, queries = data_root.read_split(split)
+    evaluations = {name: read_evaluation(run, data_root, split) for name, run in runs.items()}
+    runs_dir = next(run.folder.parent for run in runs.values())
+    tags = Tags(runs_dir / f"tags-{split.replace('/', '-')}.csv", queries.names)
+    browser = Browser(database, queries, evaluations, read_labels(data_root.folder), tags)
     return Gallery(browser, runs, state, machine, reports_dir)
 
 
 class Gallery:
-    """Queries of a split with what one or two models found, to look through.
+    """Widgets to browse the queries of a split with the predictions of one or two models.
 
     Args:
-        browser: the queries and what is known about them.
+        browser: the queries and their predictions.
         runs: {name: run}, the browser's models.
-        state: where to go on.
-        machine: device, for one's own photos.
+        state: see `open_gallery`.
+        machine: see `open_gallery`.
         reports_dir: see `open_gallery`.
 
     Attributes:
-        view: what is looked at.
-        rows: (n,) int64, the selected queries.
+        view: the present selection and display options.
+        rows: (n,) int64, the selected queries in their order.
+        tags: scenarios assigned by hand.
+        layout: the widgets.
+        panels: {title: panel} below the gallery.
     """
 
     def __init__(
@@ -100,15 +100,24 @@ class Gallery:
         machine: Machine | None = None,
         reports_dir: str | Path = "reports",
     ) -> None:
-        self.browser, self.runs, self.machine = browser, dict(runs), machine or Machine()
-        self.split = next(iter(browser.found.values())).split
-        self.path = Path(reports_dir) / f"gallery-{self.split.replace('/', '-')}"  # what is saved, less the suffix
-        self.radius_m = next(iter(self.runs.values())).settings.radius_m
-        self.thumbnails = Thumbnails({"database": browser.database, "queries": browser.queries})
-        self.view, self.rows = View(), np.arange(len(browser))
-        self.load_model = functools.cache(lambda name: self.runs[name].load_model())
-        self._setting = False  # while the program, and not the user, changes widgets
-        self.widget = self._build()
+        self.browser = browser
+        self.tags = browser.tags
+        self.runs = {model: runs[model] for model in browser.models}
+        self.radius_m = self.runs[browser.models[0]].settings.radius_m
+        self.view = View()
+        self.rows = np.arange(len(browser))
+        self._load_model = functools.cache(lambda model: self.runs[model].load_model())
+        self._thumbnails = Thumbnails({"database": browser.database, "queries": browser.queries})
+        self._updating = False  # while the program sets widgets, their events are ignored
+        path = Path(reports_dir) / f"gallery-{browser.split.replace('/', '-')}"
+        self.panels = {
+            "Recall of each scenario": RecallPanel(browser),
+            "A photo of your own": OwnPhotoPanel(browser.database, self.runs, self._load_model, machine or Machine()),
+            "Save as PNG or as a page": SavePanel(self.save_png, self.export_html, path),
+        }
+        self.layout = Layout(browser)
+        self.widget = self.layout.arrange(self._make_accordion())
+        self._connect_widgets()
         self.show(read_view(state or {}))
 
     def _ipython_display_(self) -> None:
@@ -116,202 +125,173 @@ class Gallery:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What is looked at, in plain types: `open_gallery(..., state=state)` goes on there."""
+        """The present view in plain types; `open_gallery(..., state=state)` continues there."""
         return self.view.to_dict()
 
     @property
     def row(self) -> int | None:
-        """The row of the query shown; None where the selection is empty."""
-        return int(self.rows[self.position.value - 1]) if len(self.rows) else None
+        """Row of the query shown; None if the selection is empty."""
+        return int(self.rows[self.layout.position.value - 1]) if len(self.rows) else None
+
+    def select(self, view: View) -> np.ndarray:
+        """(n,) int64, rows of the queries that match a view, in its order; nothing is shown."""
+        return self.browser.select(view)
 
     def show(self, view: View) -> None:
-        """Show another view: select, count, and go to its query, or to the first one where that isn't selected."""
-        self.rows = self.browser.select(view)
-        row = self.browser.find(view.query)
-        found = np.flatnonzero(self.rows == row) if row is not None else []
-        self._setting = True
-        for field, control in self.controls.items():
-            control.value = getattr(view, field)
-        self.position.max = max(1, len(self.rows))
-        self.position.value = int(found[0]) + 1 if len(found) else 1
-        self._setting = False
-        for control in (self.position, *self.steppers, *self.tag_buttons.values()):
-            control.disabled = not len(self.rows)
+        """Show another view: its query, or the first one if that is not selected."""
+        self.rows = self.select(view)
         self.view = view
-        text = render_summary(self.browser.summarise(self.rows), len(self.browser))
-        if view.source == "suggested" and len(self.browser.suggestions) < len(self.browser):
-            done = len(self.browser.suggestions)
-            text += render_warning(f"Suggested for {done:,} queries so far; the button below does so for all.")
-        self.summary.value = wrap(text)
-        self._render()
+        positions = np.flatnonzero(self.rows == self.browser.find_query(view.query))
+        self._updating = True
+        self.layout.show_selection(view, len(self.rows), int(positions[0]) + 1 if len(positions) else 1)
+        self._updating = False
+        text = render_summary(self.browser.summarize(self.rows), len(self.browser))
+        num_done = len(self.browser.suggestions)
+        if view.source == "suggested" and num_done < len(self.browser):
+            text += render_warning(f"Suggestions exist for {num_done:,} queries; 'suggest for all' adds the others.")
+        self.layout.summary.value = wrap_html(text)
+        self._show_query()
 
     def step(self, by: int) -> None:
-        """Go to another query of the selection; from its end on at its start."""
+        """Go to another query of the selection, from the last one to the first."""
         if len(self.rows):
-            self.position.value = (self.position.value - 1 + by) % len(self.rows) + 1
+            position = self.layout.position
+            position.value = (position.value - 1 + by) % len(self.rows) + 1
 
-    def suggest(self, rows: np.ndarray | None = None) -> None:
-        """Suggest scenarios for some queries (the selection), from what the first model found.
-
-        The filter then knows them; reasons stand below each query.
-        """
+    def suggest(self, rows: Sequence[int] | np.ndarray | None = None) -> None:
+        """Suggest scenarios for some queries (default: the selection) from the predictions of the first model."""
         rows = self.rows if rows is None else rows
         new = [int(row) for row in rows if int(row) not in self.browser.suggestions]
-        found = self.browser.found[self.browser.models[0]]
-        suggested = suggest_scenarios(self.browser.database, self.browser.queries, found, new)
+        evaluation = self.browser.evaluations[self.browser.models[0]]
+        suggested = suggest_scenarios(self.browser.database, self.browser.queries, evaluation, new)
         self.browser.suggestions.update(zip(new, suggested, strict=True))
 
+    def draw_queries(self, rows: Sequence[int] | np.ndarray) -> Figure:
+        """Draw queries with the first photo of each model."""
+        return draw_queries(self.browser, rows)
+
     def draw_selection(self, limit: int = 12) -> Figure:
-        """A figure of the selection's first queries, each with the models' first photos."""
-        return draw_queries(self.browser, self.rows[:limit])
+        """Draw the first queries of the selection with the first photo of each model."""
+        return self.draw_queries(self.rows[:limit])
 
     def draw_scenarios(self) -> Figure:
-        """Fig. 5: two queries of each known scenario with the models' first photos, see `gallery_figures`."""
+        """Draw Fig. 5: two queries of each known scenario with the first photo of each model."""
         return draw_scenarios(self.browser)
 
     def merge_tags(self, path: str | Path) -> int:
-        """Add the tags that a page exported; returns how many were new. See `Tags.merge`."""
-        count = self.browser.tags.merge(path)
+        """Add the tags of a CSV exported by a page; returns the number of new ones. See `Tags.merge`."""
+        count = self.tags.merge(path)
         self.show(self.view)
         return count
 
     def save_png(self, path: str | Path) -> Path:
-        """Write `draw_selection` as PNG; returns the path."""
+        """Write `draw_selection` as a PNG; returns the path."""
         return save_figure(self.draw_selection(), path)
 
     def export_html(self, path: str | Path, selection: np.ndarray | View | None = None, **options: Any) -> Path:
         """Write the gallery as one HTML page that needs no notebook.
 
         Args:
-            path: of the page.
-            selection: rows of queries, or a view; None is the present selection.
-            options: of `gallery_page.write_gallery_page`: num_shown, max_mb.
+            path: path of the page.
+            selection: rows of queries, or a view; None for the present selection.
+            options: `num_shown` and `max_mb` of `export.write_gallery_page`.
 
         Returns:
             The path.
         """
-        rows = self.browser.select(selection) if isinstance(selection, View) else selection
+        rows = self.select(selection) if isinstance(selection, View) else selection
         rows = self.rows if rows is None else np.asarray(rows)
         return write_gallery_page(path, self.browser, rows, self.radius_m, **options)
 
-    # What the widgets do
+    def _make_accordion(self) -> widgets.Accordion:
+        panels = list(self.panels.values())
+        accordion = widgets.Accordion([panel.widget for panel in panels], selected_index=None)
+        for number, title in enumerate(self.panels):
+            accordion.set_title(number, title)
+        accordion.observe(self._open_panel, "selected_index")
+        return accordion
 
-    def _choose(self, field: str, change: Mapping[str, Any]) -> None:
-        """A control has changed."""
-        if not self._setting:
+    def _connect_widgets(self) -> None:
+        layout = self.layout
+        for field, control in layout.controls.items():
+            control.observe(functools.partial(self._change_view, field), "value")
+        layout.position.observe(self._move, "value")
+        layout.previous.on_click(lambda _: self.step(-1))
+        layout.next.on_click(lambda _: self.step(1))
+        layout.random.on_click(lambda _: self.step(int(np.random.default_rng().integers(max(1, len(self.rows))))))
+        for scenario, button in layout.tag_buttons.items():
+            button.on_click(functools.partial(self._toggle_tag, scenario))
+        layout.undo.on_click(self._undo_tag)
+        layout.suggest_all.on_click(self._suggest_all)
+
+    # Events of the widgets
+
+    def _change_view(self, field: str, change: Mapping[str, Any]) -> None:
+        if not self._updating:
             self.show(replace(self.view, **{field: change["new"]}))
 
     def _move(self, _: Mapping[str, Any]) -> None:
-        """The slider has moved."""
-        if not self._setting:
-            self._render()
+        if not self._updating:
+            self._show_query()
 
-    def _tag(self, scenario: str) -> None:
+    def _toggle_tag(self, scenario: str, _: widgets.Button) -> None:
         if self.row is not None:
-            self.browser.tags.toggle(self.browser.queries.names[self.row], scenario)
-            self._render_tags()
+            self.tags.toggle(self.browser.queries.names[self.row], scenario)
+            self._show_notes()
 
-    def _undo(self) -> None:
-        change = self.browser.tags.undo()
-        self._render_tags(f"Undone: {SCENARIOS[change.scenario]} of {change.query}" if change else "Nothing to undo.")
+    def _undo_tag(self, _: widgets.Button) -> None:
+        change = self.tags.undo()
+        self._show_notes(f"Undone: {SCENARIOS[change.scenario]} of {change.query}" if change else "Nothing to undo.")
 
-    def _suggest_all(self) -> None:
-        """Suggest for the selection, whatever its scenario; says how far it is, and which photos can't be read."""
-        rows, failed = self.browser.select(replace(self.view, scenario="", source="given")), ""
-        for done, row in enumerate(rows):
-            if done % 50 == 0:
-                self.summary.value = wrap(render_warning(f"Suggested for {done:,} of {len(rows):,} queries ..."))
+    def _suggest_all(self, _: widgets.Button) -> None:
+        """Suggest for the selection without its scenario; report progress and unreadable photos."""
+        rows = self.select(replace(self.view, scenario="", source="given"))
+        failure = ""
+        for i, row in enumerate(rows):
+            if i % 50 == 0:
+                text = f"Suggestions for {i:,} of {len(rows):,} queries ..."
+                self.layout.summary.value = wrap_html(render_warning(text))
             try:
                 self.suggest([row])
             except (OSError, ValueError) as error:
-                failed = f"Not for all: {error}"
+                failure = f"No suggestions for some queries: {error}"
         self.show(self.view)
-        if failed:
-            self._render_tags(failed)
+        if failure:
+            self._show_notes(failure)
 
-    def _open_panel(self, number: int, panel: Any, change: Mapping[str, Any]) -> None:
-        if change["new"] == number:
-            panel.open()
+    def _open_panel(self, change: Mapping[str, Any]) -> None:
+        if change["new"] == 0:
+            self.panels["Recall of each scenario"].refresh()
 
-    # What is shown
+    # Output
 
-    def _render(self) -> None:
-        """The query at the slider's position, its photos, tags and suggestions."""
-        row, view = self.row, self.view
+    def _show_query(self) -> None:
+        """Show the query at the slider's position with its photos, tags and suggestions."""
+        row = self.row
         if row is None:
-            self.screen.value = wrap(render_warning("No query matches: choose another scenario, outcome or name."))
-            self.notes.value = ""
+            text = "No query matches: choose another scenario, outcome or name."
+            self.layout.screen.value = wrap_html(render_warning(text))
+            self.layout.notes.value = ""
             return
-        self.view = view = replace(view, query=str(self.browser.queries.names[row]))
-        make_img = self.thumbnails.make_img
-        shown = render_query(self.browser, row, make_img, self.radius_m, view.num_shown, view.positives)
-        regions = self._render_regions(row) if view.regions else ""
-        self.screen.value = wrap(f'<div class="vg-view">{shown}</div>{regions}')
-        self._render_tags()
+        self.view = view = replace(self.view, query=str(self.browser.queries.names[row]))
+        make_img = self._thumbnails.make_img
+        content = render_query(self.browser, row, make_img, self.radius_m, view.num_shown, view.positives)
+        content = f'<div class="vg-view">{content}</div>'
+        if view.regions:
+            image_sizes = {model: run.settings.image_size for model, run in self.runs.items()}
+            content += render_regions(self.browser, row, view.regions, self._load_model, image_sizes)
+        self.layout.screen.value = wrap_html(content)
+        self._show_notes()
 
-    def _render_tags(self, note: str = "") -> None:
-        """Tag buttons, suggestions with reasons, and what there is to say about the file of tags."""
+    def _show_notes(self, note: str = "") -> None:
+        """Show tags, suggestions with their reasons, and messages about the file of tags."""
         if self.row is None:
             return
-        on = self.browser.tags.list_scenarios(self.browser.queries.names[self.row])
-        for scenario, button in self.tag_buttons.items():
-            button.button_style, button.icon = ("success", "check") if scenario in on else ("", "")
+        self.layout.show_tags(self.tags.list_scenarios(self.browser.queries.names[self.row]))
         try:
             self.suggest([self.row])
-            suggested = render_suggestions(self.browser.suggestions[self.row])
+            content = render_suggestions(self.browser.suggestions[self.row])
         except (OSError, ValueError) as error:
-            suggested = render_warning(f"No suggestions: {error}")
-        warnings = [render_warning(text) for text in (self.browser.tags.message, note) if text]
-        self.notes.value = wrap(suggested + "".join(warnings))
-
-    def _render_regions(self, row: int) -> str:
-        sizes = {name: run.settings.image_size for name, run in self.runs.items()}
-        return render_regions(self.browser, row, self.view.regions, self.load_model, sizes)
-
-    # The widgets
-
-    def _build(self) -> widgets.VBox:
-        """All of them; they are made once."""
-        self.controls = make_controls(self.browser)
-        for field, control in self.controls.items():
-            control.observe(functools.partial(self._choose, field), "value")
-        self.position = widgets.IntSlider(min=1, max=1, description="query", layout=widgets.Layout(flex="1 1 260px"))
-        self.position.observe(self._move, "value")
-        self.steppers = [
-            make_button("◀ previous", lambda: self.step(-1)),
-            make_button("next ▶", lambda: self.step(1)),
-            make_button("random", lambda: self.step(int(np.random.default_rng().integers(max(1, len(self.rows)))))),
-        ]
-        self.tag_buttons = {
-            name: make_button(title, functools.partial(self._tag, name)) for name, title in SCENARIOS.items()
-        }
-        tags = [widgets.HTML("<b>tags</b>"), *self.tag_buttons.values(), make_button("undo", self._undo)]
-        self.summary, self.screen, self.notes = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        first = ("scenario", "source", "outcome", "search")
-        return widgets.VBox(
-            [
-                widgets.HTML(f"<style>{read_style()}</style>"),
-                make_row([self.controls[field] for field in first]),
-                make_row([control for field, control in self.controls.items() if field not in first]),
-                self.summary,
-                make_row([self.steppers[0], self.position, *self.steppers[1:]]),
-                self.screen,
-                widgets.HTML(wrap(f'<p class="vg-note">{LEGEND}</p>')),
-                make_row([*tags, make_button("suggest for all", self._suggest_all)]),
-                self.notes,
-                self._build_panels(),
-            ]
-        )
-
-    def _build_panels(self) -> widgets.Accordion:
-        """What opens below the gallery."""
-        self.panels = {
-            "Recall of each scenario": RecallPanel(self.browser),
-            "A photo of your own": OwnPhotoPanel(self.browser, self.runs, self.load_model, self.machine),
-            "Save as PNG or as a page": SavePanel(self.save_png, self.export_html, self.path),
-        }
-        accordion = widgets.Accordion([panel.widget for panel in self.panels.values()], selected_index=None)
-        for number, (title, panel) in enumerate(self.panels.items()):
-            accordion.set_title(number, title)
-            accordion.observe(functools.partial(self._open_panel, number, panel), "selected_index")
-        return accordion
+            content = render_warning(f"No suggestions: {error}")
+        content += "".join(render_warning(text) for text in (self.tags.message, note) if text)
+        self.layout.notes.value = wrap_html(content)

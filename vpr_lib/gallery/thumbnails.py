@@ -1,4 +1,4 @@
-"""Photos -> small JPEGs as HTML, made when they are looked at and kept while there is room."""
+"""Thumbnails: small JPEGs of photos as HTML, made when first shown and cached."""
 
 import base64
 import functools
@@ -13,36 +13,39 @@ from vpr_lib.images import ImageTable
 from vpr_lib.photos import read_thumbnail
 
 MAX_PIXELS = 200  # longer side
-MAX_KEPT = 2000  # thumbnails; of about 10 kB each
+MAX_CACHED = 2000  # thumbnails of about 10 kB each
 JPEG_QUALITY = 80
 
 
 class Thumbnails:
-    """Small photos of a few tables.
+    """Cached thumbnails of the photos of several tables.
 
     Args:
         tables: {name of a table: its photos}.
         max_pixels: longer side of the thumbnails.
-        max_kept: the least recently used ones beyond this number are forgotten.
+        max_cached: size of the cache; the least recently used thumbnails are dropped.
+
+    Attributes:
+        read: (name of a table, row) -> data URI of a thumbnail; raises as `photos.read_thumbnail`.
     """
 
     def __init__(
-        self, tables: Mapping[str, ImageTable], max_pixels: int = MAX_PIXELS, max_kept: int = MAX_KEPT
+        self, tables: Mapping[str, ImageTable], max_pixels: int = MAX_PIXELS, max_cached: int = MAX_CACHED
     ) -> None:
         self.tables = dict(tables)
         self.max_pixels = max_pixels
-        self.read = functools.lru_cache(max_kept)(self._read)
+        self.read = functools.lru_cache(max_cached)(self._read)
 
     def _read(self, table: str, row: int) -> str:
-        return to_uri(to_jpeg(read_thumbnail(self.tables[table], row, self.max_pixels)))
+        return format_data_uri(encode_jpeg(read_thumbnail(self.tables[table], row, self.max_pixels)))
 
     def make_img(self, table: str, row: int, alt: str) -> str:
-        """HTML of a photo; of one that is gone or can't be read, a placeholder that names it and says why.
+        """Make the HTML of a photo, or of a placeholder with its name if it can't be read.
 
         Args:
             table: name of the table.
-            row: of the photo.
-            alt: what there is to see, for those who don't.
+            row: row of the photo.
+            alt: alternative text.
         """
         try:
             return format_img(self.read(table, int(row)), alt)
@@ -50,26 +53,24 @@ class Thumbnails:
             return format_placeholder(self.tables[table].names[row], str(error))
 
 
-def to_jpeg(photo: np.ndarray) -> bytes:
-    """A photo (H, W, 3) uint8 as a JPEG file."""
+def encode_jpeg(photo: np.ndarray) -> bytes:
+    """Encode a photo (H, W, 3) uint8 as a JPEG file."""
     buffer = io.BytesIO()
     Image.fromarray(photo).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
 
 
-def to_uri(data: bytes, mime_type: str = "image/jpeg") -> str:
-    """A file as a data URI."""
+def format_data_uri(data: bytes, mime_type: str = "image/jpeg") -> str:
+    """Format a file as a data URI."""
     return f"data:{mime_type};base64,{base64.b64encode(data).decode()}"
 
 
 def format_img(source: str, alt: str) -> str:
-    """HTML of a picture."""
+    """Format an image element."""
     return f'<img src="{html.escape(source)}" alt="{html.escape(alt)}">'
 
 
 def format_placeholder(name: str, reason: str) -> str:
-    """HTML in place of a photo that can't be shown."""
-    text = f"Photo can't be shown: {name}"
-    return f'<div class="vg-missing" role="img" aria-label="{html.escape(text)}" title="{html.escape(reason)}">' + (
-        f"{html.escape(text)}</div>"
-    )
+    """Format an element in place of a photo that can't be shown."""
+    text = html.escape(f"Photo can't be shown: {name}")
+    return f'<div class="vg-missing" role="img" aria-label="{text}" title="{html.escape(reason)}">{text}</div>'

@@ -1,0 +1,50 @@
+"""Scenarios of queries, read from a CSV and matched by name."""
+
+import pytest
+
+from vpr_lib.analysis.scenarios import SCENARIOS, Label, label_lights, label_scenarios, read_labels
+
+
+def write_labels(root, *lines):
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "scenarios.csv").write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
+    return root
+
+
+def test_reading_scenarios(tmp_path):
+    assert read_labels(tmp_path) == {}
+    write_labels(
+        tmp_path, "query,scenario,detail", "a.jpg,occlusion,bus", '"b,1.jpg",illumination,night', "c.jpg,skyline,"
+    )
+    labels = {
+        "a.jpg": Label("occlusion", "bus"),
+        "b,1.jpg": Label("illumination", "night"),
+        "c.jpg": Label("skyline", ""),
+    }
+    assert read_labels(tmp_path) == labels
+    write_labels(tmp_path, "query,scenario", "a.jpg,ordinary", "a.jpg,ordinary")
+    assert read_labels(tmp_path) == {"a.jpg": Label("ordinary")}
+    assert list(SCENARIOS) == ["viewpoint", "repetitive", "skyline", "occlusion", "illumination", "ordinary"]
+
+
+@pytest.mark.parametrize("lines, message", [
+    (["query,scenario", "a.jpg,rain"], "unknown scenario in line 2 .* 'rain'; valid: viewpoint, repetitive"),
+    (["query,scenario", "a.jpg"], "unknown scenario"),
+    (["query,scenario", "a.jpg,skyline", "a.jpg,ordinary"], "a.jpg as skyline and as ordinary"),
+    (["name,kind", "a.jpg,skyline"], "expected the header query,scenario,detail"),
+    ([""], "expected the header"),
+])  # fmt: skip
+def test_bad_scenarios_are_named(tmp_path, lines, message):
+    with pytest.raises(ValueError, match=message):
+        read_labels(write_labels(tmp_path, *lines))
+
+
+def test_labels_find_their_queries():
+    labels = {
+        "a.jpg": Label("illumination", "dusk"),
+        "b.jpg": Label("ordinary", "night"),
+        "c.jpg": Label("occlusion", "bus"),
+    }
+    names = ["queries/b.jpg", "x/y/c.jpg", "unknown.jpg", "a.jpg"]
+    assert label_scenarios(names, labels).tolist() == ["ordinary", "occlusion", "", "illumination"]
+    assert label_lights(names, labels).tolist() == ["night", "", "", "dusk"]

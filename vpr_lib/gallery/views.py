@@ -1,0 +1,75 @@
+"""The state of a gallery: which queries are selected, in which order, and what is shown of them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from vpr_lib.analysis.scenarios import SCENARIOS
+from vpr_lib.options import check_choice
+
+# Titles; {a} and {b} are replaced by the names of the models.
+OUTCOMES = {
+    "all": "all queries",
+    "a_right": "{a} right",
+    "a_wrong": "{a} wrong",
+    "b_right": "{b} right",
+    "b_wrong": "{b} wrong",
+    "a_only": "{a} right, {b} wrong",
+    "b_only": "{b} right, {a} wrong",
+    "both_right": "both right",
+    "both_wrong": "both wrong",
+    "no_positive": "no positive exists",
+}
+# Where the scenario of a query comes from.
+SOURCES = {"given": "known or tagged", "known": "known", "tagged": "tagged by hand", "suggested": "suggested"}
+ORDERS = {
+    "name": "name",
+    "error_a": "distance error, {a}",
+    "similarity_a": "similarity, {a}",
+    "margin_a": "margin, {a}",
+    "error_b": "distance error, {b}",
+    "similarity_b": "similarity, {b}",
+    "margin_b": "margin, {b}",
+}
+NUM_SHOWN = (3, 5, 10, 25)  # choices for the photos of each model
+REGION_RANKS = range(1, 11)  # choices for the photo whose regions are shown
+
+
+@dataclass(frozen=True)
+class View:
+    """Selection and display options; plain values that can be stored as JSON."""
+
+    scenario: str = ""  # key of `SCENARIOS`; "" for all, or for any scenario if the source is tagged or suggested
+    source: str = "given"  # key of `SOURCES`
+    outcome: str = "all"  # key of `OUTCOMES`
+    search: str = ""  # part of the query's name
+    order: str = "name"  # key of `ORDERS`
+    descending: bool = False
+    query: str = ""  # name of the query shown; "" for the first one
+    num_shown: int = 5  # photos of each model
+    positives: bool = False  # whether the query's positives are shown
+    regions: int = 0  # rank of the photo whose regions are shown; 0 for none
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain types for JSON."""
+        return asdict(self)
+
+
+def read_view(state: Mapping[str, Any]) -> View:
+    """Restore a view from `View.to_dict`; missing keys have their defaults.
+
+    Raises:
+        ValueError: a key or value is not valid.
+    """
+    for key, value in state.items():
+        check_choice("key of a view", key, [field.name for field in fields(View)])
+        if type(value) is not type(getattr(View, key)):
+            raise ValueError(f"{key} = {value!r} in a view; expected something like {getattr(View, key)!r}")
+    view = View(**state)
+    check_choice("scenario", view.scenario, ["", *SCENARIOS])
+    check_choice("source", view.source, SOURCES)
+    check_choice("outcome", view.outcome, OUTCOMES)
+    check_choice("order", view.order, ORDERS)
+    check_choice("number of photos", view.num_shown, NUM_SHOWN)
+    check_choice("rank for regions", view.regions, [0, *REGION_RANKS])
+    return view
