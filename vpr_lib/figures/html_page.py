@@ -30,13 +30,6 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f5f5f5; paddi
 
 
 @dataclass(frozen=True)
-class Text:
-    """A paragraph."""
-
-    text: str
-
-
-@dataclass(frozen=True)
 class Table:
     """Rows of cells, the first row is the head."""
 
@@ -61,7 +54,7 @@ class Details:
     lines: Sequence[str]
 
 
-Block = Text | Table | Picture | Details
+Block = str | Table | Picture | Details  # a str is a paragraph
 
 
 @dataclass(frozen=True)
@@ -99,8 +92,8 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Pat
 
 def _render_block(block: Block, embed: bool) -> str:
     match block:
-        case Text(text):
-            return f"<p>{html.escape(text)}</p>"
+        case str():
+            return f"<p>{html.escape(block)}</p>"
         case Table(rows, caption):
             return render_table(rows, caption)
         case Picture(path, alt, caption):

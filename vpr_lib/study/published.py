@@ -4,11 +4,13 @@ The tables (Fig. 1, Fig. 2) are printed in the publication with two decimals; th
 its plots. All are on the real sets (gsv_xs, sf_xs, tokyo_xs), ResNet-18 with ImageNet weights, 320 px, 10 epochs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from vpr_lib.figures.tables import Results, Rows, join_recalls
+from vpr_lib.evaluation import Comparison
+from vpr_lib.figures.tables import Rows, join_recalls
 
-PUBLISHED_KS = (1, 10, 25)  # the published tables leave out 5
+PUBLISHED_KS = (1, 10, 25)  # ranks in the published tables
+PUBLISHED_SPLITS = ("sf_val", "sf_test", "tokyo_test")
 
 # Fig. 1: aggregator -> split -> {k: recall}.
 RECALLS: dict[str, dict[str, dict[int, float]]] = {
@@ -56,22 +58,20 @@ LOSSES: dict[str, tuple[float, ...]] = {
 }
 
 
-def published_rows(results: Results, splits: Sequence[str]) -> Rows:
+def published_rows(comparisons: Mapping[str, Mapping[str, Comparison]]) -> Rows:
     """The layout of the published Fig. 1: R@1 / 10 / 25 for each split, the published numbers beside ours.
 
     Args:
-        results: as in `comparison_rows`.
-        splits: columns, in order; a split with a name of its own has no published column.
+        comparisons: {split: {aggregator: comparison}}, see `compare_evaluations`; each split has the same aggregators.
+            A split without published numbers has no published column.
     """
-    known = {split for by_split in RECALLS.values() for split in by_split}
-    rows = [["R@1 / 10 / 25 in percent"]]
-    for split in splits:
-        rows[0] += [split, f"{split}, published"] if split in known else [split]
-    for name, by_split in results.items():
-        row = [name]
-        for split in splits:
-            row.append(join_recalls(by_split[split]["recall"], PUBLISHED_KS))
-            if split in known:
+    names = next(iter(comparisons.values()))
+    rows = [["R@1 / 10 / 25 in percent"], *([name] for name in names)]
+    for split, by_name in comparisons.items():
+        is_published = split in PUBLISHED_SPLITS
+        rows[0] += [split, f"{split}, published"] if is_published else [split]
+        for row, (name, comparison) in zip(rows[1:], by_name.items(), strict=True):
+            row.append(join_recalls(comparison.recall, PUBLISHED_KS))
+            if is_published:
                 row.append(join_recalls(RECALLS.get(name, {}).get(split, {}), PUBLISHED_KS))
-        rows.append(row)
     return rows
