@@ -13,6 +13,7 @@ from vpr_lib.data_roots import DataRoot, open_data_root
 from vpr_lib.devices import choose_device
 from vpr_lib.figures.html_page import Block, Details, Picture, Section, Table, write_page
 from vpr_lib.figures.tables import format_markdown
+from vpr_lib.file_names import PHOTO_SUFFIXES
 from vpr_lib.machine import Machine
 from vpr_lib.recall import count_without_positive, find_positives
 from vpr_lib.run_folders import Run
@@ -124,7 +125,7 @@ def _make_data_section(data: StudyData) -> Section:
     base = data.base
     blocks: list[Block] = []
     folder = data.data_root.folder
-    sheets = sorted(path for path in folder.glob("contact_sheet.*") if path.suffix in (".png", ".jpg", ".jpeg"))
+    sheets = sorted(path for path in folder.glob("contact_sheet.*") if path.suffix.lower() in PHOTO_SUFFIXES)
     for sheet in sheets[:1]:
         write_atomically(data.out / sheet.name, sheet.read_bytes())
         alt = f"Contact sheet: some photos of {folder.resolve().name}."
