@@ -7,7 +7,7 @@ import base64
 import html
 import mimetypes
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,7 +15,7 @@ from vpr_lib.atomic_files import write_atomically
 
 EMBED_BYTES = 8_000_000  # pictures up to this total are embedded, so that the page is a single file
 
-STYLE = """
+_STYLE = """
 body { max-width: 62rem; margin: 0 auto; padding: 1rem; background: #fff; color: #1a1a1a;
        font: 16px/1.5 system-ui, sans-serif; }
 h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem; }
@@ -62,7 +62,11 @@ class Section:
     """A heading and its blocks."""
 
     title: str
-    blocks: Sequence[Block] = field(default_factory=list)
+    blocks: Sequence[Block] = ()
+
+    def list_blocks(self, kind: type) -> list[Block]:
+        """The blocks of one type."""
+        return [block for block in self.blocks if isinstance(block, kind)]
 
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
@@ -74,12 +78,12 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Pat
         sections: its sections, in order.
     """
     path = Path(path)
-    pictures = [block.path for section in sections for block in section.blocks if isinstance(block, Picture)]
+    pictures = [block.path for section in sections for block in section.list_blocks(Picture)]
     embed = sum(picture.stat().st_size for picture in pictures) * 4 / 3 < EMBED_BYTES  # base64 is a third longer
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(title)}</h1>",
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(title)}</h1>",
     ]
     for section in sections:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")

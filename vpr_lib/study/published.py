@@ -12,28 +12,18 @@ from vpr_lib.figures.tables import Rows, join_recalls
 PUBLISHED_KS = (1, 10, 25)  # ranks in the published tables
 PUBLISHED_SPLITS = ("sf_val", "sf_test", "tokyo_test")
 
-# Fig. 1: aggregator -> split -> {k: recall}.
+# Fig. 1: aggregator -> recalls at `PUBLISHED_KS` on each of `PUBLISHED_SPLITS`.
+_FIG_1 = {
+    "AVG": ((47.22, 68.75, 76.33), (12.80, 31.80, 39.70), (22.54, 46.35, 52.70)),
+    "GeM": ((55.77, 77.43, 84.46), (20.70, 41.10, 49.80), (35.56, 62.86, 72.70)),
+    "ConvAP": ((71.71, 83.39, 87.25), (41.20, 61.50, 67.30), (55.87, 79.68, 84.44)),
+    "MixVPR": ((78.83, 89.77, 93.06), (53.10, 70.50, 75.70), (70.16, 84.13, 91.11)),
+}
+
+# The same as aggregator -> split -> {k: recall}.
 RECALLS: dict[str, dict[str, dict[int, float]]] = {
-    "AVG": {
-        "sf_val": {1: 47.22, 10: 68.75, 25: 76.33},
-        "sf_test": {1: 12.80, 10: 31.80, 25: 39.70},
-        "tokyo_test": {1: 22.54, 10: 46.35, 25: 52.70},
-    },
-    "GeM": {
-        "sf_val": {1: 55.77, 10: 77.43, 25: 84.46},
-        "sf_test": {1: 20.70, 10: 41.10, 25: 49.80},
-        "tokyo_test": {1: 35.56, 10: 62.86, 25: 72.70},
-    },
-    "ConvAP": {
-        "sf_val": {1: 71.71, 10: 83.39, 25: 87.25},
-        "sf_test": {1: 41.20, 10: 61.50, 25: 67.30},
-        "tokyo_test": {1: 55.87, 10: 79.68, 25: 84.44},
-    },
-    "MixVPR": {
-        "sf_val": {1: 78.83, 10: 89.77, 25: 93.06},
-        "sf_test": {1: 53.10, 10: 70.50, 25: 75.70},
-        "tokyo_test": {1: 70.16, 10: 84.13, 25: 91.11},
-    },
+    name: {split: dict(zip(PUBLISHED_KS, by_k, strict=True)) for split, by_k in zip(PUBLISHED_SPLITS, row, strict=True)}
+    for name, row in _FIG_1.items()
 }
 
 # Fig. 2: (learning rate, weight decay) -> {k: recall on sf_val}, ConvAP with AdamW.

@@ -1,7 +1,6 @@
 """The whole study on a data root -> figures and one page that shows them beside the published numbers."""
 
 import json
-from collections.abc import Iterable
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -76,19 +75,20 @@ def make_report(
         done[part] = runs
         for make_section in (make for its_part, make in PAGE if its_part == part):
             made[make_section] = make_section(data, runs)
-            _print_pictures(made[make_section])
-        results = [made[make] for _, make in PAGE if make in made and made[make].blocks]
-        before = [_make_data_section(data), _make_reading_section(data, parts, done)]
-        after = [
-            _make_runs_section(data, done, Path(runs_dir)),
-            _make_settings_section(data, about, preset_settings or Settings()),
-        ]
-        write_page(page, title, [*before, *results, *after])
+            for picture in made[make_section].list_blocks(Picture):
+                print(f"figure: {picture.path}", flush=True)
+        sections = [_make_data_section(data), _make_reading_section(data, parts, done)]
+        sections += [made[make] for _, make in PAGE if make in made and made[make].blocks]
+        sections.append(_make_runs_section(data, done, Path(runs_dir)))
+        sections.append(_make_settings_section(data, about, preset_settings or Settings()))
+        write_page(page, title, sections)
 
     train_study(base, data.data_root, runs_dir, data.machine, parts, add_part)
     if len(done) < len(parts):
         return None
-    print("\n" + "\n".join(_format_tables(made.values())))
+    for table in (table for section in made.values() for table in section.list_blocks(Table)):
+        print(f"\n{table.caption}\n\n{format_markdown(table.rows)}")
+    print()
     return page
 
 
@@ -106,18 +106,6 @@ def _open_study_data(
         data_root.read_split(split)
     data.out.mkdir(parents=True, exist_ok=True)
     return data
-
-
-def _print_pictures(section: Section) -> None:
-    for block in section.blocks:
-        if isinstance(block, Picture):
-            print(f"figure: {block.path}", flush=True)
-
-
-def _format_tables(sections: Iterable[Section]) -> list[str]:
-    """The tables of the sections as Markdown, each below its caption."""
-    tables = [block for section in sections for block in section.blocks if isinstance(block, Table)]
-    return [f"{table.caption}\n\n{format_markdown(table.rows)}\n" for table in tables]
 
 
 def _make_data_section(data: StudyData) -> Section:
