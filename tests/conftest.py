@@ -2,7 +2,9 @@
 
 import os
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -44,6 +46,34 @@ def make_root(root, num_places=8, photos=4):
             name = photo_name(1000 * place + 5 * view, 4e6, 90, f"2016{view + 1:02}", pano=f"p{view}")
             write_photo(root / "val" / half / name, place, view)
     return root
+
+
+class ParsedPage(HTMLParser):
+    """An HTML page as a browser would read it: its tags, texts, table rows, images and links."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path, self.images, self.tags, self.links, self.text, self.rows = path, [], [], [], [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self.images += [attrs] if tag == "img" else []
+        self.links += [attrs[name] for name in ("src", "href") if name in attrs]
+        self.rows += [[]] if tag == "tr" else []
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if data.strip() and self.tags[-1] in ("td", "th"):
+            self.rows[-1].append(data)
+
+    def check(self):
+        """Images are described, links lead somewhere, no script runs."""
+        assert self.images and all(image["alt"].strip() for image in self.images)
+        for link in self.links:
+            assert link.startswith("data:image/") or (self.path.parent / unquote(link)).is_file(), link
+        assert "script" not in self.tags
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,14 @@
-"""Figures say what they are given; tables hold the published numbers."""
+"""Figures and tables hold the numbers they are given."""
 
 import matplotlib.colors
 import numpy as np
-import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from vpr_lib.analysis.examples import Example, Match
-from vpr_lib.figures.photo_grids import format_distance, show_examples
+from vpr_lib.evaluation import Comparison
+from vpr_lib.figures.photo_grids import draw_examples, format_distance
 from vpr_lib.figures.plots import (
     GREEN,
     GREY,
@@ -20,7 +21,8 @@ from vpr_lib.figures.plots import (
     plot_schedules,
     save_figure,
 )
-from vpr_lib.figures.tables import comparison_rows, describe_differences, label_rows
+from vpr_lib.figures.tables import comparison_rows, format_markdown, label_rows, list_differences
+from vpr_lib.statistics import LabelRecall
 from vpr_lib.study import published
 from vpr_lib.study.published import published_rows
 
@@ -28,9 +30,7 @@ KS = (1, 5, 10, 25)
 
 
 def texts(figure):
-    """Everything a reader can read in a figure."""
-    from matplotlib.text import Text
-
+    """All visible text of a figure."""
     return [t.get_text() for t in figure.findobj(Text) if t.get_text() and t.get_visible()]
 
 
@@ -39,19 +39,17 @@ def lines(axes):
 
 
 def check_drawn(figure, tmp_path):
-    """It draws, and isn't blank."""
+    """The figure can be written and is not blank."""
     pixels = np.asarray(Image.open(save_figure(figure, tmp_path / "new" / "figure.png")).convert("L"))
     assert pixels.shape[1] == 1200 and 0.01 < np.mean(pixels < 250) < 0.9
     assert not list((tmp_path / "new").glob("*.tmp"))
 
 
-RESULTS = {
-    name: {
-        split: {"recall": {k: base + k for k in KS}, "interval": (1.0, 9.0), "p_value": p}
-        for split in ("sf_val", "home")
-    }
-    for name, base, p in (("AVG", 10.0, None), ("MixVPR", 20.0, 0.04))
-}
+def compare(value, p_value=None):
+    return Comparison({k: value + k for k in KS}, (1.0, 9.0), p_value)
+
+
+COMPARISONS = {split: {"AVG": compare(10.0), "MixVPR": compare(20.0, 0.04)} for split in ("sf_val", "home")}
 
 
 def test_published_numbers_are_those_of_the_design():
@@ -67,28 +65,34 @@ def test_published_numbers_are_those_of_the_design():
 
 
 def test_the_table_sets_published_numbers_beside_ours():
-    rows = published_rows(RESULTS, ["sf_val", "home"])
+    rows = published_rows(COMPARISONS)
     assert rows[0] == ["R@1 / 10 / 25 in percent", "sf_val", "sf_val, published", "home"]
     assert rows[2] == ["MixVPR", "21.00 / 30.00 / 45.00", "78.83 / 89.77 / 93.06", "21.00 / 30.00 / 45.00"]
-    without = {"Mine": {"sf_val": {"recall": {1: 50.0, 10: 60.0}}}}
-    assert published_rows(without, ["sf_val"])[1] == ["Mine", "50.00 / 60.00 / -", "- / - / -"]
+    without = {"sf_val": {"Mine": Comparison({1: 50.0, 10: 60.0}, (1.0, 9.0), None)}}
+    assert published_rows(without)[1] == ["Mine", "50.00 / 60.00 / -", "- / - / -"]
 
 
-def test_a_difference_is_called_one_below_5_percent():
-    assert comparison_rows(RESULTS, ["home"])[2] == ["MixVPR", "21.00 / 25.00 / 30.00 / 45.00", "1.0 to 9.0", "0.04"]
-    (sentence,) = describe_differences(RESULTS, "home")
-    assert sentence == "MixVPR against AVG: +10.0 points of R@1, p = 0.04, a difference."
-    equal = {name: {"home": by_split["home"] | {"p_value": 0.05}} for name, by_split in RESULTS.items()}
-    assert describe_differences(equal, "home")[0].endswith("no difference one can claim.")
+def test_a_comparison_has_columns_for_each_split():
+    rows = comparison_rows(COMPARISONS)
+    assert rows[0][:4] == ["R@k in percent", "sf_val R@1 / 5 / 10 / 25", "R@1, 95% interval", "p (row above)"]
+    assert rows[1] == ["AVG", *["11.00 / 15.00 / 20.00 / 35.00", "1.0 to 9.0", ""] * 2]
+    assert rows[2] == ["MixVPR", *["21.00 / 25.00 / 30.00 / 45.00", "1.0 to 9.0", "0.04"] * 2]
+    lines = format_markdown(rows).splitlines()
+    assert len({len(line) for line in lines}) == 1  # aligned as plain text
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert [cells[0], *cells[2:]] == rows and set(lines[1]) == {"|", "-"}
 
 
-@pytest.fixture
-def recalls():
-    return {split: {name: {k: base + k for k in KS} for name, base in (("AVG", 10), ("MixVPR", 20))}
-            for split in ("sf_val", "home_$1$")}  # fmt: skip
+def test_a_difference_is_significant_below_5_percent():
+    (sentence,) = list_differences(COMPARISONS["home"], "home")
+    assert sentence == "MixVPR against AVG: +10.0 points of R@1 on home, p = 0.04, significant."
+    (sentence,) = list_differences({"AVG": compare(10.0), "GeM": compare(9.0, 0.05)}, "home")
+    assert sentence.startswith("GeM against AVG: -1.0") and sentence.endswith("p = 0.05, not significant.")
 
 
-def test_recall_against_k(recalls, tmp_path):
+def test_recall_against_k(tmp_path):
+    by_label = {name: {k: base + k for k in KS} for name, base in (("AVG", 10), ("MixVPR", 20))}
+    recalls = {"sf_val": by_label, "home_$1$": by_label}
     figure = plot_recalls(recalls, {"sf_val": {"MixVPR": {1: 78.8, 25: 93.1}}})
     left, right = figure.axes
     assert left.get_xticks().tolist() == list(KS) == right.get_xticks().tolist()
@@ -100,7 +104,7 @@ def test_recall_against_k(recalls, tmp_path):
         texts(figure)
     )
     markers = [line.get_marker() for line in left.get_lines() if line.get_linestyle() == "-"]
-    assert len(set(markers)) == 2  # told apart without colour, too
+    assert len(set(markers)) == 2  # told apart without color
     check_drawn(figure, tmp_path)
 
 
@@ -142,15 +146,15 @@ def test_schedules(tmp_path):
     check_drawn(figure, tmp_path)
 
 
-FOUND = {
-    "MixVPR": {"a": {"queries": 7, "recall": 40.0, "interval": (10.0, 60.0)}},
-    "ConvAP": {"a": {"queries": 7, "recall": 90.0, "interval": (80.0, 100.0)}},
+LABEL_RECALLS = {
+    "MixVPR": {"a": LabelRecall(7, 40.0, (10.0, 60.0))},
+    "ConvAP": {"a": LabelRecall(7, 90.0, (80.0, 100.0))},
 }
 TITLES = {"b": "Nobody has it", "a": "Skyline"}
 
 
 def test_bars_with_intervals(tmp_path):
-    figure = plot_bars(FOUND, TITLES, "sf_test")
+    figure = plot_bars(LABEL_RECALLS, TITLES, "sf_test")
     (axes,) = figure.axes
     assert [bar.get_height() for bar in axes.patches] == [40, 90]
     assert len({bar.get_hatch() for bar in axes.patches}) == 2
@@ -159,15 +163,12 @@ def test_bars_with_intervals(tmp_path):
     assert {"Skyline\nn = 7", "sf_test R@1, percent", "MixVPR", "ConvAP"} <= set(texts(figure))
     assert "Nobody" not in "".join(texts(figure))
     check_drawn(figure, tmp_path)
-    assert label_rows(FOUND, TITLES)[1] == ["Skyline", "7", "40.0 (10.0 to 60.0)", "90.0 (80.0 to 100.0)"]
+    assert label_rows(LABEL_RECALLS, TITLES)[1] == ["Skyline", "7", "40.0 (10.0 to 60.0)", "90.0 (80.0 to 100.0)"]
 
 
 def test_intervals_are_drawn_where_they_are(tmp_path):
-    results = {
-        name: {split: {"recall": {1: value}, "interval": (value - 4, value + 5)} for split in ("val", "te$t")}
-        for name, value in (("one", 40.0), ("two", 60.0))
-    }
-    figure = plot_intervals(results, ["val", "te$t"])
+    names = {name: Comparison({1: r}, (r - 4, r + 5), None) for name, r in (("one", 40.0), ("two", 60.0))}
+    figure = plot_intervals({"val": names, "te$t": names})
     for axes in figure.axes:
         bar_one, dot_one, bar_two, dot_two = axes.get_lines()
         assert [list(dot.get_xdata()) for dot in (dot_one, dot_two)] == [[40.0], [60.0]]
@@ -193,7 +194,7 @@ def make_example(name, *matches):
 def test_examples_are_framed_and_signed(tmp_path):
     rows = {"Viewpoint change": [make_example("a", 3.0, 400.0), make_example("b", 25.0, 24.0)],
             "Fail cases": [make_example("c", 90.0, 5300.0)]}  # fmt: skip
-    figure = show_examples(rows)
+    figure = draw_examples(rows)
     shown = [axes for axes in figure.axes if axes.get_images()]
     assert len(shown) == 3 * 3
     frames = [matplotlib.colors.to_hex(axes.spines["left"].get_edgecolor()).upper() for axes in shown]

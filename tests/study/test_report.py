@@ -1,51 +1,26 @@
-"""The report: one page that holds what it says, made once."""
+"""The report: one page that shows the whole study."""
 
 import csv
-import os
-from html.parser import HTMLParser
+from dataclasses import replace
 
 import pytest
-from conftest import make_root, write_photo
-from test_runs import SMOKE, count_trainings  # noqa: F401
+from conftest import ParsedPage, make_root, write_photo
 
 from vpr_lib.analysis.scenarios import SCENARIOS
-from vpr_lib.command_line.parser import main
-from vpr_lib.figures import html_page as page_module
-from vpr_lib.figures.html_page import Picture, Section, Table, Text, write_page
+from vpr_lib.data_roots import DataRoot
+from vpr_lib.machine import Machine
+from vpr_lib.settings import get_preset
+from vpr_lib.study import experiments
+from vpr_lib.study.report import make_report
 
 EVIL = "<script>alert('x')&"
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.path, self.images, self.tags, self.links, self.text, self.rows = path, [], [], [], [], []
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.append(tag)
-        self.images += [attrs] if tag == "img" else []
-        self.links += [attrs[name] for name in ("src", "href") if name in attrs]
-        self.rows += [[]] if tag == "tr" else []
-
-    def handle_data(self, data):
-        self.text.append(data)
-        if data.strip() and self.tags[-1] in ("td", "th"):
-            self.rows[-1].append(data)
-
-    def check(self):
-        assert self.images and all(image["alt"].strip() for image in self.images)
-        for link in self.links:
-            assert link.startswith("data:image/") or (self.path.parent / link).is_file(), link
-        assert "script" not in self.tags
+BASE = replace(get_preset("smoke"), image_size=32, crop_after="layer1", epochs=1, ks=(1, 5, 10))
+MACHINE = Machine(device="cpu", num_workers=0, progress=False)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Split `sf_val`, split `home` with a query whose name is no good HTML, labels for most queries."""
+    """Split `sf_val`, split `home` with a query whose name must be escaped, labels for most queries."""
     root = make_root(tmp_path_factory.mktemp("data") / "root")
     (root / "val").rename(root / "sf_val")
     other = make_root(root.parent / "other")
@@ -53,33 +28,26 @@ def root(tmp_path_factory):
     queries = sorted((root / "home" / "queries").glob("*.jpg"))
     queries[0].rename(queries[0].with_name(queries[0].name.replace("p2", EVIL)))
     names = sorted(path.name for path in (root / "home" / "queries").glob("*.jpg"))
-    with open(root / "scenarios.csv", "w", newline="") as file:
-        csv.writer(file).writerows([["query", "scenario", "detail"]])
-        labels = [
-            ("skyline", ""),
-            ("skyline", ""),
-            ("illumination", "night"),
-            ("illumination", "day"),
-            ("ordinary", ""),
-        ]
-        csv.writer(file).writerows([[name, *label] for name, label in zip(names, labels, strict=False)])
+    scenarios = ["skyline", "skyline", "illumination", "illumination", "ordinary"]
+    details = ["", "", "night", "day", ""]
+    with open(root / "scenarios.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerow(["query", "scenario", "detail"])
+        csv.writer(file).writerows(zip(names, scenarios, details, strict=False))
     write_photo(root / "contact_sheet.png", 1)
     return root
 
 
 @pytest.fixture(scope="module")
-def made(root, tmp_path_factory):
-    """The report's folders, made once for the tests below."""
+def work(root, tmp_path_factory):
+    """The folders of a complete report, `out` and `runs`."""
     work = tmp_path_factory.mktemp("work")
-    command = ["report", "--data", str(root), "--out", str(work / "out"), "--runs", str(work / "runs"), "--epochs", "1"]
-    assert main([*command, *SMOKE]) == 0
-    return command, work
+    assert make_report(BASE, root, work / "out", work / "runs", MACHINE, "smoke", get_preset("smoke"))
+    return work
 
 
 @pytest.mark.slow
-def test_the_page_shows_the_study(made, root):
-    _, work = made
-    page = Page(work / "out" / "index.html")
+def test_the_page_shows_the_study(work, root):
+    page = ParsedPage(work / "out" / "index.html")
     page.check()
     files = {path.name for path in (work / "out").iterdir()}
     assert {"fig1_recall.png", "fig2_grid.png", "fig3_optimizers.png", "fig4_loss.png", "schedulers.png"} <= files
@@ -94,89 +62,92 @@ def test_the_page_shows_the_study(made, root):
     assert any(row[:2] == [SCENARIOS["skyline"], "2"] for row in page.rows)
     lights = [row[:2] for row in page.rows if row[0] in ("day", "night")]
     assert lights == [["day", "1"], ["night", "1"]] * 2  # sf_val holds the same queries
-    runs = [row for row in page.rows if row[-1].replace(".", "").isdigit() and "runs/" in row[1]]
-    assert len(runs) == len(list((work / "runs").iterdir()))
+    runs = [row for row in page.rows if row[1].startswith("runs/")]
+    assert {row[1] for row in runs} == {f"runs/{path.name}" for path in (work / "runs").iterdir()}
     assert any(row[0] == "aggregators: MixVPR; optimizers: AdamW; schedulers: MultiStepLR" for row in runs)
     assert str(root.parent) not in text and str(work) not in text and "epochs = 1" in text
 
 
 @pytest.mark.slow
-def test_names_are_escaped(made):
-    _, work = made
+def test_sections_are_in_the_order_of_the_figures(work):
+    text = " ".join(ParsedPage(work / "out" / "index.html").text)
+    titles = [
+        "Photos of",
+        "How to read",
+        "Fig. 1: ",
+        "Fig. 2: ",
+        "Fig. 3: ",
+        "Fig. 4: ",
+        "Schedulers",
+        "Recall of each",
+    ]
+    places = [text.index(f" {title}") for title in [*titles, "Fig. 5: ", "Runs ", "Settings "]]
+    assert places == sorted(places)
+
+
+@pytest.mark.slow
+def test_names_are_escaped(work):
     raw = (work / "out" / "index.html").read_text(encoding="utf-8")
     assert "<script" not in raw and "&lt;script&gt;alert(&#x27;x&#x27;)&amp;" in raw
-    assert EVIL in "".join(Page(work / "out" / "index.html").text)  # and a reader sees the name as it is
+    assert EVIL in "".join(ParsedPage(work / "out" / "index.html").text)  # a reader sees the name as it is
+
+
+def list_written(work):
+    """Models and predictions, with the times at which they were written."""
+    files = [*work.glob("runs/*/model.pt"), *work.glob("runs/*/predictions/*")]
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 @pytest.mark.slow
-def test_a_second_report_trains_and_predicts_nothing(made, monkeypatch, capsys, count_trainings):  # noqa: F811
-    from vpr_lib import evaluation as runs_module
-
-    command, work = made
-    monkeypatch.setattr(runs_module, "predict", None)
+def test_a_second_report_trains_and_predicts_nothing(work, root, capsys):
+    before = list_written(work)
     (work / "out" / "index.html").unlink()
-    assert main([*command, *SMOKE]) == 0 and not count_trainings
-    printed = capsys.readouterr().out
-    assert printed.splitlines()[-1] == f"page: {work / 'out' / 'index.html'}" and "| MixVPR" in printed
-    Page(work / "out" / "index.html").check()
+    page = make_report(BASE, root, work / "out", work / "runs", MACHINE)
+    assert list_written(work) == before and len(before) == 12 + 2 * 4 + 8  # 4 on both splits, 8 on sf_val only
+    ParsedPage(page).check()
+    printed = capsys.readouterr().out.splitlines()
+    titles = [printed[i - 2] for i, line in enumerate(printed) if line.startswith("| R@")]
+    kinds = [f"{split}, by {kind}" for split in ("sf_val", "home") for kind in ("scenario", "light")]
+    assert titles[:7] == ["Fig. 1, ours beside the published", "sf_val", "home", *kinds]
+    assert [title.split(",")[0] for title in titles[7:]] == ["ConvAP", "MixVPR", "MixVPR"]  # as parts are complete
+    table = printed[printed.index(titles[0]) + 2 :][:6]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert [row for row in cells if "---" not in row[0]] == ParsedPage(page).rows[3:8]
 
 
 @pytest.mark.slow
-def test_a_root_without_scenarios_or_published_names(data_root, tmp_path, capsys):
-    command = ["report", "--data", str(data_root), "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
-    assert (
-        main([*command, *SMOKE, "--epochs", "1", "--set", "val_splits=[]", "--set", "keep=last"]) == 0
-    )  # and without a validation split
-    page = Page(tmp_path / "out" / "index.html")
+def test_a_root_without_scenarios_published_names_and_validation_split(data_root, tmp_path):
+    page = ParsedPage(make_report(replace(BASE, val_splits=(), keep="last"), data_root, tmp_path, tmp_path, MACHINE))
     page.check()
     text = " ".join(page.text)
     for gap in ("No scenarios.csv", "No published numbers for val", "Fig. 2, Fig. 3 and the schedulers are left out"):
         assert gap in text
-    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {"fig1_recall", "fig4_loss", "fig5_examples"}
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"fig1_recall", "fig4_loss", "fig5_examples"}
     assert "outcome (this data root names no scenarios)" in text
-    assert "published" not in page.rows[1][1]
+    assert "published" not in page.rows[2][1]
 
 
-def test_bad_roots_and_settings_are_told_before_the_training(data_root, tmp_path, capsys):
-    command = ["report", "--data", str(data_root), "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
-    assert main([*command, *SMOKE, "--set", "ks=[5]"]) == 1
-    assert "the report shows R@1" in capsys.readouterr().err
-    assert main([*command, *SMOKE, "--set", "aggregator=AVG"]) == 1
-    assert "--set aggregator would do nothing" in capsys.readouterr().err
+def test_bad_roots_and_settings_are_reported_before_the_training(data_root, tmp_path):
+    with pytest.raises(ValueError, match="R@1"):
+        make_report(replace(BASE, ks=(5,)), data_root, tmp_path / "out", tmp_path / "runs", MACHINE)
     root = make_root(tmp_path / "root")
-    (root / "scenarios.csv").write_text("query,scenario\na.jpg,rain\n")
-    assert main(["report", "--data", str(root), *command[3:], *SMOKE]) == 1
-    assert "'rain'; valid: viewpoint" in capsys.readouterr().err
+    (root / "scenarios.csv").write_text("query,scenario\na.jpg,rain\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="'rain'"):
+        make_report(BASE, root, tmp_path / "out", tmp_path / "runs", MACHINE)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty has no evaluation split"):
+        make_report(BASE, tmp_path / "empty", tmp_path / "out", tmp_path / "runs", MACHINE)
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
-def test_an_interrupted_report_keeps_its_page(data_root, tmp_path, monkeypatch):
-    from vpr_lib.study import experiments as study_module
+def test_an_interrupted_report_keeps_its_page(root, work, tmp_path, monkeypatch):
+    real = experiments.train_all
 
-    real = study_module.get_run
+    def train_five(variants, *arguments):
+        return real(dict(list(variants.items())[:5]), *arguments)
 
-    def stop_after_the_first_part(settings, *args, **kwargs):
-        run = real(settings, *args, **kwargs)
-        if settings.weight_decay == 0.01:
-            (run.folder / "model.pt").unlink()
-        return run
-
-    monkeypatch.setattr(study_module, "get_run", stop_after_the_first_part)
-    command = ["report", "--data", str(data_root), "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
-    assert main([*command, *SMOKE, "--epochs", "1"]) == 130
-    text = " ".join(Page(tmp_path / "out" / "index.html").text)
-    assert "Still training: 4 of 12 runs are shown." in text
-
-
-def test_large_pictures_are_linked(tmp_path, monkeypatch):
-    path = tmp_path / "a b#1.png"
-    write_photo(path, 1)
-    sections = [Section("One & two", [Picture(path, 'says "hi"', "<b>"), Table([["a"], ["<i>"]]), Text("1 < 2")])]
-    one_file = Page(write_page(tmp_path / "index.html", "<t>", sections))
-    one_file.check()
-    assert one_file.images[0]["src"].startswith("data:image/png;base64,") and one_file.images[0]["alt"] == 'says "hi"'
-    monkeypatch.setattr(page_module, "EMBED_BYTES", os.path.getsize(path))  # base64 is a third longer
-    linked = Page(write_page(tmp_path / "index.html", "<t>", sections))
-    assert linked.images[0]["src"] == "a%20b%231.png"
-    assert not {"b", "i", "t"} & set(linked.tags) and "1 < 2" in linked.text
+    monkeypatch.setattr(experiments, "train_all", train_five)
+    assert make_report(BASE, DataRoot(root), tmp_path, work / "runs", MACHINE) is None
+    text = " ".join(ParsedPage(tmp_path / "index.html").text)
+    assert "Still training: 4 of 12 runs are shown." in text and "Fig. 1" in text

@@ -1,20 +1,21 @@
-"""Sections of text, tables and pictures -> one HTML page that opens from a file, without scripts.
+"""Sections of text, tables and pictures -> one HTML page without scripts.
 
-Everything is escaped here, so a file name or label may hold any character.
+All text is escaped here, so a file name or label may hold any character.
 """
 
 import base64
 import html
+import mimetypes
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from vpr_lib.atomic_files import write_atomically
 
-EMBED_BYTES = 8_000_000  # pictures up to this total go into the page, which is then one file to hand in
+EMBED_BYTES = 8_000_000  # pictures up to this total are embedded, so that the page is a single file
 
-STYLE = """
+_STYLE = """
 body { max-width: 62rem; margin: 0 auto; padding: 1rem; background: #fff; color: #1a1a1a;
        font: 16px/1.5 system-ui, sans-serif; }
 h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem; }
@@ -29,15 +30,8 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f5f5f5; paddi
 
 
 @dataclass(frozen=True)
-class Text:
-    """A paragraph."""
-
-    text: str
-
-
-@dataclass(frozen=True)
 class Table:
-    """Rows of cells, the first row the head."""
+    """Rows of cells, the first row is the head."""
 
     rows: Sequence[Sequence[str]]
     caption: str = ""
@@ -48,67 +42,69 @@ class Picture:
     """A picture in the page's folder."""
 
     path: Path
-    alt: str  # what there is to see, for those who don't
+    alt: str  # description for readers who cannot see it
     caption: str = ""
 
 
 @dataclass(frozen=True)
 class Details:
-    """Lines of text that open with a click."""
+    """Lines of text below a summary that opens them."""
 
     summary: str
     lines: Sequence[str]
 
 
-Block = Text | Table | Picture | Details
+Block = str | Table | Picture | Details  # a str is a paragraph
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what is below it."""
+    """A heading and its blocks."""
 
     title: str
-    blocks: Sequence[Block] = field(default_factory=list)
+    blocks: Sequence[Block] = ()
+
+    def list_blocks(self, kind: type) -> list[Block]:
+        """The blocks of one type."""
+        return [block for block in self.blocks if isinstance(block, kind)]
 
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
-    """Write the page, whole or not at all.
+    """Write the page atomically; returns its path.
 
     Args:
-        path: of the page; its pictures lie in the same folder.
-        title: of the page.
-        sections: in order.
-
-    Returns:
-        The path.
+        path: path of the page; its pictures lie in the same folder.
+        title: title of the page.
+        sections: its sections, in order.
     """
     path = Path(path)
-    pictures = [block.path for section in sections for block in section.blocks if isinstance(block, Picture)]
+    pictures = [block.path for section in sections for block in section.list_blocks(Picture)]
     embed = sum(picture.stat().st_size for picture in pictures) * 4 / 3 < EMBED_BYTES  # base64 is a third longer
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(title)}</h1>",
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(title)}</h1>",
     ]
     for section in sections:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")
-        parts += [render(block, embed) for block in section.blocks]
+        parts += [_render_block(block, embed) for block in section.blocks]
     parts.append("</body>\n</html>\n")
-    # A file name that isn't UTF-8 must not cost the page.
+    # Names of files that are not valid UTF-8 hold characters that cannot be encoded.
     write_atomically(path, "\n".join(parts).encode(errors="replace"))
     return path
 
 
-def render(block: Block, embed: bool) -> str:
-    """HTML of one block."""
+def _render_block(block: Block, embed: bool) -> str:
     match block:
-        case Text(text):
-            return f"<p>{html.escape(text)}</p>"
+        case str():
+            return f"<p>{html.escape(block)}</p>"
         case Table(rows, caption):
             return render_table(rows, caption)
         case Picture(path, alt, caption):
-            data = f"data:{mime_type(path)};base64,{base64.b64encode(path.read_bytes()).decode()}" if embed else ""
-            source = data or html.escape(quote(path.name))
+            source = html.escape(quote(path.name))
+            if embed:
+                kind = mimetypes.guess_type(path.name)[0]
+                source = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
             below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
             return f'<figure><img src="{source}" alt="{html.escape(alt)}">{below}</figure>'
         case Details(summary, lines):
@@ -117,13 +113,8 @@ def render(block: Block, embed: bool) -> str:
 
 
 def render_table(rows: Sequence[Sequence[str]], caption: str) -> str:
-    """HTML of a table; it scrolls by itself where the screen is narrow."""
+    """HTML of a table, which scrolls sideways on a narrow screen."""
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in rows[0])
-    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows[1:])
+    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
     below = f'<p class="caption">{html.escape(caption)}</p>' if caption else ""
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>{below}'
-
-
-def mime_type(path: Path) -> str:
-    """Of a picture, by its suffix."""
-    return "image/png" if path.suffix.lower() == ".png" else "image/jpeg"

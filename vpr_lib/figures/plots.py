@@ -1,7 +1,7 @@
-"""Results -> matplotlib figures; nothing is computed here.
+"""Results -> matplotlib figures. Nothing is computed here.
 
-Figures are made without pyplot, so nothing global changes: a notebook shows them as a cell's last value.
-Colours are those of Okabe and Ito, which colour-blind readers tell apart; a marker, hatch or sign always says it too.
+Figures are made without pyplot, so no global state changes; a notebook displays a figure that is a cell's last value.
+Colors are those of Okabe and Ito, which color-blind readers can tell apart; a marker, hatch or sign repeats the color.
 """
 
 import io
@@ -11,21 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vpr_lib.atomic_files import write_atomically
+from vpr_lib.evaluation import Comparison
+from vpr_lib.statistics import LabelRecall
 
-WIDTH_IN = 8.0
-DPI = 150
-GREEN, RED, GREY = "#009E73", "#D55E00", "#777777"
-COLORS = ("#0072B2", "#E69F00", "#CC79A7", "#009E73", "#56B4E9", "#D55E00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
-# The four keep their style in every figure.
-STYLES = {"AVG": 0, "GeM": 1, "ConvAP": 2, "MixVPR": 3}
+GREEN = "#009E73"
+RED = "#D55E00"
+GREY = "#777777"
+COLORS = ("#0072B2", "#E69F00", "#CC79A7", GREEN, "#56B4E9", RED, "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
+_STYLES = {"AVG": 0, "GeM": 1, "ConvAP": 2, "MixVPR": 3}  # the same style in every figure
 
 Recalls = Mapping[str, Mapping[int, float]]  # label -> {k: percent}
+
+
+def make_figure(height_in: float) -> Figure:
+    """An empty figure, 8 inches wide, 150 dots per inch."""
+    return Figure((8.0, height_in), dpi=150, layout="constrained")
 
 
 def plot_recalls(recalls: Mapping[str, Recalls], published: Mapping[str, Recalls] | None = None) -> Figure:
@@ -33,19 +40,20 @@ def plot_recalls(recalls: Mapping[str, Recalls], published: Mapping[str, Recalls
 
     Args:
         recalls: {split: {label: {k: percent}}}.
-        published: the same, drawn thin and dashed in the colour of their label.
+        published: the same, drawn thin and dashed in the color of their label.
     """
-    figure = Figure((WIDTH_IN, 3.4), dpi=DPI, layout="constrained")
+    figure = make_figure(3.4)
     panels = figure.subplots(1, len(recalls), sharey=True, squeeze=False)[0]
     for axes, (split, by_label) in zip(panels, recalls.items(), strict=True):
         for label, recall in ((published or {}).get(split, {})).items():
-            style = style_of(label, list(by_label))
-            axes.plot(list(recall), list(recall.values()), "--", color=style["color"], linewidth=1)
+            color = style_of(label, list(by_label))["color"]
+            axes.plot(list(recall), list(recall.values()), "--", color=color, linewidth=1)
         for label, recall in by_label.items():
-            axes.plot(list(recall), list(recall.values()), label=plain(label), **style_of(label, list(by_label)))
+            style = style_of(label, list(by_label))
+            axes.plot(list(recall), list(recall.values()), label=escape_math(label), **style)
         axes.set_xticks(sorted({k for recall in by_label.values() for k in recall}))
         axes.set_xlabel("k, photos retrieved")
-        axes.set_title(plain(split))
+        axes.set_title(escape_math(split))
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("recall@k, percent")
     if published:
@@ -56,27 +64,29 @@ def plot_recalls(recalls: Mapping[str, Recalls], published: Mapping[str, Recalls
 
 
 def plot_grids(grids: Mapping[str, Mapping[tuple[float, float], Mapping[int, float]]]) -> Figure:
-    """Heat maps of recall over learning rate and weight decay, side by side, each on a colour scale of its own.
+    """Heat maps of recall over learning rate and weight decay, side by side, each with its own color scale.
 
     Args:
-        grids: {title: {(learning rate, weight decay): {k: percent}}}; colour is R@1.
+        grids: {title: {(learning rate, weight decay): {k: percent}}}; the color is R@1.
     """
-    figure = Figure((WIDTH_IN, 3.2), dpi=DPI, layout="constrained")
+    figure = make_figure(3.2)
     for axes, (title, cells) in zip(figure.subplots(1, len(grids), squeeze=False)[0], grids.items(), strict=True):
-        rates, decays = (sorted({key[i] for key in cells}, reverse=True) for i in (0, 1))
+        rates = sorted({rate for rate, _ in cells}, reverse=True)
+        decays = sorted({decay for _, decay in cells}, reverse=True)
         values = np.array([[cells[rate, decay][1] for rate in rates] for decay in decays])
-        span = max(0.1, np.ptp(values) / 2)  # equal cells get a scale, too
+        span = max(0.1, np.ptp(values) / 2)  # equal values need a scale, too
         middle = (values.min() + values.max()) / 2
         image = axes.imshow(values, cmap="cividis", vmin=middle - span, vmax=middle + span)
-        for (y, x), value in np.ndenumerate(values):
-            lines = [f"R@{k} {percent:.2f}" for k, percent in cells[rates[x], decays[y]].items()]
+        for (row, column), value in np.ndenumerate(values):
+            recall = cells[rates[column], decays[row]]
+            text = "\n".join(f"R@{k} {percent:.2f}" for k, percent in recall.items())
             color = "white" if value < middle else "black"
-            axes.text(x, y, "\n".join(lines), ha="center", va="center", color=color, fontsize=9)
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=9)
         axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
         axes.set_yticks(range(len(decays)), [f"{decay:g}" for decay in decays])
         axes.set_xlabel("learning rate")
         axes.set_ylabel("weight decay")
-        axes.set_title(plain(title))
+        axes.set_title(escape_math(title))
         figure.colorbar(image, ax=axes, label="R@1, percent", shrink=0.85)
     return figure
 
@@ -88,18 +98,16 @@ def plot_losses(
 
     Args:
         losses: {label: loss of each epoch}.
-        published: the same, drawn thin and dashed in the colour of their label.
+        published: the same, drawn thin and dashed in the color of their label.
     """
-    figure = Figure((WIDTH_IN, 3.4), dpi=DPI, layout="constrained")
+    figure = make_figure(3.4)
     axes = figure.subplots()
     for label, loss in (published or {}).items():
-        style = style_of(label, list(losses))
-        axes.plot(range(1, len(loss) + 1), loss, "--", color=style["color"], linewidth=1, label=f"{label}, published")
+        color = style_of(label, list(losses))["color"]
+        axes.plot(range(1, len(loss) + 1), loss, "--", color=color, linewidth=1, label=f"{label}, published")
     for label, loss in losses.items():
-        axes.plot(range(1, len(loss) + 1), loss, label=plain(label), **style_of(label, list(losses)))
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("training loss")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.plot(range(1, len(loss) + 1), loss, label=escape_math(label), **style_of(label, list(losses)))
+    _label_epochs(axes, "training loss")
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
@@ -113,99 +121,102 @@ def plot_schedules(
     Args:
         rates: {label: (steps,) learning rates}.
         recalls: {label: R@1 of each epoch, percent}.
-        steps_per_epoch: where the epochs lie among the steps.
-        split: of the recalls.
+        steps_per_epoch: optimizer steps in an epoch.
+        split: the split of the recalls.
     """
-    figure = Figure((WIDTH_IN, 3.4), dpi=DPI, layout="constrained")
+    figure = make_figure(3.4)
     left, right = figure.subplots(1, 2)
     for number, (label, rate) in enumerate(rates.items()):
         style = style_of(label, list(rates))
-        style["linestyle"] = ("-", "--", ":")[number % 3]  # lines may lie on one another
+        style["linestyle"] = ("-", "--", ":")[number % 3]  # equal curves cover each other
         right.plot(range(1, len(recalls[label]) + 1), recalls[label], label=label, **style)
-        steps = np.arange(1, len(rate) + 1) / steps_per_epoch
-        left.plot(steps, rate, drawstyle="steps-pre", label=label, **style | {"marker": ""})
+        epochs = np.arange(1, len(rate) + 1) / steps_per_epoch
+        left.plot(epochs, rate, drawstyle="steps-pre", label=label, **style | {"marker": ""})
     left.set_xlabel("epochs, from optimizer steps")
     left.set_ylabel("learning rate")
     left.set_ylim(bottom=0)
-    right.set_xlabel("epoch")
-    right.set_ylabel(f"{plain(split)} R@1, percent")
-    right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    left.legend(fontsize=8)
+    _label_epochs(right, f"{escape_math(split)} R@1, percent")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    left.legend(fontsize=8)
     return figure
 
 
-def plot_bars(found: Mapping[str, Mapping[str, Mapping[str, Any]]], titles: Mapping[str, str], split: str) -> Figure:
+def plot_bars(recalls: Mapping[str, Mapping[str, LabelRecall]], titles: Mapping[str, str], split: str) -> Figure:
     """R@1 of each kind of query as bars, a bar for each run, with 95% intervals.
 
     Args:
-        found: {run: {label: {"queries": n, "recall": percent, "interval": (low, high)}}} of recall.recall_by_label.
+        recalls: {run: {label: recall}}, see `recall_by_label`.
         titles: {label: title}, in order; labels without queries are left out.
-        split: of the queries.
+        split: the split of the queries.
     """
-    labels = [label for label in titles if all(label in by_label for by_label in found.values())]
-    figure = Figure((WIDTH_IN, 3.6), dpi=DPI, layout="constrained")
+    labels = [label for label in titles if all(label in by_label for by_label in recalls.values())]
+    figure = make_figure(3.6)
     axes = figure.subplots()
-    width = 0.8 / len(found)
-    for number, (name, by_label) in enumerate(found.items()):
-        recalls = np.array([by_label[label]["recall"] for label in labels])
-        ends = np.array([by_label[label]["interval"] for label in labels]).reshape(-1, 2)
-        x = np.arange(len(labels)) + (number - (len(found) - 1) / 2) * width
-        style = STYLES.get(name, number) % len(COLORS)
-        look = {"color": COLORS[style], "hatch": HATCHES[style], "edgecolor": "white", "linewidth": 0}
-        axes.bar(x, recalls, width, label=plain(name), **look)
-        errors = np.abs([recalls - ends[:, 0], ends[:, 1] - recalls])
-        axes.errorbar(x, recalls, errors, fmt="none", ecolor="black", elinewidth=1, capsize=2)
-    queries = next(iter(found.values()))
-    names = [f"{textwrap.fill(plain(titles[label]), 12)}\nn = {queries[label]['queries']}" for label in labels]
+    width = 0.8 / len(recalls)
+    for number, (name, by_label) in enumerate(recalls.items()):
+        heights = np.array([by_label[label].recall for label in labels])
+        ends = np.array([by_label[label].interval for label in labels]).reshape(-1, 2)
+        x = np.arange(len(labels)) + (number - (len(recalls) - 1) / 2) * width
+        style = _STYLES.get(name, number) % len(COLORS)
+        color = COLORS[style]
+        axes.bar(x, heights, width, label=escape_math(name), color=color, hatch=_HATCHES[style], ec="white", lw=0)
+        errors = np.abs([heights - ends[:, 0], ends[:, 1] - heights])
+        axes.errorbar(x, heights, errors, fmt="none", ecolor="black", elinewidth=1, capsize=2)
+    first = next(iter(recalls.values()))
+    names = [f"{textwrap.fill(escape_math(titles[label]), 12)}\nn = {first[label].num_queries}" for label in labels]
     axes.set_xticks(range(len(labels)), names)
     axes.set_ylim(0, 102)
-    axes.set_ylabel(f"{plain(split)} R@1, percent")
+    axes.set_ylabel(f"{escape_math(split)} R@1, percent")
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
-    figure.legend(loc="outside upper center", ncols=len(found))
+    figure.legend(loc="outside upper center", ncols=len(recalls))
     return figure
 
 
-def plot_intervals(results: Mapping[str, Mapping[str, Mapping[str, Any]]], splits: Sequence[str]) -> Figure:
+def plot_intervals(comparisons: Mapping[str, Mapping[str, Comparison]]) -> Figure:
     """R@1 of each run as a dot on its 95% interval, a panel for each split.
 
     Args:
-        results: {run: {split: {"recall": {k: percent}, "interval": (low, high)}}} of runs.compare_evaluations.
-        splits: panels, in order.
+        comparisons: {split: {run: comparison}}, see `compare_evaluations`; each split has the same runs.
     """
-    figure = Figure((WIDTH_IN, 0.9 + 0.33 * len(results)), dpi=DPI, layout="constrained")
-    panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
-    for axes, split in zip(panels, splits, strict=True):
-        for row, by_split in enumerate(results.values()):
-            low, high = by_split[split]["interval"]
-            axes.plot([low, high], [row, row], color=GREY, linewidth=3, solid_capstyle="butt")
-            axes.plot(by_split[split]["recall"][1], row, "o", color=COLORS[0], markersize=7)
-        axes.set_title(plain(split))
+    names = list(next(iter(comparisons.values())))
+    figure = make_figure(0.9 + 0.33 * len(names))
+    panels = figure.subplots(1, len(comparisons), sharey=True, squeeze=False)[0]
+    for axes, (split, by_name) in zip(panels, comparisons.items(), strict=True):
+        for row, comparison in enumerate(by_name.values()):
+            axes.plot(comparison.interval, [row, row], color=GREY, linewidth=3, solid_capstyle="butt")
+            axes.plot(comparison.recall[1], row, "o", color=COLORS[0], markersize=7)
+        axes.set_title(escape_math(split))
         axes.set_xlabel("R@1, percent")
         axes.grid(axis="x", alpha=0.3)
-    panels[0].set_yticks(range(len(results)), [plain(name) for name in results])
-    panels[0].set_ylim(len(results) - 0.5, -0.5)  # the first run on top
+    panels[0].set_yticks(range(len(names)), [escape_math(name) for name in names])
+    panels[0].set_ylim(len(names) - 0.5, -0.5)  # the first run at the top
     return figure
 
 
 def style_of(label: str, labels: Sequence[str]) -> dict[str, Any]:
-    """Colour and marker: an aggregator's own, else by the label's place among the labels."""
-    number = STYLES.get(label, labels.index(label) if label in labels else len(labels)) % len(COLORS)
-    return {"color": COLORS[number], "marker": MARKERS[number], "markersize": 5, "linewidth": 2}
+    """Line style: an aggregator's own, else by the label's position among the labels."""
+    number = _STYLES.get(label, labels.index(label) if label in labels else len(labels)) % len(COLORS)
+    return {"color": COLORS[number], "marker": _MARKERS[number], "markersize": 5, "linewidth": 2}
 
 
-def plain(text: str) -> str:
-    """A name as it is: matplotlib takes a dollar sign for the start of a formula."""
+def escape_math(text: str) -> str:
+    """Text for matplotlib, which reads a dollar sign as the start of a formula."""
     return text.replace("$", r"\$")
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG, or as JPEG by the path's suffix, whole or not at all; returns the path."""
+    """Write a figure atomically, as PNG or JPEG by the path's suffix; returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:])
     write_atomically(path, buffer.getvalue())
     return path
+
+
+def _label_epochs(axes: Axes, label: str) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -1,31 +1,28 @@
-"""The study: which runs it consists of, training them, and what is taken from them for its figures.
+"""The study: the settings of its runs, and their training.
 
-A part of the study varies one thing: `vary_*(base) -> {label: Settings}`. Parts may share a run; it is trained once.
+A part of the study varies one thing: `vary_*(base) -> {label: Settings}`. Parts may share a run, which is trained once.
 """
 
-import contextlib
-import json
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
-from tqdm.contrib import DummyTqdmFile
 
 from vpr_lib.aggregators import AGGREGATORS
+from vpr_lib.data_roots import DataRoot
 from vpr_lib.images import ImageTable
 from vpr_lib.machine import Machine
 from vpr_lib.options import check_choice
 from vpr_lib.run_folders import Run
-from vpr_lib.runs import get_run
+from vpr_lib.runs import train_all
 from vpr_lib.samplers import PlaceSampler
 from vpr_lib.settings import Settings
 
 
 def vary_aggregator(base: Settings) -> dict[str, Settings]:
-    """Fig. 1, 4 and 5: every aggregator there is; four, unless one was added."""
+    """Fig. 1, 4 and 5: every aggregator in `AGGREGATORS`."""
     return {name: replace(base, aggregator=name) for name in AGGREGATORS}
 
 
@@ -40,7 +37,7 @@ def vary_rate_and_decay(base: Settings) -> dict[str, Settings]:
 
 
 def vary_optimizer(base: Settings) -> dict[str, Settings]:
-    """Fig. 3: MixVPR with AdamW and Adam as the base says, and with SGD as MixVPR's authors used it."""
+    """Fig. 3: MixVPR with AdamW and Adam at the base's rate, and with SGD as MixVPR's authors used it."""
     base = replace(base, aggregator="MixVPR")
     return {
         "AdamW": replace(base, optimizer="AdamW"),
@@ -50,23 +47,23 @@ def vary_optimizer(base: Settings) -> dict[str, Settings]:
 
 
 def vary_scheduler(base: Settings) -> dict[str, Settings]:
-    """MixVPR with each schedule of the learning rate; milestones, factor and patience are the base's."""
+    """MixVPR with each schedule of the learning rate; milestones, factor and patience are those of the base."""
     names = ("MultiStepLR", "CosineAnnealingLR", "ReduceLROnPlateau")
     return {name: replace(base, aggregator="MixVPR", scheduler=name) for name in names}
 
 
-# Beyond the published study: notebook 03's experiments, each with the same photos seen as the base.
+# Beyond the published study: experiments of notebook 03, each of which sees as many photos as the base.
 
 
 def vary_warmup(base: Settings) -> dict[str, Settings]:
-    """MixVPR without warm-up, with the base's, and with three times as long a one."""
+    """MixVPR without warm-up, with that of the base, and with one three times as long."""
     base = replace(base, aggregator="MixVPR")
     lengths = dict.fromkeys((0, base.warmup_steps, 3 * base.warmup_steps))
     return {f"{steps} steps": replace(base, warmup_steps=steps) for steps in lengths}
 
 
 def vary_batch_size(base: Settings) -> dict[str, Settings]:
-    """ConvAP with half, twice and four times the places a batch; more places, fewer steps, the same share warmed up."""
+    """ConvAP with 0.5, 1, 2 and 4 times the places in a batch; the warm-up covers the same share of the steps."""
     base = replace(base, aggregator="ConvAP")
     variants = {}
     for factor in (0.5, 1, 2, 4):
@@ -77,9 +74,9 @@ def vary_batch_size(base: Settings) -> dict[str, Settings]:
 
 
 def vary_loss(base: Settings) -> dict[str, Settings]:
-    """ConvAP with other losses, on the base's mined pairs or on all pairs.
+    """ConvAP with other losses, on mined pairs as in the base or on all pairs.
 
-    Margins and temperatures are the defaults of pytorch-metric-learning; SupConLoss is made for all pairs.
+    Margins and temperatures are the defaults of pytorch-metric-learning; SupConLoss is meant for all pairs.
     """
     base = replace(base, aggregator="ConvAP")
     return {
@@ -101,12 +98,19 @@ STUDY: dict[str, Callable[[Settings], dict[str, Settings]]] = {
 Runs = dict[str, dict[str, Run]]  # part of the study -> label -> run
 
 
+class EpochSize(NamedTuple):
+    """Size of an epoch over a training set."""
+
+    steps: int  # optimizer steps
+    photos: int
+
+
 def plan_study(base: Settings, parts: Sequence[str] | None = None) -> dict[str, dict[str, Settings]]:
     """The settings of every run, by part and label.
 
     Args:
-        base: what the parts vary.
-        parts: names in `STUDY`; None is all of them.
+        base: settings that the parts vary.
+        parts: keys of `STUDY`; None is all of them.
 
     Raises:
         ValueError: no such part; the message lists the valid ones.
@@ -114,86 +118,50 @@ def plan_study(base: Settings, parts: Sequence[str] | None = None) -> dict[str, 
     return {part: STUDY[check_choice("part", part, STUDY)](base) for part in (STUDY if parts is None else parts)}
 
 
-def list_distinct(plan: Mapping[str, Mapping[str, Settings]]) -> dict[str, Settings]:
-    """What there is to train, in order: {name of the settings: settings}; equal settings are one run."""
-    return {name_settings(settings): settings for variants in plan.values() for settings in variants.values()}
-
-
-def name_settings(settings: Settings) -> str:
-    """A string that is the same for equal settings."""
-    return json.dumps(settings.to_dict(), sort_keys=True)
-
-
 def train_study(
     base: Settings,
-    data_root: str | Path,
+    data_root: str | Path | DataRoot,
     runs_dir: str | Path = "runs",
     machine: Machine | None = None,
     parts: Sequence[str] | None = None,
     on_part: Callable[[str, dict[str, Run]], None] | None = None,
 ) -> Runs:
-    """Train the study's runs one after another, or read those that are there.
+    """Train the runs of the study one after another, or open those that exist.
 
     Args:
-        base: what the parts vary.
+        base: settings that the parts vary.
         data_root: folder with `train` and evaluation splits.
-        runs_dir: where runs are kept.
+        runs_dir: parent of the run folders.
         machine: device, workers, progress bars.
-        parts: names in `STUDY`; None is all of them.
+        parts: keys of `STUDY`; None is all of them.
         on_part: called with a part's name and runs as soon as all of them are complete.
 
     Returns:
-        {part: {label: run}}. If Ctrl-C stopped a training, its run is the last one there and is not complete
-        (see `is_complete`); the same call goes on.
+        {part: {label: complete run}}. If Ctrl-C stopped a training, its run and later ones are missing; the same call
+        resumes it.
     """
-    machine = machine or Machine()
     plan = plan_study(base, parts)
-    total = len(list_distinct(plan))
-    made: dict[str, Run] = {}
-    runs: Runs = {}
-    with bar_of_runs(total, machine) as bar:
-        for part, variants in plan.items():
-            runs[part] = {}
-            for label, settings in variants.items():
-                name = name_settings(settings)
-                if name not in made:
-                    print(f"run {len(made) + 1} of {total}, {part}: {label}", flush=True)
-                    made[name] = get_run(settings, data_root, runs_dir, machine=machine)
-                    bar.update(made[name].complete)
-                runs[part][label] = made[name]
-                if not made[name].complete:
-                    return runs
-            if on_part:
-                on_part(part, runs[part])
+    keys = {f"{part}: {label}": (part, label) for part, variants in plan.items() for label in variants}
+    runs: Runs = {part: {} for part in plan}
+
+    def add_run(key: str, run: Run) -> None:
+        part, label = keys[key]
+        runs[part][label] = run
+        if on_part and len(runs[part]) == len(plan[part]):
+            on_part(part, runs[part])
+
+    train_all({key: plan[part][label] for key, (part, label) in keys.items()}, data_root, runs_dir, machine, add_run)
     return runs
 
 
-def is_complete(runs: Runs) -> bool:
-    """Whether `train_study` went to its end."""
-    return all(run.complete for variants in runs.values() for run in variants.values())
-
-
-@contextlib.contextmanager
-def bar_of_runs(total: int, machine: Machine) -> Iterator[tqdm]:
-    """A bar over all runs, with time left; each epoch's own bar is below it, and printed lines go above both."""
-    with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=total, desc="study", unit="run", disable=not machine.progress))
-        if machine.progress:
-            stack.enter_context(contextlib.redirect_stdout(DummyTqdmFile(sys.stdout)))
-        yield bar
-
-
-# What the figures take from runs.
-
-
-def count_steps(settings: Settings, table: ImageTable) -> tuple[int, int]:
+def count_steps(settings: Settings, table: ImageTable) -> EpochSize:
     """Optimizer steps and photos of one epoch over a training set."""
     sampler = PlaceSampler(table.places, settings.num_places, settings.images_per_place, settings.seed)
-    return len(sampler), sampler.photos_per_epoch
+    return EpochSize(len(sampler), sampler.photos_per_epoch)
 
 
 def learning_rates(run: Run, steps_per_epoch: int) -> np.ndarray:
-    """The learning rate of each optimizer step of a run: what the scheduler said, times the warm-up.
+    """The learning rate of each optimizer step of a run: the scheduler's rate times the warm-up factor.
 
     Returns:
         (epochs * steps_per_epoch,) float64.
@@ -201,8 +169,3 @@ def learning_rates(run: Run, steps_per_epoch: int) -> np.ndarray:
     scheduled = np.repeat([row["lr"] for row in run.history], steps_per_epoch)
     steps = np.arange(1, len(scheduled) + 1)
     return scheduled * np.minimum(1.0, steps / max(1, run.settings.warmup_steps))
-
-
-def training_seconds(run: Run, photos_per_epoch: int) -> float:
-    """How long a run trained, validation not counted."""
-    return sum(photos_per_epoch / row["photos_per_s"] for row in run.history)

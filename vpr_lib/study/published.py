@@ -4,34 +4,26 @@ The tables (Fig. 1, Fig. 2) are printed in the publication with two decimals; th
 its plots. All are on the real sets (gsv_xs, sf_xs, tokyo_xs), ResNet-18 with ImageNet weights, 320 px, 10 epochs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from vpr_lib.figures.tables import Results, Rows, join_recalls
+from vpr_lib.evaluation import Comparison
+from vpr_lib.figures.tables import Rows, join_recalls
 
-PUBLISHED_KS = (1, 10, 25)  # the published tables leave out 5
+PUBLISHED_KS = (1, 10, 25)  # ranks in the published tables
+PUBLISHED_SPLITS = ("sf_val", "sf_test", "tokyo_test")
 
-# Fig. 1: aggregator -> split -> {k: recall}.
+# Fig. 1: aggregator -> recalls at `PUBLISHED_KS` on each of `PUBLISHED_SPLITS`.
+_FIG_1 = {
+    "AVG": ((47.22, 68.75, 76.33), (12.80, 31.80, 39.70), (22.54, 46.35, 52.70)),
+    "GeM": ((55.77, 77.43, 84.46), (20.70, 41.10, 49.80), (35.56, 62.86, 72.70)),
+    "ConvAP": ((71.71, 83.39, 87.25), (41.20, 61.50, 67.30), (55.87, 79.68, 84.44)),
+    "MixVPR": ((78.83, 89.77, 93.06), (53.10, 70.50, 75.70), (70.16, 84.13, 91.11)),
+}
+
+# The same as aggregator -> split -> {k: recall}.
 RECALLS: dict[str, dict[str, dict[int, float]]] = {
-    "AVG": {
-        "sf_val": {1: 47.22, 10: 68.75, 25: 76.33},
-        "sf_test": {1: 12.80, 10: 31.80, 25: 39.70},
-        "tokyo_test": {1: 22.54, 10: 46.35, 25: 52.70},
-    },
-    "GeM": {
-        "sf_val": {1: 55.77, 10: 77.43, 25: 84.46},
-        "sf_test": {1: 20.70, 10: 41.10, 25: 49.80},
-        "tokyo_test": {1: 35.56, 10: 62.86, 25: 72.70},
-    },
-    "ConvAP": {
-        "sf_val": {1: 71.71, 10: 83.39, 25: 87.25},
-        "sf_test": {1: 41.20, 10: 61.50, 25: 67.30},
-        "tokyo_test": {1: 55.87, 10: 79.68, 25: 84.44},
-    },
-    "MixVPR": {
-        "sf_val": {1: 78.83, 10: 89.77, 25: 93.06},
-        "sf_test": {1: 53.10, 10: 70.50, 25: 75.70},
-        "tokyo_test": {1: 70.16, 10: 84.13, 25: 91.11},
-    },
+    name: {split: dict(zip(PUBLISHED_KS, by_k, strict=True)) for split, by_k in zip(PUBLISHED_SPLITS, row, strict=True)}
+    for name, row in _FIG_1.items()
 }
 
 # Fig. 2: (learning rate, weight decay) -> {k: recall on sf_val}, ConvAP with AdamW.
@@ -56,22 +48,20 @@ LOSSES: dict[str, tuple[float, ...]] = {
 }
 
 
-def published_rows(results: Results, splits: Sequence[str]) -> Rows:
+def published_rows(comparisons: Mapping[str, Mapping[str, Comparison]]) -> Rows:
     """The layout of the published Fig. 1: R@1 / 10 / 25 for each split, the published numbers beside ours.
 
     Args:
-        results: as in `comparison_rows`.
-        splits: columns, in order; a split with a name of its own has no published column.
+        comparisons: {split: {aggregator: comparison}}, see `compare_evaluations`; each split has the same aggregators.
+            A split without published numbers has no published column.
     """
-    known = {split for by_split in RECALLS.values() for split in by_split}
-    rows = [["R@1 / 10 / 25 in percent"]]
-    for split in splits:
-        rows[0] += [split, f"{split}, published"] if split in known else [split]
-    for name, by_split in results.items():
-        row = [name]
-        for split in splits:
-            row.append(join_recalls(by_split[split]["recall"], PUBLISHED_KS))
-            if split in known:
+    names = next(iter(comparisons.values()))
+    rows = [["R@1 / 10 / 25 in percent"], *([name] for name in names)]
+    for split, by_name in comparisons.items():
+        is_published = split in PUBLISHED_SPLITS
+        rows[0] += [split, f"{split}, published"] if is_published else [split]
+        for row, (name, comparison) in zip(rows[1:], by_name.items(), strict=True):
+            row.append(join_recalls(comparison.recall, PUBLISHED_KS))
+            if is_published:
                 row.append(join_recalls(RECALLS.get(name, {}).get(split, {}), PUBLISHED_KS))
-        rows.append(row)
     return rows

@@ -8,195 +8,182 @@ from platform import python_version
 
 from vpr_lib.analysis.scenarios import read_labels
 from vpr_lib.atomic_files import write_atomically
-from vpr_lib.data_roots import find_part, find_splits, read_split
+from vpr_lib.data_roots import DataRoot, open_data_root
 from vpr_lib.devices import choose_device
-from vpr_lib.figures.html_page import Block, Details, Picture, Section, Table, Text, write_page
-from vpr_lib.images import read_images
+from vpr_lib.figures.html_page import Block, Details, Picture, Section, Table, write_page
+from vpr_lib.figures.tables import format_markdown
+from vpr_lib.file_names import PHOTO_SUFFIXES
 from vpr_lib.machine import Machine
 from vpr_lib.recall import count_without_positive, find_positives
 from vpr_lib.run_folders import Run
-from vpr_lib.runs import validation_splits
 from vpr_lib.samplers import PlaceSampler
 from vpr_lib.settings import Settings
-from vpr_lib.study.experiments import (
-    STUDY,
-    Runs,
-    count_steps,
-    is_complete,
-    list_distinct,
-    name_settings,
-    plan_study,
-    train_study,
-    training_seconds,
-)
-from vpr_lib.study.published import RECALLS
-from vpr_lib.study.sections import PARTS, Report
+from vpr_lib.study.experiments import STUDY, Runs, count_steps, plan_study, train_study
+from vpr_lib.study.published import PUBLISHED_SPLITS
+from vpr_lib.study.sections import PAGE, MakeSection, StudyData
 
-ONE_SEED = "One seed a run: another seed moves these numbers, too."
-INTERVALS = (
-    "95% intervals: bootstrap over 25 m cells, since queries of one spot succeed and fail together. One of zero width, "
-    "at 0 or 100 percent, only says that all queries at hand went the same way."
-)
-TESTS = (
-    "p: McNemar's exact test on R@1 against the row above; a difference is called one where p < 0.05. The number of "
-    "tests is not corrected for."
-)
-PUBLISHED = (
+_HOW_TO_READ = (
+    "Each run has one seed; other seeds give other numbers.",
     "Published numbers are on the real sets (gsv_xs, sf_xs, tokyo_xs; ImageNet weights, 320 px). Unless this data root "
-    "holds those, compare order and shape, not values."
+    "holds those, compare order and shape, not values.",
+    "95% intervals: bootstrap over cells of 25 m, since the results of nearby queries are correlated. An interval of "
+    "zero width, at 0 or 100 percent, only means that all queries had the same result.",
+    "p: McNemar's exact test on R@1 against the row above; a difference is called significant if p < 0.05. There is no "
+    "correction for the number of tests.",
 )
-CHOSEN = "The epoch whose weights are kept was chosen on it, too, which flatters its recalls a little."
-
-PACKAGES = ("vpr_lib", "torch", "torchvision", "numpy", "matplotlib")
+_CHOSEN = " The epoch whose weights are kept was chosen on it, too, so its recalls are slightly optimistic."
+_PACKAGES = ("vpr_lib", "torch", "torchvision", "numpy", "matplotlib")
 
 
 def make_report(
     base: Settings,
-    data_root: str | Path,
+    data_root: str | Path | DataRoot,
     out: str | Path,
     runs_dir: str | Path = "runs",
     machine: Machine | None = None,
     preset: str = "",
     preset_settings: Settings | None = None,
 ) -> Path | None:
-    """Train or read the study's runs, evaluate them on all splits, write the figures and `index.html`.
+    """Train or open the runs of the study, evaluate them on all splits, write the figures and `index.html`.
 
-    Figures are written as soon as the runs they need are there, and the page grows with them.
+    Figures are written as soon as the runs they need are complete, and the page grows with them.
 
     Args:
         base: settings that the study varies.
-        data_root: folder with `train`, evaluation splits and maybe `scenarios.csv`.
+        data_root: folder with `train`, evaluation splits and optionally `scenarios.csv`.
         out: folder of the page.
-        runs_dir: where runs are kept.
+        runs_dir: parent of the run folders.
         machine: device, workers, progress bars.
-        preset: its name, for the page.
-        preset_settings: what the page lists changed settings against; None is the published study.
+        preset: name of the preset, for the page.
+        preset_settings: settings that the page lists changes against; None is the published study.
 
     Returns:
-        The page; None if Ctrl-C stopped a training, and the same call goes on.
+        The page; None if Ctrl-C stopped a training. The same call then resumes it.
 
     Raises:
         ValueError: the root has no evaluation split, or the settings measure no R@1.
     """
-    report = open_report(base, data_root, out, machine)
-    parts = list(STUDY) if report.val_splits else ["aggregators"]
+    data = _open_study_data(base, data_root, out, machine)
+    parts = list(STUDY) if data.val_splits else ["aggregators"]
     about = f"preset {preset}" if preset else "settings of its own"
+    title = f"The study on {data.data_root.folder.resolve().name}, {about}"
+    page = data.out / "index.html"
     done: Runs = {}
+    made: dict[MakeSection, Section] = {}
 
     def add_part(part: str, runs: dict[str, Run]) -> None:
-        PARTS[part](report, runs)
         done[part] = runs
-        sections = [describe_data(report), describe_gaps(report, parts, done)]
-        sections += [report.sections[place] for place in sorted(report.sections)]
-        sections.append(describe_runs(report, done, runs_dir))
-        sections.append(describe_settings(report, about, preset_settings or Settings()))
-        write_page(report.out / "index.html", f"The study on {report.data_root.name}, {about}", sections)
+        for make_section in (make for its_part, make in PAGE if its_part == part):
+            made[make_section] = make_section(data, runs)
+            for picture in made[make_section].list_blocks(Picture):
+                print(f"figure: {picture.path}", flush=True)
+        sections = [_make_data_section(data), _make_reading_section(data, parts, done)]
+        sections += [made[make] for _, make in PAGE if make in made and made[make].blocks]
+        sections.append(_make_runs_section(data, done, Path(runs_dir)))
+        sections.append(_make_settings_section(data, about, preset_settings or Settings()))
+        write_page(page, title, sections)
 
-    runs = train_study(base, data_root, runs_dir, report.machine, parts, add_part)
-    if not is_complete(runs):
+    train_study(base, data.data_root, runs_dir, data.machine, parts, add_part)
+    if len(done) < len(parts):
         return None
-    print("\n" + "\n".join(report.printed))
-    return report.out / "index.html"
+    for table in (table for section in made.values() for table in section.list_blocks(Table)):
+        print(f"\n{table.caption}\n\n{format_markdown(table.rows)}")
+    print()
+    return page
 
 
-def open_report(base: Settings, data_root: str | Path, out: str | Path, machine: Machine | None) -> Report:
-    """Read the data root: what can't be read is told now, not after the training."""
-    splits = find_splits(data_root)
-    if not splits:
-        raise ValueError(f"{data_root} has no evaluation split: a folder with database/ and queries/")
+def _open_study_data(
+    base: Settings, data_root: str | Path | DataRoot, out: str | Path, machine: Machine | None
+) -> StudyData:
+    """Read everything that will be needed, so that errors are raised before the training."""
+    data_root = open_data_root(data_root)
+    if not data_root.splits:
+        raise ValueError(f"{data_root.folder} has no evaluation split: a folder with database/ and queries/")
     if 1 not in base.ks:
         raise ValueError(f"ks is {base.ks}; the report shows R@1, so it must hold 1")
-    val_splits = validation_splits(base, data_root)
-    report = Report(
-        base=base,
-        data_root=Path(data_root).resolve(),
-        out=Path(out),
-        machine=machine or Machine(),
-        # Validation first, as in the published tables.
-        splits={split: read_split(data_root, split) for split in dict.fromkeys([*val_splits, *splits])},
-        val_splits=val_splits,
-        train=read_images(find_part(data_root, "train")),
-        labels=read_labels(data_root),
-    )
-    report.out.mkdir(parents=True, exist_ok=True)
-    return report
+    data = StudyData(base, data_root, Path(out), machine or Machine(), read_labels(data_root.folder))
+    for split in data.splits:
+        data_root.read_split(split)
+    data.out.mkdir(parents=True, exist_ok=True)
+    return data
 
 
-def describe_data(report: Report) -> Section:
-    """The photos: how many, and a contact sheet where the root holds one."""
+def _make_data_section(data: StudyData) -> Section:
+    """Numbers of photos, and a contact sheet if the root holds one."""
+    base = data.base
     blocks: list[Block] = []
-    for sheet in sorted(report.data_root.glob("contact_sheet.*")):
-        if sheet.suffix.lower() in (".png", ".jpg", ".jpeg"):
-            write_atomically(report.out / sheet.name, sheet.read_bytes())
-            alt = f"Contact sheet: some photos of {report.data_root.name}."
-            blocks.append(Picture(report.out / sheet.name, alt, "Some of the photos."))
-            break
+    folder = data.data_root.folder
+    sheets = sorted(path for path in folder.glob("contact_sheet.*") if path.suffix.lower() in PHOTO_SUFFIXES)
+    for sheet in sheets[:1]:
+        write_atomically(data.out / sheet.name, sheet.read_bytes())
+        alt = f"Contact sheet: some photos of {folder.resolve().name}."
+        blocks.append(Picture(data.out / sheet.name, alt, "Some of the photos."))
     rows = [["split", "used for", "database photos", "queries", "queries without a positive"]]
-    for split, (database, queries) in report.splits.items():
-        missed = count_without_positive(find_positives(database.utm, queries.utm, report.base.radius_m))
-        use = "choosing" if split in report.val_splits else "testing"
-        rows.append([split, use, str(len(database)), str(len(queries)), str(missed)])
-    caption = f"A query without a database photo within {report.base.radius_m:g} m counts as missed."
-    base = report.base
-    sampler = PlaceSampler(report.train.places, base.num_places, base.images_per_place, base.seed)
-    return Section(
-        "Photos of this data root", [*blocks, Table(rows, caption), Text(f"Training: {sampler.describe()}.")]
-    )
+    for split in data.splits:
+        database, queries = data.data_root.read_split(split)
+        num_without = count_without_positive(find_positives(database.utm, queries.utm, base.radius_m))
+        use = "choosing" if split in data.val_splits else "testing"
+        rows.append([split, use, str(len(database)), str(len(queries)), str(num_without)])
+    caption = f"A query without a database photo within {base.radius_m:g} m counts as missed."
+    sampler = PlaceSampler(data.data_root.train.places, base.num_places, base.images_per_place, base.seed)
+    blocks += [Table(rows, caption), f"Training: {sampler.summary}."]
+    return Section("Photos of this data root", blocks)
 
 
-def describe_gaps(report: Report, parts: list[str], done: Runs) -> Section:
-    """What to keep in mind, what this page leaves out and why."""
-    lines = [ONE_SEED, PUBLISHED, INTERVALS, TESTS]
-    plan = plan_study(report.base, parts)
-    trained = {name_settings(run.settings) for runs in done.values() for run in runs.values()}
-    if set(parts) - set(done):
-        lines.append(f"Still training: {len(trained)} of {len(list_distinct(plan))} runs are shown.")
-    if report.val_splits:
-        lines.append(
-            f"{report.val_splits[0]} is the validation split: Fig. 2, Fig. 3 and the schedulers are measured there. "
-            + CHOSEN * (report.base.keep == "best")
-        )
+def _make_reading_section(data: StudyData, parts: list[str], done: Runs) -> Section:
+    """How to interpret the numbers, and what the page leaves out."""
+    lines = list(_HOW_TO_READ)
+    if len(done) < len(parts):
+        planned = {settings.to_json() for part in plan_study(data.base, parts).values() for settings in part.values()}
+        shown = {run.folder for runs in done.values() for run in runs.values()}
+        lines.append(f"Still training: {len(shown)} of {len(planned)} runs are shown.")
+    if data.val_splits:
+        text = f"{data.val_splits[0]} is the validation split: Fig. 2, Fig. 3 and the schedulers are measured there."
+        lines.append(text + (_CHOSEN if data.base.keep == "best" else ""))
     else:
         lines.append("No validation split (a name ending in val): Fig. 2, Fig. 3 and the schedulers are left out.")
-    known = {split for by_split in RECALLS.values() for split in by_split}
-    unknown = [split for split in report.splits if split not in known]
+    unknown = [split for split in data.splits if split not in PUBLISHED_SPLITS]
     if unknown:
-        lines.append(f"No published numbers for {', '.join(unknown)}; there are some for {', '.join(sorted(known))}.")
-    if not report.labels:
+        known = ", ".join(sorted(PUBLISHED_SPLITS))
+        lines.append(f"No published numbers for {', '.join(unknown)}; there are some for {known}.")
+    if not data.labels:
         lines.append("No scenarios.csv in the data root: recall of each scenario is left out.")
-    return Section("How to read this page", [Text(line) for line in lines])
+    return Section("How to read this page", lines)
 
 
-def describe_runs(report: Report, done: Runs, runs_dir: str | Path) -> Section:
-    """Every run: its folder, settings that the study varies, seconds."""
-    photos = count_steps(report.base, report.train)[1]
+def _make_runs_section(data: StudyData, done: Runs, runs_dir: Path) -> Section:
+    """A row for each run: its folder, the settings that the study varies, its training time."""
+    photos = count_steps(data.base, data.data_root.train).photos
     head = ["shown as", "folder", "optimizer", "lr", "weight decay", "scheduler", "seed", "epochs"]
     rows = [[*head, "training, seconds", "last loss"]]
     uses: dict[Path, list[str]] = {}
-    for part, runs in done.items():
-        for label, run in runs.items():
+    runs: dict[Path, Run] = {}
+    for part, by_label in done.items():
+        for label, run in by_label.items():
             uses.setdefault(run.folder, []).append(f"{part}: {label}")
-    for run in {run.folder: run for runs in done.values() for run in runs.values()}.values():
-        s, history = run.settings, run.history
-        row = ["; ".join(uses[run.folder]), f"{Path(runs_dir).name}/{run.folder.name}", s.optimizer, f"{s.lr:g}"]
-        row += [f"{s.weight_decay:g}", str(s.scheduler), str(s.seed), str(len(history))]
-        rows.append([*row, f"{training_seconds(run, photos):.0f}", f"{history[-1]['loss']:.3f}"])
+            runs[run.folder] = run
+    for folder, run in runs.items():
+        settings = run.settings
+        history = run.history
+        seconds = sum(photos / row["photos_per_s"] for row in history)
+        row = ["; ".join(uses[folder]), f"{runs_dir.name}/{folder.name}", settings.optimizer, f"{settings.lr:g}"]
+        row += [f"{settings.weight_decay:g}", str(settings.scheduler), str(settings.seed), str(len(history))]
+        rows.append([*row, f"{seconds:.0f}", f"{history[-1]['loss']:.3f}"])
     caption = "Seconds without validation and evaluation. A run that two figures share was trained once."
     return Section("Runs", [Table(rows, caption)])
 
 
-def describe_settings(report: Report, about: str, standard: Settings) -> Section:
-    """Settings, changed and all; versions and date."""
-    ours, theirs = report.base.to_dict(), standard.to_dict()
+def _make_settings_section(data: StudyData, about: str, standard: Settings) -> Section:
+    """Changed settings, all settings, versions and date."""
+    ours = data.base.to_dict()
+    theirs = standard.to_dict()
     changed = [f"{key} = {json.dumps(ours[key])}" for key in ours if ours[key] != theirs[key]]
-    versions = [f"python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
-    device = choose_device(report.machine.device).type
+    versions = [f"python {python_version()}", *(f"{name} {version(name)}" for name in _PACKAGES)]
+    device = choose_device(data.machine.device).type
     date = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    return Section(
-        "What was run",
-        [
-            Text(f"{about[0].upper()}{about[1:]}; changed: {', '.join(changed) or 'nothing'}."),
-            Text(f"Written {date}, device {device}; {', '.join(versions)}."),
-            Details("All settings that the study varies from", json.dumps(ours, indent=2).splitlines()),
-        ],
-    )
+    blocks = [
+        f"{about[0].upper()}{about[1:]}; changed: {', '.join(changed) or 'nothing'}.",
+        f"Written {date}, device {device}; {', '.join(versions)}.",
+        Details("All settings that the study varies", json.dumps(ours, indent=2).splitlines()),
+    ]
+    return Section("Settings", blocks)

@@ -1,0 +1,23 @@
+"""HTML pages: escaped, with pictures inside or beside them."""
+
+import os
+
+from conftest import ParsedPage, write_photo
+
+from vpr_lib.figures import html_page
+from vpr_lib.figures.html_page import Details, Picture, Section, Table, write_page
+
+
+def test_pictures_are_embedded_up_to_a_total_size_and_linked_beyond(tmp_path, monkeypatch):
+    picture = tmp_path / "a b#1.png"
+    write_photo(picture, 1)
+    blocks = [Picture(picture, 'says "hi"', "<b>"), Table([["a"], ["<i>"]]), "1 < 2", Details("more", ["<u>"])]
+    embedded = ParsedPage(write_page(tmp_path / "index.html", "<t>", [Section("One & two", blocks)]))
+    embedded.check()
+    assert embedded.images[0]["src"].startswith("data:image/png;base64,") and embedded.images[0]["alt"] == 'says "hi"'
+    monkeypatch.setattr(html_page, "EMBED_BYTES", os.path.getsize(picture))  # base64 is a third longer
+    linked = ParsedPage(write_page(tmp_path / "index.html", "<t>", [Section("One & two", blocks)]))
+    linked.check()
+    assert linked.images[0]["src"] == "a%20b%231.png"
+    assert not {"b", "i", "t", "u"} & set(linked.tags)
+    assert {"<t>", "<b>", "<i>", "<u>", "1 < 2", "One & two"} <= set(linked.text)
