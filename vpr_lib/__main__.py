@@ -1,4 +1,4 @@
-"""The command line: `python -m vpr_lib COMMAND`, see `vpr_lib.command_line`."""
+"""Run the command line: `python -m vpr_lib COMMAND`, see `vpr_lib.command_line`."""
 
 import sys
 

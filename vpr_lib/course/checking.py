@@ -1,4 +1,4 @@
-"""TODO-DOC course.checking."""
+"""Turn the check of an exercise into a one-line verdict for the student."""
 
 import functools
 import traceback
@@ -8,56 +8,61 @@ from typing import Any
 import numpy as np
 
 
-class Wrong(Exception):
-    """What is wrong with an answer, in a sentence."""
+class WrongAnswer(Exception):
+    """An answer is wrong; the message says in which way."""
 
 
 def exercise(check: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Print the verdict of a check that raises `Wrong`; an answer that does nothing yet is told so."""
+    """Make a check print its verdict. It never raises, so the rest of the notebook still runs.
+
+    Args:
+        check: takes the student's function and raises `WrongAnswer` if it is wrong.
+    """
 
     @functools.wraps(check)
-    def tell(answer: Any) -> None:
+    def print_verdict(answer: Any) -> None:
         try:
-            check(insist_on_value(answer))
-        except Wrong as wrong:
+            check(_require_return(answer))
+        except WrongAnswer as wrong:
             print(f"✗ not yet: {wrong}")
         except NotImplementedError:
             print("… to do: complete the cell above and run both again")
         except Exception as error:
-            print(f"✗ {describe_error(error)}")
+            print(f"✗ {_format_error(error)}")
         else:
             print("✓ right")
 
-    return tell
+    return print_verdict
 
 
-def insist_on_value(answer: Callable[..., Any]) -> Callable[..., Any]:
-    """The answer, but that a forgotten return is told; `__wrapped__` is the answer itself."""
+def require(condition: bool, message: str) -> None:
+    """Raise `WrongAnswer` with the message unless the condition holds."""
+    if not condition:
+        raise WrongAnswer(message)
+
+
+def require_close(result: Any, expected: Any, message: str) -> None:
+    """Raise `WrongAnswer` unless two arrays have one shape and agree to five digits."""
+    result = np.asarray(result, dtype=np.float64)
+    expected = np.asarray(expected, dtype=np.float64)
+    require(result.shape == expected.shape, f"it returns the shape {result.shape}; expected {expected.shape}")
+    require(np.allclose(result, expected, rtol=1e-5, atol=1e-6), message)
+
+
+def _require_return(answer: Callable[..., Any]) -> Callable[..., Any]:
+    """The answer, with a message for a missing return; `__wrapped__` is the answer itself."""
 
     @functools.wraps(answer)
     def call(*arguments: Any) -> Any:
-        found = answer(*arguments)
-        want(found is not None, "it returns nothing; does it end with a return?")
-        return found
+        result = answer(*arguments)
+        require(result is not None, "it returns nothing; does it end with a return?")
+        return result
 
     return call
 
 
-def describe_error(error: Exception) -> str:
-    """What went wrong, and where in the answer."""
+def _format_error(error: Exception) -> str:
+    """The error, and the line of the answer that raised it."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    where = f", in its line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
+    where = f", in line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
     return f"it stops with {type(error).__name__}: {error}{where}"
-
-
-def want(right: bool, message: str) -> None:
-    """Raise `Wrong` unless right."""
-    if not right:
-        raise Wrong(message)
-
-
-def want_close(found: Any, expected: Any, message: str) -> None:
-    """Raise `Wrong` unless the numbers agree to five digits."""
-    found, expected = np.asarray(found, dtype=np.float64), np.asarray(expected, dtype=np.float64)
-    want(found.shape == expected.shape, f"it returns the shape {found.shape}; expected {expected.shape}")
-    want(np.allclose(found, expected, rtol=1e-5, atol=1e-6), message)
