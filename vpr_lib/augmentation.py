@@ -61,14 +61,12 @@ def random_crop(images: torch.Tensor, seed: tuple[int, ...], min_side: float) ->
     Returns:
         (B, 3, H, W) uint8, bilinear.
     """
-    height, width = images.shape[-2:]
     rng = np.random.default_rng((*seed, 1))  # not the numbers that choose the operations
     side = rng.uniform(min_side, 1, len(images))
-    shift = rng.uniform(-0.5, 0.5, (len(images), 2)) * (1 - side)[:, None] * (width, height)
+    size = (images.shape[3], images.shape[2])
     matrices = np.zeros((len(images), 2, 3))
-    matrices[:, 0, 0] = side
-    matrices[:, 1, 1] = side
-    matrices[:, :, 2] = shift
+    matrices[:, 0, 0] = matrices[:, 1, 1] = side
+    matrices[:, :, 2] = rng.uniform(-0.5, 0.5, (len(images), 2)) * (1 - side)[:, None] * size
     if images.device.type != "cpu":
         return _warp(images, matrices)
     images = images.clone()
@@ -78,11 +76,7 @@ def random_crop(images: torch.Tensor, seed: tuple[int, ...], min_side: float) ->
 
 
 def randaugment(
-    images: torch.Tensor,
-    seed: tuple[int, ...],
-    num_ops: int = 3,
-    magnitude: int = 9,
-    by_photo: bool | None = None,
+    images: torch.Tensor, seed: tuple[int, ...], num_ops: int = 3, magnitude: int = 9, by_photo: bool | None = None
 ) -> torch.Tensor:
     """Apply `num_ops` random operations to each photo, drawn with replacement from `OPERATIONS`.
 
@@ -118,10 +112,24 @@ def apply_operations(
         strength: 0 to 1.
         by_photo: as in `randaugment`.
     """
+    height, width = images.shape[2:]
+    matrices = [
+        WARPS[n](s * strength, height, width) if n in WARPS else None for n, s in zip(names, signs, strict=True)
+    ]
     if images.device.type == "cpu" if by_photo is None else by_photo:
-        _change_photos(images, names, signs, strength)
-    else:
-        _change_groups(images, names, signs, strength)
+        for photo, name, sign, matrix in zip(_as_arrays(images), names, signs, matrices, strict=True):
+            if matrix:
+                photo[:] = augmentation_opencv.warp(photo, np.array(matrix))
+            else:
+                photo[:] = augmentation_opencv.COLORS[name](photo, sign, strength)
+        return
+    warped = [row for row, matrix in enumerate(matrices) if matrix]
+    if warped:
+        images[warped] = _warp(images[warped], np.array([matrices[row] for row in warped]))
+    for name, sign in sorted({*zip(names.tolist(), signs.tolist(), strict=True)}):
+        if name in COLORS:
+            rows = np.flatnonzero((names == name) & (signs == sign))
+            images[rows] = COLORS[name](images[rows], sign, strength)
 
 
 def _as_arrays(images: torch.Tensor) -> np.ndarray:
@@ -129,37 +137,9 @@ def _as_arrays(images: torch.Tensor) -> np.ndarray:
     return images.permute(0, 2, 3, 1).numpy()
 
 
-def _change_photos(images: torch.Tensor, names: np.ndarray, signs: np.ndarray, strength: float) -> None:
-    height, width = images.shape[-2:]
-    for photo, name, sign in zip(_as_arrays(images), names, signs, strict=True):
-        if name in WARPS:
-            photo[:] = augmentation_opencv.warp(photo, np.array(WARPS[name](sign * strength, height, width)))
-        else:
-            photo[:] = augmentation_opencv.COLORS[name](photo, sign, strength)
-
-
-def _change_groups(images: torch.Tensor, names: np.ndarray, signs: np.ndarray, strength: float) -> None:
-    height, width = images.shape[-2:]
-    warped = np.flatnonzero(np.isin(names, list(WARPS)))
-    if len(warped):
-        matrices = np.stack([WARPS[names[i]](signs[i] * strength, height, width) for i in warped])
-        images[warped] = _warp(images[warped], matrices)
-    for name, change in COLORS.items():
-        for sign in (-1.0, 1.0):
-            rows = np.flatnonzero((names == name) & (signs == sign))
-            if len(rows):
-                images[rows] = change(images[rows], sign, strength)
-
-
 def _warp(images: torch.Tensor, matrices: np.ndarray) -> torch.Tensor:
-    """Bilinear warp of each photo by its own inverse map; pixels from outside are black.
-
-    Args:
-        images: (B, 3, H, W) uint8.
-        matrices: (B, 2, 3), output to input position in pixels from the center.
-    """
-    height, width = images.shape[-2:]
-    half = np.array([width / 2, height / 2])
+    """Warp (B, 3, H, W) by inverse maps (B, 2, 3) as in `WARPS`; bilinear, black outside."""
+    half = np.array([images.shape[3] / 2, images.shape[2] / 2])
     theta = matrices / half[:, None]  # input positions in units of half the size, as grid_sample takes them
     theta[:, :, :2] *= half  # output positions, too
     theta = torch.as_tensor(theta, dtype=torch.float32, device=images.device)
@@ -167,17 +147,13 @@ def _warp(images: torch.Tensor, matrices: np.ndarray) -> torch.Tensor:
     return F.grid_sample(images.float(), grid, mode="bilinear", align_corners=False).round_().byte()
 
 
-Matrix = list[list[float]]
-
-
-def _rotate(angle: float) -> Matrix:
-    cos = math.cos(math.radians(angle))
-    sin = math.sin(math.radians(angle))
+def _rotate(angle: float) -> list[list[float]]:
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     return [[cos, -sin, 0], [sin, cos, 0]]
 
 
-# (signed strength, height, width) -> inverse map, output to input position in pixels from the center.
-WARPS: dict[str, Callable[[float, int, int], Matrix]] = {
+# (signed strength, height, width) -> inverse map (2, 3): output to input position in pixels from the center.
+WARPS: dict[str, Callable[[float, int, int], list[list[float]]]] = {
     "ShearX": lambda s, height, width: [[1, 0.3 * s, 0.3 * s * height / 2], [0, 1, 0]],  # about the upper left corner
     "ShearY": lambda s, height, width: [[1, 0, 0], [0.3 * s, 1, 0.3 * s * width / 2]],
     "TranslateX": lambda s, height, width: [[1, 0, -int(150 / 331 * width * s)], [0, 1, 0]],

@@ -37,14 +37,6 @@ def _blend(photo: np.ndarray, other: np.ndarray, ratio: float) -> np.ndarray:
     return cv2.addWeighted(photo, ratio, other, 1 - ratio, -0.5)
 
 
-def _identity(photo: np.ndarray, sign: float, strength: float) -> np.ndarray:
-    return photo
-
-
-def _brightness(photo: np.ndarray, sign: float, strength: float) -> np.ndarray:
-    return _look_up(photo, _LEVELS * (1 + 0.9 * strength * sign))
-
-
 def _color(photo: np.ndarray, sign: float, strength: float) -> np.ndarray:
     gray = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return _blend(photo, gray, 1 + 0.9 * strength * sign)
@@ -60,10 +52,6 @@ def _sharpness(photo: np.ndarray, sign: float, strength: float) -> np.ndarray:
     blurred[[0, -1]] = photo[[0, -1]]  # the border stays as it is
     blurred[:, [0, -1]] = photo[:, [0, -1]]
     return _blend(photo, blurred, 1 + 0.9 * strength * sign)
-
-
-def _posterize(photo: np.ndarray, sign: float, strength: float) -> np.ndarray:
-    return _look_up(photo, _LEVELS & (0xFF << round(4 * strength)))
 
 
 def _solarize(photo: np.ndarray, sign: float, strength: float) -> np.ndarray:
@@ -89,12 +77,12 @@ def _equalize(photo: np.ndarray, sign: float, strength: float) -> np.ndarray:
 
 
 COLORS: dict[str, Callable[[np.ndarray, float, float], np.ndarray]] = {
-    "Identity": _identity,
-    "Brightness": _brightness,
+    "Identity": lambda photo, sign, strength: photo,
+    "Brightness": lambda photo, sign, strength: _look_up(photo, _LEVELS * (1 + 0.9 * strength * sign)),
     "Color": _color,
     "Contrast": _contrast,
     "Sharpness": _sharpness,
-    "Posterize": _posterize,
+    "Posterize": lambda photo, sign, strength: _look_up(photo, _LEVELS & (0xFF << round(4 * strength))),
     "Solarize": _solarize,
     "AutoContrast": _autocontrast,
     "Equalize": _equalize,

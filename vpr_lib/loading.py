@@ -123,14 +123,11 @@ class _ReturnErrors(torch.utils.data.Dataset):
             return error
 
 
-class BatchLoader:
-    """Iterates the batches of a `DataLoader`; raises errors of its workers."""
-
-    def __init__(self, loader: torch.utils.data.DataLoader) -> None:
-        self._loader = loader
+class BatchLoader(torch.utils.data.DataLoader):
+    """A `DataLoader` of whole batches that raises the errors of its workers."""
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
+        for batch in super().__iter__():
             if isinstance(batch, Exception):
                 raise batch
             yield batch
@@ -158,7 +155,7 @@ def load_batches(
         num_workers = 0  # processes would only take cores from the training
     if start_method is None and sys.platform == "linux":
         start_method = "fork"
-    loader = torch.utils.data.DataLoader(
+    return BatchLoader(
         _ReturnErrors(dataset),
         batch_size=None,
         sampler=requests,
@@ -170,7 +167,6 @@ def load_batches(
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # its own: drawing from the global one would break the exact resume
     )
-    return BatchLoader(loader)
 
 
 def _keep_batch(batch: Batch | Exception) -> Batch | Exception:

@@ -67,15 +67,11 @@ def make_optimizer(settings: Settings, parameters: list[nn.Parameter]) -> torch.
     Raises:
         ValueError: unknown name; the message lists the valid ones.
     """
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    match check_choice("optimizer", settings.optimizer, ("Adam", "AdamW", "SGD")):
-        case "Adam":
-            return torch.optim.Adam(trained, **options)
-        case "AdamW":
-            return torch.optim.AdamW(trained, **options)
-        case _:
-            return torch.optim.SGD(trained, momentum=0.9, **options)
+    cls = getattr(torch.optim, check_choice("optimizer", settings.optimizer, ("Adam", "AdamW", "SGD")))
+    options = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "SGD":
+        options["momentum"] = 0.9
+    return cls([parameter for parameter in parameters if parameter.requires_grad], **options)
 
 
 Scheduler = lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau
