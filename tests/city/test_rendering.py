@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vpr_lib.analysis.scenarios import read_scenarios
+from vpr_lib.analysis.scenarios import read_labels
 from vpr_lib.city import CitySettings, write_city
 from vpr_lib.data_roots import find_splits, read_split
 from vpr_lib.images import read_images
@@ -37,7 +37,7 @@ def test_root_reads_as_any_other(rendered_city):
     train = read_images(rendered_city / "train")
     assert len(train) == 15 and len(set(train.places)) == 5
     assert len({place.split("/")[0] for place in train.places}) == 2
-    scenarios = read_scenarios(rendered_city)
+    scenarios = read_labels(rendered_city)
     for split, sizes in {"sf_val": (40, 14), "sf_test": (40, 14), "tokyo_test": (36, 9)}.items():
         database, queries = read_split(rendered_city, split)
         assert (len(database), len(queries)) == sizes
