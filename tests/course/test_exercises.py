@@ -1,4 +1,4 @@
-"""The checks of the exercises: they accept the printed solutions, and say what is wrong with other answers."""
+"""The checks of the exercises accept the printed solutions and say what is wrong with other answers."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ CHECKS = [name for name in vars(exercises) if name.startswith("check_")]
 
 def read_exercises():
     """{name of the check: (name of the answer, code of the unfinished cell, code of the solution)}."""
-    found = {}
+    exercises_by_check = {}
     for path in NOTEBOOKS:
         cells = nbformat.read(path, as_version=4).cells
         for number, cell in enumerate(cells):
@@ -28,15 +28,15 @@ def read_exercises():
                 assert stub.metadata["tags"] == ["exercise"]
                 assert "<details><summary>Solution" in solution.source
                 (code,) = re.findall(r"```python\n(.*?)```", solution.source, re.S)
-                found[check] = (answer, stub.source, code)
-    return found
+                exercises_by_check[check] = (answer, stub.source, code)
+    return exercises_by_check
 
 
 EXERCISES = read_exercises()
 
 
-def tell(check, code, answer):
-    """What a check prints of an answer's code."""
+def define(check, code, answer):
+    """The check, and the answer that some code defines."""
     names = {"np": np, "torch": torch, "F": F, "find_positives": find_positives}
     exec(code, names)
     return getattr(exercises, check), names[answer]
@@ -45,22 +45,22 @@ def tell(check, code, answer):
 def test_every_check_is_some_notebooks_and_each_has_three_to_five():
     assert sorted(EXERCISES) == sorted(CHECKS)
     for path in NOTEBOOKS:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         assert 3 <= len(re.findall(r'"tags": \[\s*"check"', text)) <= 5, path.name
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_solution_is_accepted(name, capsys):
+def test_the_solution_is_accepted(name, capsys):
     answer, _, code = EXERCISES[name]
-    check, given = tell(name, code, answer)
+    check, given = define(name, code, answer)
     check(given)
     assert capsys.readouterr().out == "✓ right\n"
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_unfinished_answer_is_told_and_stops_nothing(name, capsys):
+def test_an_unfinished_answer_stops_nothing(name, capsys):
     answer, stub, _ = EXERCISES[name]
-    check, given = tell(name, stub, answer)
+    check, given = define(name, stub, answer)
     check(given)
     assert capsys.readouterr().out.startswith("… to do")
 
@@ -112,9 +112,9 @@ def wrong_outcomes(a, b):
     return {"both": int((a & b).sum()), "only A": int((~a & b).sum()), "only B": int((a & ~b).sum()), "neither": 1}
 
 
-# What students do, and a part of what they are told.
+# Wrong answers of students, and a part of the message.
 WRONG = [
-    ("check_read_utm", lambda n: tuple(n.split("@")[1:3]), "texts"),
+    ("check_read_utm", lambda n: tuple(n.split("@")[1:3]), "text"),
     ("check_read_utm", lambda n: tuple(float(v) for v in n.split("@")[1:3]), "folder"),
     ("check_is_positive", lambda q, d: np.abs(d - q).max(1) <= 25, "squares"),
     ("check_is_positive", lambda q, d: np.hypot(*(d - q).T) < 25, "exactly 25 m"),
@@ -122,7 +122,7 @@ WRONG = [
     ("check_draw_batch", draw_with_replacement, "twice"),
     ("check_draw_batch", lambda p, n, k, rng: np.arange(n * k), "places"),
     ("check_draw_batch", draw_from_larger_places, "exactly K"),
-    ("check_find_leaks", lambda a, b, r: np.flatnonzero(np.hypot(*(b - a[: len(b)]).T) <= r), "names"),
+    ("check_find_leaks", lambda a, b, r: np.flatnonzero(np.hypot(*(b - a[: len(b)]).T) <= r), "within 25 m"),
     (
         "check_find_leaks",
         lambda a, b, r: np.argwhere(np.hypot(*(a[:, None] - b).transpose(2, 0, 1)) <= r)[:, 1],
@@ -132,12 +132,12 @@ WRONG = [
     ("check_gem", lambda x, p: F.normalize(x.pow(p).mean((2, 3)).pow(1 / p), dim=1), "clamp"),
     ("check_gem", lambda x, p: F.normalize(x.mean((2, 3)), dim=1), "p = 3"),
     ("check_convap_parameters", lambda i, o, s1, s2: i * o, "bias"),
-    ("check_convap_parameters", lambda i, o, s1, s2: (i * o + o) * s1 * s2, "nothing to train"),
+    ("check_convap_parameters", lambda i, o, s1, s2: (i * o + o) * s1 * s2, "no trained parameters"),
     ("check_recall_at_1", lambda p, r: float(np.mean([a[0] in b for a, b in zip(p, r, strict=True)])), "share"),
     (
         "check_recall_at_1",
         lambda p, r: 100 * np.mean([a[0] in b for a, b in zip(p, r, strict=True) if len(b)]),
-        "left out",
+        "leave it out",
     ),
     (
         "check_recall_at_1",
@@ -149,11 +149,11 @@ WRONG = [
     ("check_aggregator", lambda c: NoGradient(), "gradient"),
     ("check_aggregator", lambda c: DependsOnItsBatch(), "batch"),
     ("check_adamw_step", lambda w, g, lr, wd: w - lr * np.sign(g + wd * w), "L2"),
-    ("check_adamw_step", lambda w, g, lr, wd: w - lr * g, "goes to"),
+    ("check_adamw_step", lambda w, g, lr, wd: w - lr * g, "torch: "),
     ("check_learning_rate", lambda s: 0.1 * 0.5 ** ((s >= 10) + (s >= 30)) * min(1, s / 15), "first step"),
-    ("check_learning_rate", warm_up_overwrites_the_milestone, "both count"),
+    ("check_learning_rate", warm_up_overwrites_the_milestone, "both factors count"),
     ("check_count_pairs", lambda p, k: (p * k * (k - 1), p * k * (p - 1) * k), "twice"),
-    ("check_contrastive_loss", lambda d, same, m: d if same else m - d, "nothing"),
+    ("check_contrastive_loss", lambda d, same, m: d if same else m - d, "beyond the margin"),
     ("check_sgd_step", lambda w, v, g, lr, mu, wd: (w - lr * (mu * v + g), mu * v + g), "first step"),
     ("check_sgd_step", miss_the_gradient, "first step"),
     ("check_sgd_step", keep_the_rate_in_the_velocity, "learning rate"),
@@ -164,7 +164,7 @@ WRONG = [
     ("check_epochs_to", lambda r, t: int(np.argmax(np.array(r) >= t)) + 1, "None"),
     ("check_mean_and_deviation", lambda r: (np.mean(r), np.std(r)), "ddof"),
     ("check_count_outcomes", wrong_outcomes, "exchanged"),
-    ("check_recall_of", lambda h, k: {n: 100 * h[k == n].mean() for n in np.unique(k)}, "no kind"),
+    ("check_recall_of", lambda h, k: {n: 100 * h[k == n].mean() for n in np.unique(k)}, "no label"),
     ("check_recall_of", lambda h, k: {n: 100 * (h & (k == n)).mean() for n in ("bus", "night")}, "own queries"),
     ("check_estimate_position", lambda utm: utm.mean(0), "robust"),
     ("check_estimate_position", lambda utm: utm[0], "first"),
@@ -172,12 +172,12 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("name", "answer", "told"), WRONG, ids=[f"{w[0]}-{w[2]}" for w in WRONG])
-def test_wrong_answer_is_told_what_is_wrong(name, answer, told, capsys):
+@pytest.mark.parametrize(("name", "answer", "message"), WRONG, ids=[f"{w[0]}-{w[2]}" for w in WRONG])
+def test_a_wrong_answer_gets_a_message(name, answer, message, capsys):
     getattr(exercises, name)(answer)
-    said = capsys.readouterr().out
-    assert said.startswith("✗ not yet")
-    assert told in said
+    out = capsys.readouterr().out
+    assert out.startswith("✗ not yet")
+    assert message in out
 
 
 def test_every_check_rejects_something():
@@ -185,14 +185,14 @@ def test_every_check_rejects_something():
 
 
 @pytest.mark.parametrize("name", [name for name in CHECKS if name != "check_epochs_to"])
-def test_a_missing_return_is_told(name, capsys):
+def test_a_missing_return_gets_a_message(name, capsys):
     getattr(exercises, name)(lambda *arguments: None)
     assert "does it end with a return?" in capsys.readouterr().out
 
 
-def test_an_answer_that_fails_is_told_how_and_where(capsys):
+def test_an_error_in_the_answer_is_shown_with_its_line(capsys):
     exercises.check_gem(lambda x, p: x.no_such_method())
-    said = capsys.readouterr().out
-    assert "AttributeError" in said
-    assert f"in its line {test_an_answer_that_fails_is_told_how_and_where.__code__.co_firstlineno + 1}" in said
-    assert "x.no_such_method()" in said
+    out = capsys.readouterr().out
+    assert "AttributeError" in out
+    assert f"in line {test_an_error_in_the_answer_is_shown_with_its_line.__code__.co_firstlineno + 1}" in out
+    assert "x.no_such_method()" in out

@@ -28,17 +28,10 @@ from vpr_lib.settings import Settings, get_preset
 CITIES: dict[str, dict[str, int]] = {
     "mini": {},
     "smoke": {  # rendered in seconds, for the tests
-        "size": 96,
-        "places": 24,
-        "photos_per_place": 4,
-        "val_database": 40,
-        "val_queries": 24,
-        "test_database": 40,
-        "test_queries": 24,
-        "tokyo_database": 40,
-        "tokyo_places": 8,
+        "size": 96, "places": 24, "photos_per_place": 4, "val_database": 40, "val_queries": 24,
+        "test_database": 40, "test_queries": 24, "tokyo_database": 40, "tokyo_places": 8,
     },
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,151 @@
+"""The commands that train and evaluate, and the errors a user meets. The other commands are tested in their rooms."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import make_root
+
+from vpr_lib.command_line.parser import main
+from vpr_lib.run_folders import open_run
+
+SMALL = ["--preset", "smoke", "--image-size", "32", "--epochs", "1"]
+SMALL += ["--set", "crop_after=layer1", "--set", "num_workers=0", "--set", "device=cpu", "--set", "progress=false"]
+
+CHANGES = ["--set", "milestones=3", "--set", "miner=None", "--set", 'loss_options={"alpha": 2}', "--set", "lr=1"]
+
+
+@pytest.fixture(scope="module")
+def run_folder(data_root, tmp_path_factory):
+    """A run folder written by the command `train`."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    command = ["train", "--data", str(data_root), "--out", str(folder), "--aggregator", "ConvAP", *SMALL, *CHANGES]
+    assert main(command) == 0
+    return folder
+
+
+def evaluate(run_folder, data_root, *options):
+    command = ["evaluate", "--run", str(run_folder), "--data", str(data_root), "--split", "val"]
+    return main([*command, "--set", "device=cpu", "--set", "num_workers=0", *options])
+
+
+def test_train_writes_a_run_with_the_settings_of_the_command_line(run_folder):
+    settings = open_run(run_folder).settings
+    assert (settings.aggregator, settings.epochs, settings.image_size) == ("ConvAP", 1, 32)
+    assert (settings.milestones, settings.miner, settings.lr) == ((3,), None, 1.0)
+    assert settings.loss_options == {"alpha": 2} and settings.crop_after == "layer1"
+
+
+def test_train_again_trains_nothing_and_other_settings_are_refused(run_folder, data_root, capsys):
+    weights = (run_folder / "model.pt").stat().st_mtime_ns
+    command = ["train", "--data", str(data_root), "--out", str(run_folder), *SMALL, *CHANGES]
+    assert main([*command, "--aggregator", "ConvAP"]) == 0
+    assert "val: R@1" in capsys.readouterr().out
+    assert main([*command, "--aggregator", "AVG"]) == 1
+    assert "aggregator is ConvAP there, AVG asked for" in capsys.readouterr().err
+    assert (run_folder / "model.pt").stat().st_mtime_ns == weights
+
+
+def test_evaluate_prints_and_writes_the_recalls(run_folder, data_root, tmp_path, capsys):
+    assert evaluate(run_folder, data_root, "--json", str(tmp_path / "recall.json")) == 0
+    result = json.loads((tmp_path / "recall.json").read_text(encoding="utf-8"))
+    assert (list(result), list(result["recall"])) == (["recall", "queries", "without_positive"], ["1", "5", "10"])
+    assert (result["queries"], result["without_positive"]) == (6, 0)
+    line = "  ".join(f"R@{k} {percent:.2f}" for k, percent in result["recall"].items())
+    assert f"val: {line}  (6 queries, 0 of them without a positive" in capsys.readouterr().out
+
+
+def test_evaluate_with_an_approximate_index_prints_its_loss(run_folder, data_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("vpr_lib.search.IVF_MIN_ROWS", 5)
+    assert evaluate(run_folder, data_root, "--index", "ivf", "--json", str(tmp_path / "recall.json")) == 0
+    overlap = json.loads((tmp_path / "recall.json").read_text(encoding="utf-8"))["overlap"]
+    out = capsys.readouterr().out
+    assert list(overlap) == ["1", "12"]  # 12 is the size of the database
+    for k, percent in overlap.items():
+        assert f"index ivf found {percent:.1f}% of what an exact search has among its first {k}\n" in out
+
+
+@pytest.mark.parametrize(("options", "offender"), [
+    (["--index", "ivff"], "'ivff'"),
+    (["--split", "test"], "test/"),
+    (["--set", "lr=1"], "'lr'"),
+    (["--run", "nowhere"], "nowhere"),
+    (["--data", "nowhere"], "nowhere"),
+])  # fmt: skip
+def test_evaluate_names_what_is_wrong(run_folder, data_root, capsys, options, offender):
+    assert evaluate(run_folder, data_root, *options) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and offender in error
+
+
+def test_compare_prints_and_writes_one_table(data_root, tmp_path, capsys):
+    command = ["compare", "--data", str(data_root), "--out", str(tmp_path), *SMALL, "--aggregators", "AVG, GeM"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[1:]] == ["AVG", "GeM"]
+    recalls = [[float(number) for number in row[1].split(" / ")] for row in rows[1:]]
+    for folder in tmp_path.glob("*-AdamW-*"):
+        (index,) = [i for i, row in enumerate(rows[1:]) if folder.name.startswith(row[0])]
+        assert evaluate(folder, data_root, "--json", str(tmp_path / "recall.json")) == 0
+        expected = json.loads((tmp_path / "recall.json").read_text(encoding="utf-8"))["recall"]
+        assert recalls[index] == pytest.approx([expected[k] for k in ("1", "5", "10")], abs=0.01)
+    assert (tmp_path / "comparison-root-smoke.md").read_text(encoding="utf-8") in out
+    assert "val: 6 queries, 0 of them without a positive" in out
+
+
+def test_compare_reads_all_splits_before_it_trains(tmp_path, capsys):
+    root = make_root(tmp_path / "root")
+    shutil.copytree(root / "val" / "database", root / "later" / "database")
+    command = ["compare", "--out", str(tmp_path / "runs"), *SMALL, "--data"]
+    assert main([*command, str(root)]) == 1
+    assert "later" in capsys.readouterr().err
+    assert main([*command, str(root), "--set", "aggregator=AVG"]) == 1
+    assert "--set aggregator" in capsys.readouterr().err
+    shutil.rmtree(root / "later")
+    shutil.rmtree(root / "val")
+    assert main([*command, str(root)]) == 1
+    assert str(root) in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("options", "offender"), [
+    (["--preset", "tiny"], "'tiny'; valid: xs, photos, mini, smoke"),
+    (["--aggregator", "mix"], "'mix'; valid: AVG, GeM, ConvAP, MixVPR"),
+    (["--set", "learning_rate=1"], "'learning_rate'; valid: backbone"),
+    (["--set", "lr"], "KEY=VALUE"),
+    (["--set", "lr=fast"], "lr=fast: expected float"),
+    (["--set", "epochs=true"], "expected int"),
+    (["--set", "loss=Triplet"], "'Triplet'; valid: AngularLoss"),
+    (["--set", "optimizer=adam"], "'adam'; valid: Adam, AdamW, SGD"),
+    (["--set", "num_places=1"], "num_places is 1"),
+    (["--set", "device=gpu"], "'gpu'; valid: auto, cpu"),
+    (["--set", 'aggregator_options={"GEM": {"p": 1}}'], "'GEM'; valid: AVG"),
+    (["--set", "images_per_place=9"], "9 photos"),
+    (["--epochs", "0"], "epochs is 0"),
+    (["--set", 'val_splits=["test"]'], "test/"),
+    (["--data", "nowhere"], "nowhere"),
+])  # fmt: skip
+def test_train_names_what_is_wrong_in_one_line(data_root, tmp_path, capsys, options, offender):
+    assert main(["train", "--data", str(data_root), "--out", str(tmp_path / "run"), *SMALL, *options]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and offender in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_an_unreadable_photo_is_one_line_of_the_program(tmp_path):
+    root = make_root(tmp_path / "root")
+    for photo in (root / "train").rglob("*.jpg"):
+        photo.write_bytes(b"no photo")
+    command = [sys.executable, "-m", "vpr_lib", "train", "--data", str(root), "--out", str(tmp_path / "run"), *SMALL]
+    done = subprocess.run([*command, "--set", "num_workers=1"], capture_output=True, text=True)  # read by a process
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"error: {root}") and ".jpg" in done.stderr
+
+
+def test_the_parser_needs_neither_torch_nor_numpy():
+    code = "import sys; from vpr_lib.command_line.parser import main; print({'torch', 'numpy'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
