@@ -26,33 +26,25 @@ def draw_examples(rows: Mapping[str, Sequence[Example]]) -> Figure:
     grid = figure.subplots(len(rows), 2 * columns + 1, squeeze=False, width_ratios=ratios)
     for axes in grid.flat:
         axes.axis("off")
+    titles = ["query", *(f"{escape_math(model)}'s\nfirst photo" for model in models)]
+    for axes, title in zip(grid[0], [*titles, "", *titles], strict=True):
+        axes.set_title(title, fontsize=9)
     for cells, (title, examples) in zip(grid, rows.items(), strict=True):
         cells[0].set_ylabel(textwrap.fill(escape_math(title), 12), rotation=0, ha="right", va="center", fontsize=9)
-        for example, half in zip(examples, (cells[:columns], cells[columns + 1 :]), strict=False):
-            _draw_example(half, example)
-    titles = ["query", *(f"{model}'s\nfirst photo" for model in models)]
-    for half in (grid[0, :columns], grid[0, columns + 1 :]):
-        for axes, title in zip(half, titles, strict=True):
-            axes.set_title(escape_math(title), fontsize=9)
+        for example, (first, *others) in zip(examples, (cells[:columns], cells[columns + 1 :]), strict=False):
+            show_photo(first, example.photo, GREY, "")
+            for axes, match in zip(others, example.matches.values(), strict=True):
+                sign, color = ("✓", GREEN) if match.right else ("✗", RED)
+                show_photo(axes, match.photo, color, f"{sign} {format_distance(match.distance_m)}")
     return figure
-
-
-def _draw_example(cells: Sequence[Axes], example: Example) -> None:
-    show_photo(cells[0], example.photo, GREY, "")
-    for axes, match in zip(cells[1:], example.matches.values(), strict=True):
-        sign, color = ("✓", GREEN) if match.right else ("✗", RED)
-        show_photo(axes, match.photo, color, f"{sign} {format_distance(match.distance_m)}")
 
 
 def show_photo(axes: Axes, photo: np.ndarray, color: str, text: str) -> None:
     """Show a photo (H, W, 3) in a colored frame, with a line of text below it."""
     axes.axis("on")
     axes.imshow(photo)
-    axes.set_anchor("N")  # wide and tall photos of a row are aligned at the top
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set(color=color, linewidth=3)
+    axes.set(xticks=[], yticks=[], anchor="N")  # wide and tall photos of a row are aligned at the top
+    axes.spines[:].set(color=color, linewidth=3)
     axes.set_xlabel(text, color=color, fontsize=9, fontweight="bold", labelpad=2)
 
 

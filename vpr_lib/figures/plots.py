@@ -1,4 +1,4 @@
-"""Results -> matplotlib figures. Nothing is computed here.
+"""Results -> matplotlib figures.
 
 Figures are made without pyplot, so no global state changes; a notebook displays a figure that is a cell's last value.
 Colors are those of Okabe and Ito, which color-blind readers can tell apart; a marker, hatch or sign repeats the color.
@@ -27,7 +27,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
 _STYLES = {"AVG": 0, "GeM": 1, "ConvAP": 2, "MixVPR": 3}  # the same style in every figure
 
-Recalls = Mapping[str, Mapping[int, float]]  # label -> {k: percent}
+Recalls = Mapping[str, Mapping[int, float]]  # {label: {k: percent}}
 
 
 def make_figure(height_in: float) -> Figure:
@@ -36,11 +36,9 @@ def make_figure(height_in: float) -> Figure:
 
 
 def plot_recalls(recalls: Mapping[str, Recalls], published: Mapping[str, Recalls] | None = None) -> Figure:
-    """Recall against k, a panel for each split.
+    """Recall against k, a panel for each split of {split: {label: {k: percent}}}.
 
-    Args:
-        recalls: {split: {label: {k: percent}}}.
-        published: the same, drawn thin and dashed in the color of their label.
+    Published curves are drawn thin and dashed in the color of their label.
     """
     figure = make_figure(3.4)
     panels = figure.subplots(1, len(recalls), sharey=True, squeeze=False)[0]
@@ -51,10 +49,9 @@ def plot_recalls(recalls: Mapping[str, Recalls], published: Mapping[str, Recalls
         for label, recall in by_label.items():
             style = style_of(label, list(by_label))
             axes.plot(list(recall), list(recall.values()), label=escape_math(label), **style)
-        axes.set_xticks(sorted({k for recall in by_label.values() for k in recall}))
-        axes.set_xlabel("k, photos retrieved")
-        axes.set_title(escape_math(split))
         axes.grid(alpha=0.3)
+        ks = sorted({k for recall in by_label.values() for k in recall})
+        axes.set(xticks=ks, xlabel="k, photos retrieved", title=escape_math(split))
     panels[0].set_ylabel("recall@k, percent")
     if published:
         panels[-1].plot([], [], "--", color=GREY, linewidth=1, label="published")
@@ -64,15 +61,10 @@ def plot_recalls(recalls: Mapping[str, Recalls], published: Mapping[str, Recalls
 
 
 def plot_grids(grids: Mapping[str, Mapping[tuple[float, float], Mapping[int, float]]]) -> Figure:
-    """Heat maps of recall over learning rate and weight decay, side by side, each with its own color scale.
-
-    Args:
-        grids: {title: {(learning rate, weight decay): {k: percent}}}; the color is R@1.
-    """
+    """Heat maps of {title: {(learning rate, weight decay): {k: percent}}}, each with its own color scale for R@1."""
     figure = make_figure(3.2)
     for axes, (title, cells) in zip(figure.subplots(1, len(grids), squeeze=False)[0], grids.items(), strict=True):
-        rates = sorted({rate for rate, _ in cells}, reverse=True)
-        decays = sorted({decay for _, decay in cells}, reverse=True)
+        rates, decays = (sorted(set(values), reverse=True) for values in zip(*cells, strict=True))
         values = np.array([[cells[rate, decay][1] for rate in rates] for decay in decays])
         span = max(0.1, np.ptp(values) / 2)  # equal values need a scale, too
         middle = (values.min() + values.max()) / 2
@@ -84,9 +76,7 @@ def plot_grids(grids: Mapping[str, Mapping[tuple[float, float], Mapping[int, flo
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=9)
         axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
         axes.set_yticks(range(len(decays)), [f"{decay:g}" for decay in decays])
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel("weight decay")
-        axes.set_title(escape_math(title))
+        axes.set(xlabel="learning rate", ylabel="weight decay", title=escape_math(title))
         figure.colorbar(image, ax=axes, label="R@1, percent", shrink=0.85)
     return figure
 
@@ -94,12 +84,7 @@ def plot_grids(grids: Mapping[str, Mapping[tuple[float, float], Mapping[int, flo
 def plot_losses(
     losses: Mapping[str, Sequence[float]], published: Mapping[str, Sequence[float]] | None = None
 ) -> Figure:
-    """Mean training loss of each epoch, counted from 1.
-
-    Args:
-        losses: {label: loss of each epoch}.
-        published: the same, drawn thin and dashed in the color of their label.
-    """
+    """{label: mean training loss of each epoch}; published curves are drawn thin and dashed, as in `plot_recalls`."""
     figure = make_figure(3.4)
     axes = figure.subplots()
     for label, loss in (published or {}).items():
@@ -108,7 +93,6 @@ def plot_losses(
     for label, loss in losses.items():
         axes.plot(range(1, len(loss) + 1), loss, label=escape_math(label), **style_of(label, list(losses)))
     _label_epochs(axes, "training loss")
-    axes.grid(alpha=0.3)
     axes.legend()
     return figure
 
@@ -116,29 +100,20 @@ def plot_losses(
 def plot_schedules(
     rates: Mapping[str, np.ndarray], recalls: Mapping[str, Sequence[float]], steps_per_epoch: int, split: str
 ) -> Figure:
-    """The learning rate of each optimizer step, and the validation recall after each epoch.
-
-    Args:
-        rates: {label: (steps,) learning rates}.
-        recalls: {label: R@1 of each epoch, percent}.
-        steps_per_epoch: optimizer steps in an epoch.
-        split: the split of the recalls.
-    """
+    """{label: (steps,) learning rate of each optimizer step} beside {label: R@1 on the split after each epoch}."""
     figure = make_figure(3.4)
     left, right = figure.subplots(1, 2)
     for number, (label, rate) in enumerate(rates.items()):
-        style = style_of(label, list(rates))
-        style["linestyle"] = ("-", "--", ":")[number % 3]  # equal curves cover each other
-        right.plot(range(1, len(recalls[label]) + 1), recalls[label], label=label, **style)
+        # Equal curves cover each other.
+        style = style_of(label, list(rates)) | {"label": label, "linestyle": ("-", "--", ":")[number % 3]}
+        right.plot(range(1, len(recalls[label]) + 1), recalls[label], **style)
         epochs = np.arange(1, len(rate) + 1) / steps_per_epoch
-        left.plot(epochs, rate, drawstyle="steps-pre", label=label, **style | {"marker": ""})
-    left.set_xlabel("epochs, from optimizer steps")
-    left.set_ylabel("learning rate")
+        left.plot(epochs, rate, drawstyle="steps-pre", **style | {"marker": ""})
+    left.set(xlabel="epochs, from optimizer steps", ylabel="learning rate")
     left.set_ylim(bottom=0)
     left.legend(fontsize=8)
+    left.grid(alpha=0.3)
     _label_epochs(right, f"{escape_math(split)} R@1, percent")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
     return figure
 
 
@@ -148,7 +123,7 @@ def plot_bars(recalls: Mapping[str, Mapping[str, LabelRecall]], titles: Mapping[
     Args:
         recalls: {run: {label: recall}}, see `recall_by_label`.
         titles: {label: title}, in order; labels without queries are left out.
-        split: the split of the queries.
+        split: name of the split.
     """
     labels = [label for label in titles if all(label in by_label for by_label in recalls.values())]
     figure = make_figure(3.6)
@@ -156,30 +131,24 @@ def plot_bars(recalls: Mapping[str, Mapping[str, LabelRecall]], titles: Mapping[
     width = 0.8 / len(recalls)
     for number, (name, by_label) in enumerate(recalls.items()):
         heights = np.array([by_label[label].recall for label in labels])
-        ends = np.array([by_label[label].interval for label in labels]).reshape(-1, 2)
+        low, high = np.reshape([by_label[label].interval for label in labels], (-1, 2)).T
         x = np.arange(len(labels)) + (number - (len(recalls) - 1) / 2) * width
-        style = _STYLES.get(name, number) % len(COLORS)
-        color = COLORS[style]
-        axes.bar(x, heights, width, label=escape_math(name), color=color, hatch=_HATCHES[style], ec="white", lw=0)
-        errors = np.abs([heights - ends[:, 0], ends[:, 1] - heights])
+        color = style_of(name, list(recalls))["color"]
+        hatch = _HATCHES[COLORS.index(color)]
+        axes.bar(x, heights, width, label=escape_math(name), color=color, hatch=hatch, ec="white", lw=0)
+        errors = np.abs([heights - low, high - heights])
         axes.errorbar(x, heights, errors, fmt="none", ecolor="black", elinewidth=1, capsize=2)
     first = next(iter(recalls.values()))
     names = [f"{textwrap.fill(escape_math(titles[label]), 12)}\nn = {first[label].num_queries}" for label in labels]
     axes.set_xticks(range(len(labels)), names)
-    axes.set_ylim(0, 102)
-    axes.set_ylabel(f"{escape_math(split)} R@1, percent")
+    axes.set(ylim=(0, 102), ylabel=f"{escape_math(split)} R@1, percent", axisbelow=True)
     axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
     figure.legend(loc="outside upper center", ncols=len(recalls))
     return figure
 
 
 def plot_intervals(comparisons: Mapping[str, Mapping[str, Comparison]]) -> Figure:
-    """R@1 of each run as a dot on its 95% interval, a panel for each split.
-
-    Args:
-        comparisons: {split: {run: comparison}}, see `compare_evaluations`; each split has the same runs.
-    """
+    """R@1 of each run as a dot on its 95% interval, a panel for each split of {split: {run: comparison}}."""
     names = list(next(iter(comparisons.values())))
     figure = make_figure(0.9 + 0.33 * len(names))
     panels = figure.subplots(1, len(comparisons), sharey=True, squeeze=False)[0]
@@ -187,10 +156,9 @@ def plot_intervals(comparisons: Mapping[str, Mapping[str, Comparison]]) -> Figur
         for row, comparison in enumerate(by_name.values()):
             axes.plot(comparison.interval, [row, row], color=GREY, linewidth=3, solid_capstyle="butt")
             axes.plot(comparison.recall[1], row, "o", color=COLORS[0], markersize=7)
-        axes.set_title(escape_math(split))
-        axes.set_xlabel("R@1, percent")
+        axes.set(title=escape_math(split), xlabel="R@1, percent")
         axes.grid(axis="x", alpha=0.3)
-    panels[0].set_yticks(range(len(names)), [escape_math(name) for name in names])
+    panels[0].set_yticks(range(len(names)), map(escape_math, names))
     panels[0].set_ylim(len(names) - 0.5, -0.5)  # the first run at the top
     return figure
 
@@ -217,6 +185,6 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
 
 
 def _label_epochs(axes: Axes, label: str) -> None:
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(label)
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.grid(alpha=0.3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -1,4 +1,4 @@
-"""Results -> tables of text: rows of cells, the first row is the head. Nothing is computed here."""
+"""Results -> tables of text: rows of cells, the first row is the head."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -13,13 +13,8 @@ Rows = list[list[str]]
 
 
 def comparison_rows(comparisons: Mapping[str, Mapping[str, Comparison]]) -> Rows:
-    """A row for each model, with recalls, interval and paired test for each split.
-
-    Args:
-        comparisons: {split: {name: comparison}}, see `compare_evaluations`; each split has the same names.
-    """
-    names = next(iter(comparisons.values()))
-    rows = [["R@k in percent"], *([name] for name in names)]
+    """A row for each model of {split: {model: comparison}}, with recalls, interval and paired test for each split."""
+    rows = [["R@k in percent"], *([name] for name in next(iter(comparisons.values())))]
     for split, by_name in comparisons.items():
         ks = [k for k in TABLE_KS if k in next(iter(by_name.values())).recall]
         rows[0] += [f"{split} R@" + " / ".join(map(str, ks)), "R@1, 95% interval", "p (row above)"]
@@ -47,19 +42,12 @@ def label_rows(recalls: Mapping[str, Mapping[str, LabelRecall]], titles: Mapping
 
 
 def list_differences(comparisons: Mapping[str, Comparison], split: str) -> list[str]:
-    """A sentence for each model and the one before it: their difference in R@1, and whether it is significant.
-
-    Args:
-        comparisons: {name: comparison}, see `compare_evaluations`.
-        split: the split they are on.
-    """
+    """A sentence for each model and the one before it: their difference in R@1, and whether it is significant."""
     sentences = []
     for (before, first), (name, second) in pairwise(comparisons.items()):
         points = second.recall[1] - first.recall[1]
-        verdict = "significant" if second.p_value < ALPHA else "not significant"
-        sentences.append(
-            f"{name} against {before}: {points:+.1f} points of R@1 on {split}, p = {second.p_value:.2g}, {verdict}."
-        )
+        verdict = f"p = {second.p_value:.2g}, {'significant' if second.p_value < ALPHA else 'not significant'}"
+        sentences.append(f"{name} against {before}: {points:+.1f} points of R@1 on {split}, {verdict}.")
     return sentences
 
 
@@ -70,7 +58,7 @@ def join_recalls(recall: Mapping[int, float], ks: Iterable[int]) -> str:
 
 def format_markdown(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns are aligned as plain text, too."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
