@@ -41,7 +41,7 @@ def root(tmp_path_factory):
 def work(root, tmp_path_factory):
     """The folders of a complete report, `out` and `runs`."""
     work = tmp_path_factory.mktemp("work")
-    assert make_report(BASE, root, work / "out", work / "runs", MACHINE, "smoke", get_preset("smoke"))
+    assert make_report(BASE, root, work / "out", work / "runs", MACHINE, "smoke")
     return work
 
 

@@ -155,8 +155,7 @@ def write_report(options: argparse.Namespace) -> int:
     settings, machine = _read_settings(options)
     _refuse_aggregator(options, "report trains every aggregator")
     out = options.out or f"reports/{options.preset}"
-    preset = get_preset(options.preset)
-    page = make_report(settings, options.data, out, options.runs, machine, options.preset, preset)
+    page = make_report(settings, options.data, out, options.runs, machine, options.preset)
     if page is None:
         return STOPPED
     print(f"page: {page}")

@@ -48,13 +48,11 @@ def vary_optimizer(base: Settings) -> dict[str, Settings]:
 
 def vary_scheduler(base: Settings) -> dict[str, Settings]:
     """MixVPR with each schedule of the learning rate; milestones, factor and patience are those of the base."""
-    names = ("MultiStepLR", "CosineAnnealingLR", "ReduceLROnPlateau")
-    return {name: replace(base, aggregator="MixVPR", scheduler=name) for name in names}
+    base = replace(base, aggregator="MixVPR")
+    return {name: replace(base, scheduler=name) for name in ("MultiStepLR", "CosineAnnealingLR", "ReduceLROnPlateau")}
 
 
-# Beyond the published study: experiments of notebook 03, each of which sees as many photos as the base.
-
-
+# Experiments of notebook 03 beyond the published study; each of them sees as many photos as the base.
 def vary_warmup(base: Settings) -> dict[str, Settings]:
     """MixVPR without warm-up, with that of the base, and with one three times as long."""
     base = replace(base, aggregator="MixVPR")
@@ -95,26 +93,18 @@ STUDY: dict[str, Callable[[Settings], dict[str, Settings]]] = {
     "schedulers": vary_scheduler,
 }
 
-Runs = dict[str, dict[str, Run]]  # part of the study -> label -> run
+Runs = dict[str, dict[str, Run]]  # {part of the study: {label: run}}
 
 
 class EpochSize(NamedTuple):
-    """Size of an epoch over a training set."""
+    """Size of an epoch over a training set, see `count_steps`."""
 
     steps: int  # optimizer steps
     photos: int
 
 
 def plan_study(base: Settings, parts: Sequence[str] | None = None) -> dict[str, dict[str, Settings]]:
-    """The settings of every run, by part and label.
-
-    Args:
-        base: settings that the parts vary.
-        parts: keys of `STUDY`; None is all of them.
-
-    Raises:
-        ValueError: no such part; the message lists the valid ones.
-    """
+    """The settings of every run, {part: {label: settings}}, for some or all keys of `STUDY`."""
     return {part: STUDY[check_choice("part", part, STUDY)](base) for part in (STUDY if parts is None else parts)}
 
 
@@ -130,9 +120,7 @@ def train_study(
 
     Args:
         base: settings that the parts vary.
-        data_root: folder with `train` and evaluation splits.
-        runs_dir: parent of the run folders.
-        machine: device, workers, progress bars.
+        data_root, runs_dir, machine: as in `get_run`.
         parts: keys of `STUDY`; None is all of them.
         on_part: called with a part's name and runs as soon as all of them are complete.
 
@@ -141,31 +129,27 @@ def train_study(
         resumes it.
     """
     plan = plan_study(base, parts)
-    keys = {f"{part}: {label}": (part, label) for part, variants in plan.items() for label in variants}
+    variants = {f"{part}: {label}": s for part, by_label in plan.items() for label, s in by_label.items()}
     runs: Runs = {part: {} for part in plan}
 
-    def add_run(key: str, run: Run) -> None:
-        part, label = keys[key]
+    def add_run(name: str, run: Run) -> None:
+        part, label = name.split(": ", 1)
         runs[part][label] = run
         if on_part and len(runs[part]) == len(plan[part]):
             on_part(part, runs[part])
 
-    train_all({key: plan[part][label] for key, (part, label) in keys.items()}, data_root, runs_dir, machine, add_run)
+    train_all(variants, data_root, runs_dir, machine, add_run)
     return runs
 
 
 def count_steps(settings: Settings, table: ImageTable) -> EpochSize:
-    """Optimizer steps and photos of one epoch over a training set."""
+    """Size of one epoch over a training set."""
     sampler = PlaceSampler(table.places, settings.num_places, settings.images_per_place, settings.seed)
     return EpochSize(len(sampler), sampler.photos_per_epoch)
 
 
 def learning_rates(run: Run, steps_per_epoch: int) -> np.ndarray:
-    """The learning rate of each optimizer step of a run: the scheduler's rate times the warm-up factor.
-
-    Returns:
-        (epochs * steps_per_epoch,) float64.
-    """
+    """(epochs * steps_per_epoch,) float64: learning rate of each step, the scheduler's times the warm-up factor."""
     scheduled = np.repeat([row["lr"] for row in run.history], steps_per_epoch)
     steps = np.arange(1, len(scheduled) + 1)
     return scheduled * np.minimum(1.0, steps / max(1, run.settings.warmup_steps))

@@ -49,14 +49,8 @@ LOSSES: dict[str, tuple[float, ...]] = {
 
 
 def published_rows(comparisons: Mapping[str, Mapping[str, Comparison]]) -> Rows:
-    """The layout of the published Fig. 1: R@1 / 10 / 25 for each split, the published numbers beside ours.
-
-    Args:
-        comparisons: {split: {aggregator: comparison}}, see `compare_evaluations`; each split has the same aggregators.
-            A split without published numbers has no published column.
-    """
-    names = next(iter(comparisons.values()))
-    rows = [["R@1 / 10 / 25 in percent"], *([name] for name in names)]
+    """The table of Fig. 1 from {split: {aggregator: comparison}}, with the published numbers of a split beside ours."""
+    rows = [["R@1 / 10 / 25 in percent"], *([name] for name in next(iter(comparisons.values())))]
     for split, by_name in comparisons.items():
         is_published = split in PUBLISHED_SPLITS
         rows[0] += [split, f"{split}, published"] if is_published else [split]

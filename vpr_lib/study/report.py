@@ -17,10 +17,10 @@ from vpr_lib.machine import Machine
 from vpr_lib.recall import count_without_positive, find_positives
 from vpr_lib.run_folders import Run
 from vpr_lib.samplers import PlaceSampler
-from vpr_lib.settings import Settings
+from vpr_lib.settings import Settings, get_preset
 from vpr_lib.study.experiments import STUDY, Runs, count_steps, plan_study, train_study
 from vpr_lib.study.published import PUBLISHED_SPLITS
-from vpr_lib.study.sections import PAGE, MakeSection, StudyData
+from vpr_lib.study.sections import SECTIONS, StudyData
 
 _HOW_TO_READ = (
     "Each run has one seed; other seeds give other numbers.",
@@ -42,7 +42,6 @@ def make_report(
     runs_dir: str | Path = "runs",
     machine: Machine | None = None,
     preset: str = "",
-    preset_settings: Settings | None = None,
 ) -> Path | None:
     """Train or open the runs of the study, evaluate them on all splits, write the figures and `index.html`.
 
@@ -52,10 +51,8 @@ def make_report(
         base: settings that the study varies.
         data_root: folder with `train`, evaluation splits and optionally `scenarios.csv`.
         out: folder of the page.
-        runs_dir: parent of the run folders.
-        machine: device, workers, progress bars.
-        preset: name of the preset, for the page.
-        preset_settings: settings that the page lists changes against; None is the published study.
+        runs_dir, machine: as in `get_run`.
+        preset: name of the preset that the page lists changes against; "" is the published study.
 
     Returns:
         The page; None if Ctrl-C stopped a training. The same call then resumes it.
@@ -63,25 +60,25 @@ def make_report(
     Raises:
         ValueError: the root has no evaluation split, or the settings measure no R@1.
     """
-    data = _open_study_data(base, data_root, out, machine)
+    data = _open_study_data(base, open_data_root(data_root), Path(out), machine or Machine())
     parts = list(STUDY) if data.val_splits else ["aggregators"]
     about = f"preset {preset}" if preset else "settings of its own"
-    title = f"The study on {data.data_root.folder.resolve().name}, {about}"
     page = data.out / "index.html"
     done: Runs = {}
-    made: dict[MakeSection, Section] = {}
+    made: dict[str, Section] = {}
 
     def add_part(part: str, runs: dict[str, Run]) -> None:
         done[part] = runs
-        for make_section in (make for its_part, make in PAGE if its_part == part):
-            made[make_section] = make_section(data, runs)
-            for picture in made[make_section].list_blocks(Picture):
-                print(f"figure: {picture.path}", flush=True)
+        for title, (its_part, make_blocks) in SECTIONS.items():
+            if its_part == part:
+                made[title] = Section(title, make_blocks(data, runs))
+                for picture in made[title].list_blocks(Picture):
+                    print(f"figure: {picture.path}", flush=True)
         sections = [_make_data_section(data), _make_reading_section(data, parts, done)]
-        sections += [made[make] for _, make in PAGE if make in made and made[make].blocks]
+        sections += [made[title] for title in SECTIONS if title in made and made[title].blocks]
         sections.append(_make_runs_section(data, done, Path(runs_dir)))
-        sections.append(_make_settings_section(data, about, preset_settings or Settings()))
-        write_page(page, title, sections)
+        sections.append(_make_settings_section(data, about, get_preset(preset) if preset else Settings()))
+        write_page(page, f"The study on {data.data_root.folder.resolve().name}, {about}", sections)
 
     train_study(base, data.data_root, runs_dir, data.machine, parts, add_part)
     if len(done) < len(parts):
@@ -92,27 +89,23 @@ def make_report(
     return page
 
 
-def _open_study_data(
-    base: Settings, data_root: str | Path | DataRoot, out: str | Path, machine: Machine | None
-) -> StudyData:
+def _open_study_data(base: Settings, data_root: DataRoot, out: Path, machine: Machine) -> StudyData:
     """Read everything that will be needed, so that errors are raised before the training."""
-    data_root = open_data_root(data_root)
     if not data_root.splits:
         raise ValueError(f"{data_root.folder} has no evaluation split: a folder with database/ and queries/")
     if 1 not in base.ks:
         raise ValueError(f"ks is {base.ks}; the report shows R@1, so it must hold 1")
-    data = StudyData(base, data_root, Path(out), machine or Machine(), read_labels(data_root.folder))
+    data = StudyData(base, data_root, out, machine, read_labels(data_root.folder))
     for split in data.splits:
         data_root.read_split(split)
-    data.out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     return data
 
 
 def _make_data_section(data: StudyData) -> Section:
     """Numbers of photos, and a contact sheet if the root holds one."""
-    base = data.base
+    base, folder = data.base, data.data_root.folder
     blocks: list[Block] = []
-    folder = data.data_root.folder
     sheets = sorted(path for path in folder.glob("contact_sheet.*") if path.suffix.lower() in PHOTO_SUFFIXES)
     for sheet in sheets[:1]:
         write_atomically(data.out / sheet.name, sheet.read_bytes())
@@ -123,11 +116,10 @@ def _make_data_section(data: StudyData) -> Section:
         database, queries = data.data_root.read_split(split)
         num_without = count_without_positive(find_positives(database.utm, queries.utm, base.radius_m))
         use = "choosing" if split in data.val_splits else "testing"
-        rows.append([split, use, str(len(database)), str(len(queries)), str(num_without)])
+        rows.append([split, use, *map(str, (len(database), len(queries), num_without))])
     caption = f"A query without a database photo within {base.radius_m:g} m counts as missed."
     sampler = PlaceSampler(data.data_root.train.places, base.num_places, base.images_per_place, base.seed)
-    blocks += [Table(rows, caption), f"Training: {sampler.summary}."]
-    return Section("Photos of this data root", blocks)
+    return Section("Photos of this data root", [*blocks, Table(rows, caption), f"Training: {sampler.summary}."])
 
 
 def _make_reading_section(data: StudyData, parts: list[str], done: Runs) -> Section:
@@ -142,8 +134,7 @@ def _make_reading_section(data: StudyData, parts: list[str], done: Runs) -> Sect
         lines.append(text + (_CHOSEN if data.base.keep == "best" else ""))
     else:
         lines.append("No validation split (a name ending in val): Fig. 2, Fig. 3 and the schedulers are left out.")
-    unknown = [split for split in data.splits if split not in PUBLISHED_SPLITS]
-    if unknown:
+    if unknown := [split for split in data.splits if split not in PUBLISHED_SPLITS]:
         known = ", ".join(sorted(PUBLISHED_SPLITS))
         lines.append(f"No published numbers for {', '.join(unknown)}; there are some for {known}.")
     if not data.labels:
@@ -156,17 +147,14 @@ def _make_runs_section(data: StudyData, done: Runs, runs_dir: Path) -> Section:
     photos = count_steps(data.base, data.data_root.train).photos
     head = ["shown as", "folder", "optimizer", "lr", "weight decay", "scheduler", "seed", "epochs"]
     rows = [[*head, "training, seconds", "last loss"]]
-    uses: dict[Path, list[str]] = {}
-    runs: dict[Path, Run] = {}
+    shown: dict[Path, tuple[Run, list[str]]] = {}  # {folder: (its run, the names under which it is shown)}
     for part, by_label in done.items():
         for label, run in by_label.items():
-            uses.setdefault(run.folder, []).append(f"{part}: {label}")
-            runs[run.folder] = run
-    for folder, run in runs.items():
-        settings = run.settings
-        history = run.history
+            shown.setdefault(run.folder, (run, []))[1].append(f"{part}: {label}")
+    for folder, (run, names) in shown.items():
+        settings, history = run.settings, run.history
         seconds = sum(photos / row["photos_per_s"] for row in history)
-        row = ["; ".join(uses[folder]), f"{runs_dir.name}/{folder.name}", settings.optimizer, f"{settings.lr:g}"]
+        row = ["; ".join(names), f"{runs_dir.name}/{folder.name}", settings.optimizer, f"{settings.lr:g}"]
         row += [f"{settings.weight_decay:g}", str(settings.scheduler), str(settings.seed), str(len(history))]
         rows.append([*row, f"{seconds:.0f}", f"{history[-1]['loss']:.3f}"])
     caption = "Seconds without validation and evaluation. A run that two figures share was trained once."
@@ -175,15 +163,13 @@ def _make_runs_section(data: StudyData, done: Runs, runs_dir: Path) -> Section:
 
 def _make_settings_section(data: StudyData, about: str, standard: Settings) -> Section:
     """Changed settings, all settings, versions and date."""
-    ours = data.base.to_dict()
-    theirs = standard.to_dict()
+    ours, theirs = data.base.to_dict(), standard.to_dict()
     changed = [f"{key} = {json.dumps(ours[key])}" for key in ours if ours[key] != theirs[key]]
     versions = [f"python {python_version()}", *(f"{name} {version(name)}" for name in _PACKAGES)]
-    device = choose_device(data.machine.device).type
     date = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     blocks = [
         f"{about[0].upper()}{about[1:]}; changed: {', '.join(changed) or 'nothing'}.",
-        f"Written {date}, device {device}; {', '.join(versions)}.",
+        f"Written {date}, device {choose_device(data.machine.device).type}; {', '.join(versions)}.",
         Details("All settings that the study varies", json.dumps(ours, indent=2).splitlines()),
     ]
     return Section("Settings", blocks)

@@ -11,7 +11,7 @@ from vpr_lib.analysis.examples import FAIL_CASES, Example, choose_examples, name
 from vpr_lib.analysis.scenarios import LIGHTS, SCENARIOS, Label, label_lights, label_scenarios
 from vpr_lib.data_roots import DataRoot
 from vpr_lib.evaluation import Comparison, Evaluation, compare_evaluations, evaluate_all
-from vpr_lib.figures.html_page import Block, Details, Picture, Section, Table
+from vpr_lib.figures.html_page import Block, Details, Picture, Table
 from vpr_lib.figures.photo_grids import draw_examples
 from vpr_lib.figures.plots import plot_bars, plot_grids, plot_losses, plot_recalls, plot_schedules, save_figure
 from vpr_lib.figures.tables import comparison_rows, label_rows, list_differences
@@ -49,37 +49,30 @@ class StudyData:
         """Evaluate runs on a split; saved predictions are read."""
         return evaluate_all(runs, self.data_root, split, self.machine)
 
-    def compare(self, runs: Mapping[str, Run], split: str) -> dict[str, Comparison]:
-        """Compare runs on a split."""
-        return compare_evaluations(self.evaluate(runs, split))
-
     def save_picture(self, name: str, figure: Figure, alt: str, caption: str) -> Picture:
         """Write a figure into the page's folder."""
         return Picture(save_figure(figure, self.out / f"{name}.png"), alt, caption)
 
 
-def make_recall_section(data: StudyData, runs: Mapping[str, Run]) -> Section:
-    """Fig. 1: recall of the aggregators on each split, in tables and against k."""
-    comparisons = {split: data.compare(runs, split) for split in data.splits}
+def _show_recalls(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
+    """Recall of the aggregators on each split, in tables and against k."""
+    comparisons = {split: compare_evaluations(data.evaluate(runs, split)) for split in data.splits}
     recalls = {split: {name: c.recall for name, c in by_run.items()} for split, by_run in comparisons.items()}
     alt = f"Lines: recall against k of {', '.join(runs)}, a panel for each of {', '.join(data.splits)}."
-    blocks: list[Block] = [
-        Table(published_rows(comparisons), "Fig. 1, ours beside the published"),
-        data.save_picture("fig1_recall", plot_recalls(recalls), alt, "Recall against k, one seed."),
-    ]
-    for split, by_run in comparisons.items():
-        blocks += _list_comparisons(by_run, split, split)
-    return Section("Fig. 1: aggregators", blocks)
+    picture = data.save_picture("fig1_recall", plot_recalls(recalls), alt, "Recall against k, one seed.")
+    tested = [block for split, by_run in comparisons.items() for block in _list_comparisons(by_run, split, split)]
+    return [Table(published_rows(comparisons), "Fig. 1, ours beside the published"), picture, *tested]
 
 
-def make_grid_section(data: StudyData, runs: Mapping[str, Run]) -> Section:
-    """Fig. 2: learning rate x weight decay."""
+def _show_grid(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
     val = data.val_splits[0]
-    comparisons = data.compare(runs, val)
-    ours = {}
-    for label, run in runs.items():
-        recall = {k: percent for k, percent in comparisons[label].recall.items() if k in PUBLISHED_KS}
-        ours[run.settings.lr, run.settings.weight_decay] = recall
+    comparisons = compare_evaluations(data.evaluate(runs, val))
+    ours = {
+        (run.settings.lr, run.settings.weight_decay): {
+            k: percent for k, percent in comparisons[label].recall.items() if k in PUBLISHED_KS
+        }
+        for label, run in runs.items()
+    }
     cells = "; ".join(f"{label}: R@1 {comparison.recall[1]:.1f}" for label, comparison in comparisons.items())
     picture = data.save_picture(
         "fig2_grid",
@@ -87,42 +80,33 @@ def make_grid_section(data: StudyData, runs: Mapping[str, Run]) -> Section:
         f"Two heat maps of recall over learning rate and weight decay. Ours: {cells}.",
         "ConvAP with AdamW on the validation split; each panel has its own color scale.",
     )
-    tested = _list_comparisons(comparisons, val, f"ConvAP, learning rate and weight decay on {val}")
-    return Section("Fig. 2: learning rate and weight decay", [picture, *tested])
+    return [picture, *_list_comparisons(comparisons, val, f"ConvAP, learning rate and weight decay on {val}")]
 
 
-def make_optimizer_section(data: StudyData, runs: Mapping[str, Run]) -> Section:
-    """Fig. 3: optimizers."""
+def _show_optimizers(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
     val = data.val_splits[0]
-    comparisons = data.compare(runs, val)
-    ours = {val: {label: comparison.recall for label, comparison in comparisons.items()}}
-    rates = ", ".join(
-        f"{label} lr {run.settings.lr:g} weight decay {run.settings.weight_decay:g}" for label, run in runs.items()
-    )
+    comparisons = compare_evaluations(data.evaluate(runs, val))
+    settings = {label: run.settings for label, run in runs.items()}
+    rates = ", ".join(f"{label} lr {s.lr:g} weight decay {s.weight_decay:g}" for label, s in settings.items())
     picture = data.save_picture(
         "fig3_optimizers",
-        plot_recalls(ours, {val: OPTIMIZERS}),
+        plot_recalls({val: {label: c.recall for label, c in comparisons.items()}}, {val: OPTIMIZERS}),
         f"Lines: recall of MixVPR against k on {val} with {', '.join(runs)}; published curves thin and dashed.",
         f"MixVPR on the validation split: {rates}. Dashed: published on sf_val, read off its plot.",
     )
-    return Section(
-        "Fig. 3: optimizers", [picture, *_list_comparisons(comparisons, val, f"MixVPR, optimizers on {val}")]
-    )
+    return [picture, *_list_comparisons(comparisons, val, f"MixVPR, optimizers on {val}")]
 
 
-def make_loss_section(data: StudyData, runs: Mapping[str, Run]) -> Section:
-    """Fig. 4: training losses."""
+def _show_losses(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
     losses = {name: [row["loss"] for row in runs[name].history] for name in SHOWN}
     alt = f"Lines: training loss of {' and '.join(SHOWN)} after each epoch, ours solid, the published dashed."
     caption = "Mean training loss of each epoch; dashed: published, read off its plot."
-    picture = data.save_picture("fig4_loss", plot_losses(losses, LOSSES), alt, caption)
-    return Section("Fig. 4: training loss", [picture])
+    return [data.save_picture("fig4_loss", plot_losses(losses, LOSSES), alt, caption)]
 
 
-def make_scheduler_section(data: StudyData, runs: Mapping[str, Run]) -> Section:
+def _show_schedules(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
     """Learning rate of each step and validation recall of each epoch, for each scheduler."""
     val = data.val_splits[0]
-    comparisons = data.compare(runs, val)
     steps = count_steps(data.base, data.data_root.train).steps
     rates = {label: learning_rates(run, steps) for label, run in runs.items()}
     recalls = {label: [row[f"{val} R@1"] for row in run.history] for label, run in runs.items()}
@@ -134,35 +118,36 @@ def make_scheduler_section(data: StudyData, runs: Mapping[str, Run]) -> Section:
         f"{data.base.warmup_steps} steps. Right: R@1 on {val} after each epoch. ReduceLROnPlateau uses this R@1 in "
         "training, so its result on the split is biased.",
     )
-    return Section("Schedulers", [picture, *_list_comparisons(comparisons, val, f"MixVPR, schedulers on {val}")])
+    return [
+        picture,
+        *_list_comparisons(compare_evaluations(data.evaluate(runs, val)), val, f"MixVPR, schedulers on {val}"),
+    ]
 
 
-def make_scenario_section(data: StudyData, runs: Mapping[str, Run]) -> Section:
-    """Recall of each scenario and of each light, for every split with labelled queries; no block if there is none."""
+def _show_scenarios(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
+    """Recall of each scenario and of each light, for every split with labeled queries."""
     blocks: list[Block] = []
     for split in data.splits:
         names = data.data_root.read_split(split).queries.names
         scenarios = label_scenarios(names, data.labels)
         lights = label_lights(names, data.labels)
-        has_lights = bool((lights != "").any())
         # Where queries differ in their light only, as in tokyo_test, the scenarios add nothing to the lights.
-        if (scenarios != "").any() and not (has_lights and set(scenarios) <= {"", "ordinary", "illumination"}):
+        redundant = {"", "ordinary", "illumination"} if any(lights) else {""}
+        if not set(scenarios) <= redundant:
             blocks += _list_label_recalls(data, runs, split, "scenario", scenarios, SCENARIOS)
-        if has_lights:
-            others = sorted(set(lights) - set(LIGHTS) - {""})
-            titles = {light: light for light in (*LIGHTS, *others)}
+        if any(lights):
+            titles = {light: light for light in [*LIGHTS, *sorted(set(lights) - {*LIGHTS, ""})]}
             blocks += _list_label_recalls(data, runs, split, "light", lights, titles)
-    return Section("Recall of each scenario", blocks)
+    return blocks
 
 
-def make_example_section(data: StudyData, runs: Mapping[str, Run]) -> Section:
-    """Fig. 5: queries with the models' first photos, by scenario, or by outcome if no scenario is known."""
-    title = "Fig. 5: first predictions"
+def _show_examples(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
+    """Queries with the models' first photos, by scenario, or by outcome if no scenario is known."""
     splits = [split for split in data.splits if split not in data.val_splits] or data.splits
     shown = {model: runs[model] for model in SHOWN}
     rows = _choose_rows(data, {split: data.evaluate(shown, split) for split in splits})
     if not rows:
-        return Section(title)
+        return []
     by_scenario = not set(rows).isdisjoint(SCENARIOS.values())
     kind = "scenario" if by_scenario else "outcome (this data root names no scenarios)"
     caption = (
@@ -172,32 +157,27 @@ def make_example_section(data: StudyData, runs: Mapping[str, Run]) -> Section:
         "whichever is right; then the next. So the models differ more often here than in the whole split. Fail cases: "
         "queries that both models miss. Queries without a positive are left out."
     )
-    alt = "Photos: " + ". ".join(
-        f"{row}: {'; '.join(map(_describe_example, examples))}" for row, examples in rows.items()
-    )
+    alt = "Photos: " + ". ".join(f"{row}: {'; '.join(map(_say_outcome, examples))}" for row, examples in rows.items())
     names = [f"{row}: {example.split}/{example.name}" for row, examples in rows.items() for example in examples]
     picture = data.save_picture("fig5_examples", draw_examples(rows), alt, caption)
-    return Section(title, [picture, Details("Names of the queries", names)])
+    return [picture, Details("Names of the queries", names)]
 
 
-MakeSection = Callable[[StudyData, Mapping[str, Run]], Section]
-
-# The page's sections in order, each with the part of the study whose runs it shows.
-PAGE: list[tuple[str, MakeSection]] = [
-    ("aggregators", make_recall_section),
-    ("grid", make_grid_section),
-    ("optimizers", make_optimizer_section),
-    ("aggregators", make_loss_section),
-    ("schedulers", make_scheduler_section),
-    ("aggregators", make_scenario_section),
-    ("aggregators", make_example_section),
-]
+# The page's sections in order: {title: (the part of the study whose runs it shows, the function that makes it)}.
+SECTIONS: dict[str, tuple[str, Callable[[StudyData, Mapping[str, Run]], list[Block]]]] = {
+    "Fig. 1: aggregators": ("aggregators", _show_recalls),
+    "Fig. 2: learning rate and weight decay": ("grid", _show_grid),
+    "Fig. 3: optimizers": ("optimizers", _show_optimizers),
+    "Fig. 4: training loss": ("aggregators", _show_losses),
+    "Schedulers": ("schedulers", _show_schedules),
+    "Recall of each scenario": ("aggregators", _show_scenarios),
+    "Fig. 5: first predictions": ("aggregators", _show_examples),
+}
 
 
 def _list_comparisons(comparisons: Mapping[str, Comparison], split: str, title: str) -> list[Block]:
     """A table with paired tests, and which differences are significant."""
-    sentences = list_differences(comparisons, split)
-    return [Table(comparison_rows({split: comparisons}), title), " ".join(sentences)]
+    return [Table(comparison_rows({split: comparisons}), title), " ".join(list_differences(comparisons, split))]
 
 
 def _list_label_recalls(
@@ -220,31 +200,28 @@ def _list_label_recalls(
 
 def _choose_rows(data: StudyData, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> dict[str, list[Example]]:
     """The rows of Fig. 5, {title: examples}, from {split: {model: evaluation}}."""
-    candidates: list[tuple[str, int]] = []  # split and row
-    names: list[str] = []
-    labels: list[str] = []
-    rights: list[list[bool]] = []
+    candidates = []
     for split, by_model in evaluations.items():
-        queries = data.data_root.read_split(split).queries
-        findable = [row for row, positives in enumerate(by_model[SHOWN[0]].positives) if len(positives)]
-        candidates += [(split, row) for row in findable]
-        names += [f"{split}/{queries.names[row]}" for row in findable]
-        labels += label_scenarios(queries.names, data.labels)[findable].tolist()
-        rights += np.stack([by_model[model].hits for model in SHOWN], axis=1)[findable].tolist()
+        names = data.data_root.read_split(split).queries.names
+        scenarios = label_scenarios(names, data.labels)
+        hits = np.stack([by_model[model].hits for model in SHOWN], axis=1)
+        for row, positives in enumerate(by_model[SHOWN[0]].positives):
+            if len(positives):
+                candidates.append((split, row, f"{split}/{names[row]}", scenarios[row], hits[row]))
     if not candidates:
         return {}
+    splits, rows, names, labels, rights = zip(*candidates, strict=True)
     titles = SCENARIOS
     if not any(labels):
-        labels = name_outcomes(SHOWN, np.array(rights)).tolist()
+        labels = name_outcomes(SHOWN, rights)
         titles = {outcome: outcome for outcome in (*(f"Only {model} right" for model in SHOWN), "Both right")}
-    chosen = choose_examples(names, labels, np.array(rights))
-    rows: dict[str, list[Example]] = {}
-    for label, title in (titles | {FAIL_CASES: FAIL_CASES}).items():
-        for split, row in (candidates[i] for i in chosen.get(label, [])):
-            example = read_example(row, *data.data_root.read_split(split), evaluations[split])
-            rows.setdefault(title, []).append(example)
-    return rows
+    examples = {
+        label: [read_example(rows[i], *data.data_root.read_split(splits[i]), evaluations[splits[i]]) for i in indices]
+        for label, indices in choose_examples(names, labels, np.array(rights)).items()
+    }
+    ordered = titles | {FAIL_CASES: FAIL_CASES}
+    return {title: examples[label] for label, title in ordered.items() if label in examples}
 
 
-def _describe_example(example: Example) -> str:
+def _say_outcome(example: Example) -> str:
     return ", ".join(f"{model} {'right' if match.right else 'wrong'}" for model, match in example.matches.items())
