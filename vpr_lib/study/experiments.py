@@ -63,26 +63,21 @@ def vary_warmup(base: Settings) -> dict[str, Settings]:
 def vary_batch_size(base: Settings) -> dict[str, Settings]:
     """ConvAP with 0.5, 1, 2 and 4 times the places in a batch; the warm-up covers the same share of the steps."""
     base = replace(base, aggregator="ConvAP")
-    variants = {}
-    for factor in (0.5, 1, 2, 4):
-        num_places = max(2, int(base.num_places * factor))
-        warmup_steps = base.warmup_steps * base.num_places // num_places
-        variants[f"{num_places} places"] = replace(base, num_places=num_places, warmup_steps=warmup_steps)
-    return variants
+    return {
+        f"{size} places": replace(base, num_places=size, warmup_steps=base.warmup_steps * base.num_places // size)
+        for size in (max(2, int(base.num_places * factor)) for factor in (0.5, 1, 2, 4))
+    }
 
 
 def vary_loss(base: Settings) -> dict[str, Settings]:
-    """ConvAP with other losses, on mined pairs as in the base or on all pairs.
-
-    Margins and temperatures are the defaults of pytorch-metric-learning; SupConLoss is meant for all pairs.
-    """
+    """ConvAP with other losses, at the defaults of pytorch-metric-learning, on mined pairs or on all pairs."""
     base = replace(base, aggregator="ConvAP")
     return {
         base.loss: base,
         f"{base.loss}, all pairs": replace(base, miner=None),
         "ContrastiveLoss": replace(base, loss="ContrastiveLoss"),
         "TripletMarginLoss": replace(base, loss="TripletMarginLoss"),
-        "SupConLoss, all pairs": replace(base, loss="SupConLoss", miner=None),
+        "SupConLoss, all pairs": replace(base, loss="SupConLoss", miner=None),  # meant for all pairs
     }
 
 
@@ -116,17 +111,10 @@ def train_study(
     parts: Sequence[str] | None = None,
     on_part: Callable[[str, dict[str, Run]], None] | None = None,
 ) -> Runs:
-    """Train the runs of the study one after another, or open those that exist.
+    """Train the runs of some or all parts of the study, or open those that exist; see `plan_study` and `get_run`.
 
-    Args:
-        base: settings that the parts vary.
-        data_root, runs_dir, machine: as in `get_run`.
-        parts: keys of `STUDY`; None is all of them.
-        on_part: called with a part's name and runs as soon as all of them are complete.
-
-    Returns:
-        {part: {label: complete run}}. If Ctrl-C stopped a training, its run and later ones are missing; the same call
-        resumes it.
+    `on_part` is called with a part's name and runs as soon as all of them are complete. If Ctrl-C stopped a training,
+    its run and later ones are not in the result; the same call resumes it.
     """
     plan = plan_study(base, parts)
     variants = {f"{part}: {label}": s for part, by_label in plan.items() for label, s in by_label.items()}

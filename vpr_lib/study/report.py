@@ -32,7 +32,6 @@ _HOW_TO_READ = (
     "correction for the number of tests.",
 )
 _CHOSEN = " The epoch whose weights are kept was chosen on it, too, so its recalls are slightly optimistic."
-_PACKAGES = ("vpr_lib", "torch", "torchvision", "numpy", "matplotlib")
 
 
 def make_report(
@@ -50,7 +49,7 @@ def make_report(
     Args:
         base: settings that the study varies.
         data_root: folder with `train`, evaluation splits and optionally `scenarios.csv`.
-        out: folder of the page.
+        out: folder of the page and its figures.
         runs_dir, machine: as in `get_run`.
         preset: name of the preset that the page lists changes against; "" is the published study.
 
@@ -72,8 +71,6 @@ def make_report(
         for title, (its_part, make_blocks) in SECTIONS.items():
             if its_part == part:
                 made[title] = Section(title, make_blocks(data, runs))
-                for picture in made[title].list_blocks(Picture):
-                    print(f"figure: {picture.path}", flush=True)
         sections = [_make_data_section(data), _make_reading_section(data, parts, done)]
         sections += [made[title] for title in SECTIONS if title in made and made[title].blocks]
         sections.append(_make_runs_section(data, done, Path(runs_dir)))
@@ -95,11 +92,12 @@ def _open_study_data(base: Settings, data_root: DataRoot, out: Path, machine: Ma
         raise ValueError(f"{data_root.folder} has no evaluation split: a folder with database/ and queries/")
     if 1 not in base.ks:
         raise ValueError(f"ks is {base.ks}; the report shows R@1, so it must hold 1")
-    data = StudyData(base, data_root, out, machine, read_labels(data_root.folder))
-    for split in data.splits:
+    val_splits = data_root.list_validation_splits(base.val_splits)
+    splits = list(dict.fromkeys([*val_splits, *data_root.splits]))
+    for split in splits:
         data_root.read_split(split)
     out.mkdir(parents=True, exist_ok=True)
-    return data
+    return StudyData(base, data_root, out, machine, read_labels(data_root.folder), val_splits, splits)
 
 
 def _make_data_section(data: StudyData) -> Section:
@@ -165,7 +163,8 @@ def _make_settings_section(data: StudyData, about: str, standard: Settings) -> S
     """Changed settings, all settings, versions and date."""
     ours, theirs = data.base.to_dict(), standard.to_dict()
     changed = [f"{key} = {json.dumps(ours[key])}" for key in ours if ours[key] != theirs[key]]
-    versions = [f"python {python_version()}", *(f"{name} {version(name)}" for name in _PACKAGES)]
+    packages = ("vpr_lib", "torch", "torchvision", "numpy", "matplotlib")
+    versions = [f"python {python_version()}", *(f"{name} {version(name)}" for name in packages)]
     date = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     blocks = [
         f"{about[0].upper()}{about[1:]}; changed: {', '.join(changed) or 'nothing'}.",

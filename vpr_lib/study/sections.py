@@ -1,8 +1,8 @@
 """Runs of the study -> sections of the report: each one evaluates runs, draws figures and states the results."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,8 +25,7 @@ from vpr_lib.study.published import GRID, LOSSES, OPTIMIZERS, PUBLISHED_KS, publ
 SHOWN = ("MixVPR", "ConvAP")  # the models of Fig. 4 and 5
 
 
-@dataclass(frozen=True)
-class StudyData:
+class StudyData(NamedTuple):
     """What the sections are made from."""
 
     base: Settings  # what the study varies
@@ -34,24 +33,18 @@ class StudyData:
     out: Path  # folder of the page and its figures
     machine: Machine
     labels: Mapping[str, Label]  # {file name of a query: label}, see `read_labels`
-
-    @property
-    def val_splits(self) -> list[str]:
-        """Validation splits; settings are compared on the first one."""
-        return self.data_root.list_validation_splits(self.base.val_splits)
-
-    @property
-    def splits(self) -> list[str]:
-        """All splits, validation splits first as in the published tables."""
-        return list(dict.fromkeys([*self.val_splits, *self.data_root.splits]))
+    val_splits: list[str]  # settings are compared on the first one
+    splits: list[str]  # all of them, validation splits first as in the published tables
 
     def evaluate(self, runs: Mapping[str, Run], split: str) -> dict[str, Evaluation]:
         """Evaluate runs on a split; saved predictions are read."""
         return evaluate_all(runs, self.data_root, split, self.machine)
 
     def save_picture(self, name: str, figure: Figure, alt: str, caption: str) -> Picture:
-        """Write a figure into the page's folder."""
-        return Picture(save_figure(figure, self.out / f"{name}.png"), alt, caption)
+        """Write a figure into the page's folder and print its path."""
+        path = save_figure(figure, self.out / f"{name}.png")
+        print(f"figure: {path}", flush=True)
+        return Picture(path, alt, caption)
 
 
 def _show_recalls(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
@@ -67,12 +60,10 @@ def _show_recalls(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
 def _show_grid(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
     val = data.val_splits[0]
     comparisons = compare_evaluations(data.evaluate(runs, val))
-    ours = {
-        (run.settings.lr, run.settings.weight_decay): {
-            k: percent for k, percent in comparisons[label].recall.items() if k in PUBLISHED_KS
-        }
-        for label, run in runs.items()
-    }
+    ours = {}
+    for run, comparison in zip(runs.values(), comparisons.values(), strict=True):
+        recall = {k: percent for k, percent in comparison.recall.items() if k in PUBLISHED_KS}
+        ours[run.settings.lr, run.settings.weight_decay] = recall
     cells = "; ".join(f"{label}: R@1 {comparison.recall[1]:.1f}" for label, comparison in comparisons.items())
     picture = data.save_picture(
         "fig2_grid",
