@@ -116,27 +116,37 @@ def _show_schedules(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
 
 
 def _show_scenarios(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
-    """Recall of each scenario and of each light, for every split with labeled queries."""
+    """Bars and a table of R@1 for each scenario and for each light, for every split with labeled queries."""
     blocks: list[Block] = []
     for split in data.splits:
         names = data.data_root.read_split(split).queries.names
         scenarios = label_scenarios(names, data.labels)
         lights = label_lights(names, data.labels)
+        kinds = {}  # {kind: (label of each query, titles)}
         # Where queries differ in their light only, as in tokyo_test, the scenarios add nothing to the lights.
         redundant = {"", "ordinary", "illumination"} if any(lights) else {""}
         if not set(scenarios) <= redundant:
-            blocks += _list_label_recalls(data, runs, split, "scenario", scenarios, SCENARIOS)
+            kinds["scenario"] = scenarios, SCENARIOS
         if any(lights):
-            titles = {light: light for light in [*LIGHTS, *sorted(set(lights) - {*LIGHTS, ""})]}
-            blocks += _list_label_recalls(data, runs, split, "light", lights, titles)
+            kinds["light"] = lights, {light: light for light in [*LIGHTS, *sorted(set(lights) - {*LIGHTS, ""})]}
+        for kind, (labels, titles) in kinds.items():
+            recalls = {
+                name: recall_by_label(evaluation.hits, labels, group_cells(evaluation.query_utm))
+                for name, evaluation in data.evaluate(runs, split).items()
+            }
+            caption = f"R@1 on {split}, by {kind}; n queries each, lines are 95% intervals."
+            if num_others := int((labels == "").sum()):
+                caption += f" {num_others} of the {len(labels)} queries have another label or none."
+            alt = f"Bars with 95% intervals: R@1 on {split}, by {kind}, of {', '.join(runs)}."
+            name = f"{kind}_{split}".replace("/", "-")
+            blocks.append(data.save_picture(name, plot_bars(recalls, titles, split), alt, caption))
+            blocks.append(Table(label_rows(recalls, titles), f"{split}, by {kind}"))
     return blocks
 
 
 def _show_examples(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
     """Queries with the models' first photos, by scenario, or by outcome if no scenario is known."""
-    splits = [split for split in data.splits if split not in data.val_splits] or data.splits
-    shown = {model: runs[model] for model in SHOWN}
-    rows = _choose_rows(data, {split: data.evaluate(shown, split) for split in splits})
+    rows = _choose_rows(data, runs)
     if not rows:
         return []
     by_scenario = not set(rows).isdisjoint(SCENARIOS.values())
@@ -171,47 +181,30 @@ def _list_comparisons(comparisons: Mapping[str, Comparison], split: str, title: 
     return [Table(comparison_rows({split: comparisons}), title), " ".join(list_differences(comparisons, split))]
 
 
-def _list_label_recalls(
-    data: StudyData, runs: Mapping[str, Run], split: str, kind: str, labels: np.ndarray, titles: Mapping[str, str]
-) -> list[Block]:
-    """Bars and a table of R@1 for each kind of query."""
-    recalls = {
-        name: recall_by_label(evaluation.hits, labels, group_cells(evaluation.query_utm))
-        for name, evaluation in data.evaluate(runs, split).items()
-    }
-    title = f"{split}, by {kind}"
-    alt = f"Bars with 95% intervals: R@1 on {title}, of {', '.join(runs)}."
-    caption = f"R@1 on {title}; n queries each, lines are 95% intervals."
-    if num_others := int((labels == "").sum()):
-        caption += f" {num_others} of the {len(labels)} queries have another label or none."
-    name = f"{kind}_{split}".replace("/", "-")
-    picture = data.save_picture(name, plot_bars(recalls, titles, split), alt, caption)
-    return [picture, Table(label_rows(recalls, titles), title)]
-
-
-def _choose_rows(data: StudyData, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> dict[str, list[Example]]:
-    """The rows of Fig. 5, {title: examples}, from {split: {model: evaluation}}."""
+def _choose_rows(data: StudyData, runs: Mapping[str, Run]) -> dict[str, list[Example]]:
+    """The rows of Fig. 5, {title: examples}, from all test splits, or from all splits if there is no test split."""
+    splits = [split for split in data.splits if split not in data.val_splits] or data.splits
+    shown = {model: runs[model] for model in SHOWN}
+    evaluations = {split: data.evaluate(shown, split) for split in splits}
     candidates = []
     for split, by_model in evaluations.items():
         names = data.data_root.read_split(split).queries.names
         scenarios = label_scenarios(names, data.labels)
-        hits = np.stack([by_model[model].hits for model in SHOWN], axis=1)
+        rights = np.stack([evaluation.hits for evaluation in by_model.values()], axis=1)
         for row, positives in enumerate(by_model[SHOWN[0]].positives):
             if len(positives):
-                candidates.append((split, row, f"{split}/{names[row]}", scenarios[row], hits[row]))
+                candidates.append((split, row, f"{split}/{names[row]}", scenarios[row], rights[row]))
     if not candidates:
         return {}
     splits, rows, names, labels, rights = zip(*candidates, strict=True)
-    titles = SCENARIOS
     if not any(labels):
         labels = name_outcomes(SHOWN, rights)
-        titles = {outcome: outcome for outcome in (*(f"Only {model} right" for model in SHOWN), "Both right")}
     examples = {
         label: [read_example(rows[i], *data.data_root.read_split(splits[i]), evaluations[splits[i]]) for i in indices]
         for label, indices in choose_examples(names, labels, np.array(rights)).items()
     }
-    ordered = titles | {FAIL_CASES: FAIL_CASES}
-    return {title: examples[label] for label, title in ordered.items() if label in examples}
+    order = [*SCENARIOS, *(f"Only {model} right" for model in SHOWN), "Both right", FAIL_CASES]
+    return {SCENARIOS.get(label, label): examples[label] for label in order if label in examples}
 
 
 def _say_outcome(example: Example) -> str:
