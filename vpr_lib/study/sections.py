@@ -48,7 +48,6 @@ class StudyData(NamedTuple):
 
 
 def _show_recalls(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
-    """Recall of the aggregators on each split, in tables and against k."""
     comparisons = {split: compare_evaluations(data.evaluate(runs, split)) for split in data.splits}
     recalls = {split: {name: c.recall for name, c in by_run.items()} for split, by_run in comparisons.items()}
     alt = f"Lines: recall against k of {', '.join(runs)}, a panel for each of {', '.join(data.splits)}."
@@ -96,7 +95,6 @@ def _show_losses(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
 
 
 def _show_schedules(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
-    """Learning rate of each step and validation recall of each epoch, for each scheduler."""
     val = data.val_splits[0]
     steps = count_steps(data.base, data.data_root.train).steps
     rates = {label: learning_rates(run, steps) for label, run in runs.items()}
@@ -184,8 +182,7 @@ def _list_comparisons(comparisons: Mapping[str, Comparison], split: str, title: 
 def _choose_rows(data: StudyData, runs: Mapping[str, Run]) -> dict[str, list[Example]]:
     """The rows of Fig. 5, {title: examples}, from all test splits, or from all splits if there is no test split."""
     splits = [split for split in data.splits if split not in data.val_splits] or data.splits
-    shown = {model: runs[model] for model in SHOWN}
-    evaluations = {split: data.evaluate(shown, split) for split in splits}
+    evaluations = {split: data.evaluate({model: runs[model] for model in SHOWN}, split) for split in splits}
     candidates = []
     for split, by_model in evaluations.items():
         names = data.data_root.read_split(split).queries.names
