@@ -96,6 +96,7 @@ def _show_losses(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
 
 def _show_schedules(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
     val = data.val_splits[0]
+    comparisons = compare_evaluations(data.evaluate(runs, val))
     steps = count_steps(data.base, data.data_root.train).steps
     rates = {label: learning_rates(run, steps) for label, run in runs.items()}
     recalls = {label: [row[f"{val} R@1"] for row in run.history] for label, run in runs.items()}
@@ -107,10 +108,7 @@ def _show_schedules(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
         f"{data.base.warmup_steps} steps. Right: R@1 on {val} after each epoch. ReduceLROnPlateau uses this R@1 in "
         "training, so its result on the split is biased.",
     )
-    return [
-        picture,
-        *_list_comparisons(compare_evaluations(data.evaluate(runs, val)), val, f"MixVPR, schedulers on {val}"),
-    ]
+    return [picture, *_list_comparisons(comparisons, val, f"MixVPR, schedulers on {val}")]
 
 
 def _show_scenarios(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
