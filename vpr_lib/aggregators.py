@@ -41,10 +41,8 @@ class AvgPool(nn.Module):
 class GeM(nn.Module):
     """Generalized mean of each channel, with a trained exponent. D = C.
 
-    p = 1 is the mean, p -> infinity the maximum.
-
     Args:
-        p: initial exponent.
+        p: initial exponent; 1 is the mean, infinity the maximum.
         eps: smallest activation, keeps the power's gradient finite.
 
     Source: Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation (TPAMI 2018), eq. 3.
@@ -145,11 +143,7 @@ class MixVPR(nn.Module):
                 self.row_proj.bias.zero_()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, in_channels, in_h, in_w) -> (B, out_channels * out_rows).
-
-        Raises:
-            ValueError: the map has another shape than this aggregator was built for.
-        """
+        """(B, in_channels, in_h, in_w) -> (B, out_channels * out_rows); another shape is a ValueError."""
         if x.shape[1:] != self.map_shape:
             raise ValueError(
                 f"MixVPR was built for maps of (channels, height, width) {self.map_shape}, got {tuple(x.shape[1:])}: "
@@ -161,13 +155,7 @@ class MixVPR(nn.Module):
 
 
 def _region_means(height: int, width: int, num_regions: int) -> torch.Tensor:
-    """Weights (num_regions, height * width) whose product with a map is the mean of each of its regions.
-
-    The regions form the grid nearest to a square: 4 are 2 x 2, 6 are 2 x 3.
-
-    Raises:
-        ValueError: the map is smaller than that grid.
-    """
+    """Weights (num_regions, height * width) that average regions of a map: 4 are 2 x 2, 6 are 2 x 3."""
     rows = max(r for r in range(1, math.isqrt(num_regions) + 1) if num_regions % r == 0)
     grid = (rows, num_regions // rows)
     if grid[0] > height or grid[1] > width:
@@ -177,12 +165,7 @@ def _region_means(height: int, width: int, num_regions: int) -> torch.Tensor:
     return F.adaptive_avg_pool2d(unit_maps, grid).flatten(1).T
 
 
-AGGREGATORS: dict[str, type[nn.Module]] = {
-    "AVG": AvgPool,
-    "GeM": GeM,
-    "ConvAP": ConvAP,
-    "MixVPR": MixVPR,
-}
+AGGREGATORS: dict[str, type[nn.Module]] = {"AVG": AvgPool, "GeM": GeM, "ConvAP": ConvAP, "MixVPR": MixVPR}
 
 
 def build_aggregator(name: str, in_channels: int, in_h: int, in_w: int, **options: Any) -> nn.Module:

@@ -13,9 +13,7 @@ from vpr_lib.models import VPRModel
 
 
 def load_author_weights(path_or_state_dict: str | Path | Mapping[str, torch.Tensor], **sizes: int) -> VPRModel:
-    """Load a ConvAP or MixVPR model as published by its authors; every tensor must fit.
-
-    Backbone, crop and sizes are read from the tensors' names and shapes.
+    """Load a ConvAP or MixVPR model as published by its authors; names and shapes of the tensors tell its sizes.
 
     Args:
         path_or_state_dict: a checkpoint file (a Lightning checkpoint too), or what it holds.
@@ -29,15 +27,14 @@ def load_author_weights(path_or_state_dict: str | Path | Mapping[str, torch.Tens
         FileNotFoundError: no such file.
         ValueError: the weights are of another model, or don't fit the sizes.
     """
-    state = path_or_state_dict
-    state = dict(state.get("state_dict", state)) if isinstance(state, Mapping) else read_checkpoint(state)
+    is_path = isinstance(path_or_state_dict, str | Path)
+    content = read_checkpoint(path_or_state_dict) if is_path else path_or_state_dict
+    state = content.get("state_dict", content)
     unknown = set(sizes) - {"s1", "s2", "in_h", "in_w"}
     if unknown:
         raise ValueError(f"unknown sizes {sorted(unknown)}; valid: s1, s2 (ConvAP), in_h, in_w (MixVPR)")
     if not any(key.startswith("backbone.model.layer1.") for key in state):
-        raise ValueError(
-            "no ResNet weights (backbone.model.layer1...) among the tensors; not a checkpoint of the authors"
-        )
+        raise ValueError("no ResNet weights (backbone.model.layer1...): this is no checkpoint of the authors")
     name, crop_after = _infer_backbone(state)
     model = VPRModel(ResNet(name, crop_after=crop_after), _infer_aggregator(state, sizes))
     try:
@@ -50,10 +47,8 @@ def load_author_weights(path_or_state_dict: str | Path | Mapping[str, torch.Tens
 def _infer_backbone(state: Mapping[str, torch.Tensor]) -> tuple[str, str]:
     crop_after = [s for s in STAGES if any(key.startswith(f"backbone.model.{s}.") for key in state)][-1]
     if "backbone.model.layer1.0.conv3.weight" in state:
-        name = "resnet50"
-    else:
-        name = "resnet34" if "backbone.model.layer1.2.conv1.weight" in state else "resnet18"
-    return name, crop_after
+        return "resnet50", crop_after
+    return ("resnet34" if "backbone.model.layer1.2.conv1.weight" in state else "resnet18"), crop_after
 
 
 def _infer_aggregator(state: Mapping[str, torch.Tensor], sizes: Mapping[str, int]) -> nn.Module:
@@ -61,8 +56,8 @@ def _infer_aggregator(state: Mapping[str, torch.Tensor], sizes: Mapping[str, int
         out_channels, in_channels = state["aggregator.channel_pool.weight"].shape[:2]
         return ConvAP(in_channels, out_channels, sizes.get("s1", 2), sizes.get("s2", 2))
     if "aggregator.row_proj.weight" not in state:
-        found = sorted({key.split(".")[1] for key in state if key.startswith("aggregator.")})
-        raise ValueError(f"neither ConvAP (channel_pool) nor MixVPR (row_proj); the aggregator holds {found}")
+        names = sorted({key.split(".")[1] for key in state if key.startswith("aggregator.")})
+        raise ValueError(f"neither ConvAP (channel_pool) nor MixVPR (row_proj); the aggregator holds {names}")
     out_rows, positions = state["aggregator.row_proj.weight"].shape
     out_channels, in_channels = state["aggregator.channel_proj.weight"].shape
     hidden = state.get("aggregator.mix.0.mix.1.weight", torch.empty(positions, 0)).shape[0]

@@ -18,9 +18,7 @@ STAGES = ("conv1", "layer1", "layer2", "layer3", "layer4")
 
 
 class ResNet(nn.Module):
-    """A torchvision ResNet without its classifier, cropped after a stage.
-
-    Its parameters are named `model.conv1.weight`, ... as in the checkpoints of the aggregators' authors.
+    """A torchvision ResNet cropped after a stage; parameters are named as in authors' weights, `model.conv1.weight`.
 
     Args:
         name: resnet18, resnet34 or resnet50.
@@ -95,23 +93,19 @@ class ResNet(nn.Module):
         return -(-pixels // self.stride)
 
     def fold_batchnorm(self) -> "ResNet":
-        """Merge each BatchNorm into the convolution before it, in place; for inference only.
-
-        The outputs stay the same up to rounding.
-        """
+        """Merge each BatchNorm into the convolution before it, in place; outputs stay the same up to rounding."""
         self.eval()
         for module in [m for m in self.modules() if hasattr(m, "bn1")]:
-            for number in range(1, 4):
-                if hasattr(module, f"bn{number}"):
-                    pair = getattr(module, f"conv{number}"), getattr(module, f"bn{number}")
-                    setattr(module, f"conv{number}", fuse_conv_bn_eval(*pair))
-                    setattr(module, f"bn{number}", nn.Identity())
+            for conv, bn in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")):
+                if hasattr(module, bn):
+                    setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, bn)))
+                    setattr(module, bn, nn.Identity())
             if getattr(module, "downsample", None) is not None:
                 module.downsample = fuse_conv_bn_eval(*module.downsample)
         return self
 
     def _load(self, state: dict[str, torch.Tensor]) -> None:
-        """Load the stages that are kept; the classifier and cropped stages of the file are not needed."""
+        """Load the stages that are kept; others in the file are ignored."""
         wanted = self.model.state_dict()
         missing = [key for key in wanted if key not in state]
         if missing:
@@ -136,46 +130,31 @@ def _read_weights(name: str, weights: str | Path) -> dict[str, torch.Tensor]:
                 "for random weights (--set weights=null --set freeze_until=null), 'city' for the kit's own "
                 "(--set weights=city --set standardize=true), or the path of a weights file"
             ) from None
-    state = read_checkpoint(weights)
+    state = read_checkpoint(weights)["state_dict"]
     prefix = "backbone.model."
-    if any(key.startswith(prefix) for key in state):
-        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return state
+    return {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)} or state
 
 
-def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
-    """The state dict in a checkpoint file: at its top level or under `state_dict`, as in ours and in Lightning's.
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint file, on the CPU; no code in it is run.
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is damaged, or holds something else.
-    """
-    return get_state_dict(read_weights_file(path), path)
-
-
-def read_weights_file(path: str | Path) -> Any:
-    """The content of a file of `torch.save`, loaded on the CPU without running any code in it.
+    Returns:
+        A dict with a `state_dict` of tensors, also where the file holds nothing else at its top level.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, or holds more than tensors and plain types.
+        ValueError: the file is damaged, or holds no state dict.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at {path}; pass a checkpoint, 'imagenet', 'city' or None")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
         raise ValueError(f"{path} is no checkpoint with weights only ({error})") from None
-
-
-def get_state_dict(content: Any, path: str | Path) -> dict[str, torch.Tensor]:
-    """The state dict in the content of a checkpoint file; `path` is for the error's message.
-
-    Raises:
-        ValueError: there is none.
-    """
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if isinstance(content, dict) and "state_dict" not in content:
+        content = {"state_dict": content}
+    state = content["state_dict"] if isinstance(content, dict) else None
     if not (isinstance(state, dict) and state and all(isinstance(value, torch.Tensor) for value in state.values())):
         raise ValueError(f"{path} holds no state dict: expected a dict of tensors, or one under 'state_dict'")
-    return state
+    return content

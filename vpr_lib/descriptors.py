@@ -79,7 +79,7 @@ def extract_from_images(
 
 
 def prepare_for_inference(model: nn.Module, device: torch.device) -> nn.Module:
-    """A copy of a model in eval mode, channels_last, with BatchNorm folded into the convolutions."""
+    """A copy of a model in eval mode and channels_last, its BatchNorm folded into the convolutions."""
     model = copy.deepcopy(model).eval().to(device, memory_format=torch.channels_last)
     for module in model.modules():
         if isinstance(module, ResNet):

@@ -105,9 +105,7 @@ def evaluate_run(
     if path.is_file():
         predictions = _read_predictions(path)
     else:
-        size = run.settings.image_size
-        database = PhotoDataset(photos.database, size)
-        queries = PhotoDataset(photos.queries, size)
+        database, queries = (PhotoDataset(table, run.settings.image_size) for table in photos)
         predictions = predict(run.load_model(), database, queries, run.settings, machine, index)
         _write_predictions(path, predictions)
     return _score(split, photos, predictions, run.settings)
@@ -140,16 +138,13 @@ def read_evaluation(run: Run, data_root: str | Path | DataRoot, split: str) -> E
 
 
 def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> dict[str, Comparison]:
-    """Recall with what it takes to call a difference one: intervals, and a paired test against the row before.
+    """Recall with 95% intervals, and a paired test of each evaluation against the one before.
 
     Args:
-        evaluations: {name: evaluation}, all on one split.
+        evaluations: {name: evaluation}, all on one split; others are a ValueError.
 
     Returns:
         {name: comparison}, in the same order.
-
-    Raises:
-        ValueError: the evaluations are on different splits.
     """
     splits = {name: evaluation.split for name, evaluation in evaluations.items()}
     if len(set(splits.values())) > 1:
@@ -174,13 +169,10 @@ def predict(
 ) -> Predictions:
     """The nearest database photos of each query; arguments as in `evaluate_run`."""
     device = str(choose_device(machine.device))
-    database_descriptors = extract_from_dataset(model, database, settings.precision, machine)
-    query_descriptors = extract_from_dataset(model, queries, settings.precision, machine)
+    vectors = [extract_from_dataset(model, half, settings.precision, machine) for half in (database, queries)]
     k = min(max(NUM_PREDICTIONS, *settings.ks), len(database.table))
-    distances, indices = search_database(database_descriptors, query_descriptors, k, device, index=index)
-    overlap = {}
-    if index != "exact":
-        overlap = measure_search_loss(database_descriptors, query_descriptors, indices, device)
+    distances, indices = search_database(*vectors, k, device, index=index)
+    overlap = {} if index == "exact" else measure_search_loss(*vectors, indices, device)
     return Predictions(indices, distances, overlap)
 
 
@@ -195,9 +187,8 @@ def _score(split: str, photos: Split, predictions: Predictions, settings: Settin
         beyond = sorted(set(settings.ks) - set(ks))
         warnings.warn(f"no recall at k = {beyond}: the database of {split} has {len(database)} photos", stacklevel=2)
     recall = recall_at_k(predictions.indices, positives, ks)
-    return Evaluation(
-        split, predictions.indices, predictions.distances, positives, queries.utm, recall, predictions.overlap
-    )
+    indices, distances, overlap = predictions
+    return Evaluation(split, indices, distances, positives, queries.utm, recall, overlap)
 
 
 def make_validator(settings: Settings, data_root: DataRoot, machine: Machine) -> Callable[[nn.Module], Scores] | None:

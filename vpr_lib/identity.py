@@ -28,10 +28,7 @@ def hash_code(subject: type | types.FunctionType) -> str:
 
 
 def hash_module(module: nn.Module) -> str:
-    """16 hex digits that change with a module's code, attributes and shapes, and with those of its submodules.
-
-    Weights don't count, see `hash_weights`.
-    """
+    """16 hex digits that change with code, attributes and shapes of a module and its submodules, not with weights."""
     parts = []
     for name, part in module.named_modules():
         attributes = {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
@@ -63,12 +60,7 @@ def _tensor_bytes(tensor: torch.Tensor) -> bytes:
 
 
 def _describe(value: Any, seen: tuple[Any, ...]) -> Any:
-    """JSON that is the same in every session: no addresses, no line numbers.
-
-    Args:
-        value: anything.
-        seen: functions and classes being described; one that refers to itself ends there.
-    """
+    """JSON of any value, the same in every session; `seen` ends what refers to itself."""
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return repr(value)
     if isinstance(value, Mapping):
@@ -82,13 +74,13 @@ def _describe(value: Any, seen: tuple[Any, ...]) -> Any:
     if isinstance(value, np.ndarray):
         return [str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
     if isinstance(value, functools.partial):
-        return [_describe(part, seen) for part in (value.func, value.args, value.keywords)]
+        return _describe([value.func, value.args, value.keywords], seen)
     if isinstance(value, staticmethod | classmethod | types.MethodType):
         return _describe(value.__func__, seen)
     if isinstance(value, property):
-        return [_describe(accessor, seen) for accessor in (value.fget, value.fset)]
-    if isinstance(value, types.ModuleType):
-        return value.__name__
+        return _describe([value.fget, value.fset], seen)
+    if isinstance(value, types.ModuleType | types.BuiltinFunctionType):
+        return getattr(value, "__qualname__", value.__name__)
     code = value if isinstance(value, type | types.FunctionType) else type(value)
     if _is_installed(code):
         return f"{code.__module__}.{code.__qualname__}"

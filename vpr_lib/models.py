@@ -10,7 +10,7 @@ from torch import nn
 
 from vpr_lib.aggregators import AGGREGATORS, build_aggregator
 from vpr_lib.atomic_files import write_atomically
-from vpr_lib.backbones import ResNet, get_state_dict, read_weights_file
+from vpr_lib.backbones import ResNet, read_checkpoint
 from vpr_lib.checkpoints import to_bytes
 from vpr_lib.options import check_choice
 from vpr_lib.settings import Settings
@@ -63,16 +63,8 @@ def build_model(settings: Settings, aggregator: nn.Module | None = None) -> VPRM
 
 
 def save_model(path: str | Path, state_dict: Mapping[str, torch.Tensor], settings: Settings, epoch: int) -> None:
-    """Write weights with the settings that build their model, atomically.
-
-    Args:
-        path: of the file.
-        state_dict: of the model.
-        settings: of the run.
-        epoch: the weights are of, counted from 0.
-    """
-    state = {"state_dict": state_dict, "settings": settings.to_dict(), "epoch": epoch}
-    write_atomically(path, to_bytes(state))
+    """Write weights, the settings that build their model, and the epoch they are of (from 0), atomically."""
+    write_atomically(path, to_bytes({"state_dict": state_dict, "settings": settings.to_dict(), "epoch": epoch}))
 
 
 def load_model(path: str | Path, aggregator: nn.Module | None = None) -> tuple[VPRModel, Settings]:
@@ -89,12 +81,11 @@ def load_model(path: str | Path, aggregator: nn.Module | None = None) -> tuple[V
         FileNotFoundError: no such file.
         ValueError: the file is damaged, or of another model than its settings build.
     """
-    content = read_weights_file(path)
-    state_dict = get_state_dict(content, path)
+    content = read_checkpoint(path)
     settings = Settings.from_dict(content["settings"])
     model = build_model(replace(settings, weights=None), aggregator)
     try:
-        model.load_state_dict(state_dict)
+        model.load_state_dict(content["state_dict"])
     except RuntimeError as error:
         raise ValueError(f"{path} was saved by another model than its settings build: {error}") from None
     return model.eval(), settings

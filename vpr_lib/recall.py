@@ -23,9 +23,9 @@ def find_positives(database_utm: np.ndarray, query_utm: np.ndarray, radius_m: fl
     for name, utm in (("database_utm", database_utm), ("query_utm", query_utm)):
         if np.asarray(utm).dtype in (np.float32, np.float16):
             raise ValueError(f"{name} is {np.asarray(utm).dtype}; pass float64: float32 rounds UTM to 0.25 m")
-    database_utm = np.asarray(database_utm, dtype=np.float64).reshape(-1, 2)
+    tree = cKDTree(np.asarray(database_utm, dtype=np.float64).reshape(-1, 2))
     query_utm = np.asarray(query_utm, dtype=np.float64).reshape(-1, 2)
-    neighbors = cKDTree(database_utm).query_ball_point(query_utm, radius_m, return_sorted=True)
+    neighbors = tree.query_ball_point(query_utm, radius_m, return_sorted=True)
     return [np.array(indices, dtype=np.int64) for indices in neighbors]
 
 
@@ -38,9 +38,6 @@ def first_hits(predictions: np.ndarray, positives: Sequence[np.ndarray]) -> np.n
 
     Returns:
         (Q,) int64. A query is found at k if its value is below k.
-
-    Raises:
-        ValueError: the lengths differ.
     """
     predictions = np.asarray(predictions)
     if predictions.ndim != 2 or len(predictions) != len(positives):

@@ -79,11 +79,9 @@ def _search_faiss(database: np.ndarray, queries: np.ndarray, k: int, chunk_size:
     for start, chunk in _read_chunks(database, chunk_size):
         squared, rows = faiss.knn(queries, chunk, min(k, len(chunk)))
         rows[rows >= 0] += start  # -1: not comparable, for example NaN
-        best = np.hstack([best, squared])
-        indices = np.hstack([indices, rows])
+        best, indices = np.hstack([best, squared]), np.hstack([indices, rows])
         order = np.argsort(best, axis=1, kind="stable")[:, :k]  # stable: the lower index first
-        best = np.take_along_axis(best, order, axis=1)
-        indices = np.take_along_axis(indices, order, axis=1)
+        best, indices = np.take_along_axis(best, order, 1), np.take_along_axis(indices, order, 1)
     return np.sqrt(np.maximum(best, 0.0)), indices
 
 
@@ -91,7 +89,7 @@ def _search_faiss(database: np.ndarray, queries: np.ndarray, k: int, chunk_size:
 def search_torch(
     database: np.ndarray, queries: np.ndarray, k: int, device: str, chunk_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`search_database` on any torch device, which holds the queries and one chunk of the database at a time."""
+    """`search_database` on a torch device, which holds the queries and one chunk of the database at a time."""
     query = torch.tensor(queries, device=device)
     best = torch.full((len(query), k), torch.inf, device=device)
     indices = torch.full((len(query), k), -1, device=device)
@@ -107,11 +105,7 @@ def search_torch(
 
 
 def choose_index(index: str, num_rows: int) -> str:
-    """`index`, or "exact" with a warning if the database is too small for another one.
-
-    Raises:
-        ValueError: there is no such index; the message lists the valid ones.
-    """
+    """`index`, or "exact" with a warning if the database is too small; an unknown one is a ValueError."""
     if check_choice("index", index, INDEXES) == "ivf" and num_rows < IVF_MIN_ROWS:
         warnings.warn(
             f"{num_rows} photos are too few for index ivf ({IVF_MIN_ROWS} or more): the search is exact", stacklevel=3
@@ -162,8 +156,7 @@ def measure_overlap(indices: np.ndarray, exact: np.ndarray, ks: Sequence[int] = 
     """Share of the exact neighbors that an approximate search finds.
 
     Args:
-        indices: int64 (Q, K), results of the approximate search.
-        exact: int64 (Q, K), results of the exact one.
+        indices, exact: int64 (Q, K), results of the approximate and of the exact search.
         ks: ranks to compare at, each at most K.
 
     Returns:

@@ -18,18 +18,14 @@ class LabelRecall:
 def bootstrap_interval(
     hits: np.ndarray, groups: np.ndarray | None = None, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a recall.
+    """Percentile bootstrap interval of a recall: lower and upper end, percent.
 
     Args:
         hits: (Q,) bool, whether each query was found.
         groups: (Q,) labels that are drawn together, for example places: two queries of one place are not two
             independent trials. None: each query on its own.
         level: coverage.
-        resamples: bootstrap samples.
-        seed: of the resampling.
-
-    Returns:
-        lower and upper end, percent.
+        resamples, seed: of the bootstrap.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
@@ -46,15 +42,7 @@ def bootstrap_interval(
 
 
 def group_cells(utm: np.ndarray, size_m: float = 25.0) -> np.ndarray:
-    """Square cells of the ground, the groups of `bootstrap_interval`: queries of one spot succeed and fail together.
-
-    Args:
-        utm: (Q, 2) float64, meters.
-        size_m: side of a cell, meters.
-
-    Returns:
-        (Q,) int64, the same number for queries in one cell.
-    """
+    """(Q,) int64, the same number for queries (Q, 2) in one square cell; such queries succeed and fail together."""
     return np.unique(np.floor(np.asarray(utm) / size_m), axis=0, return_inverse=True)[1].ravel()
 
 
@@ -68,12 +56,8 @@ def recall_by_label(hits: np.ndarray, labels: np.ndarray, groups: np.ndarray | N
 
     Returns:
         {label: recall}, sorted by label.
-
-    Raises:
-        ValueError: the lengths differ.
     """
-    hits = np.asarray(hits, dtype=bool)
-    labels = np.asarray(labels, dtype=str)
+    hits, labels = np.asarray(hits, dtype=bool), np.asarray(labels, dtype=str)
     if hits.shape != labels.shape:
         raise ValueError(f"hits of shape {hits.shape} for labels of shape {labels.shape}; expected one a query")
     recalls = {}
@@ -88,20 +72,15 @@ def paired_test(hits_a: np.ndarray, hits_b: np.ndarray) -> float:
     """Exact McNemar test: could two equally good models differ this much on the same queries?
 
     Args:
-        hits_a, hits_b: (Q,) bool, whether each model found each query.
+        hits_a, hits_b: (Q,) bool, whether each model found each query; different lengths are a ValueError.
 
     Returns:
         Two-sided p-value; 1.0 where the models agree on every query.
 
-    Raises:
-        ValueError: the lengths differ.
-
     Source: McNemar (Psychometrika 1947); only queries found by exactly one of the two count.
     """
-    hits_a = np.asarray(hits_a, dtype=bool)
-    hits_b = np.asarray(hits_b, dtype=bool)
+    hits_a, hits_b = np.asarray(hits_a, dtype=bool), np.asarray(hits_b, dtype=bool)
     if hits_a.shape != hits_b.shape:
         raise ValueError(f"hits of shapes {hits_a.shape} and {hits_b.shape}; a paired test needs the same queries")
-    only_a = int(np.sum(hits_a & ~hits_b))
-    only_b = int(np.sum(hits_b & ~hits_a))
+    only_a, only_b = int(np.sum(hits_a & ~hits_b)), int(np.sum(hits_b & ~hits_a))
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0

@@ -1,7 +1,6 @@
 """The training loop.
 
-A run is a function of settings, photos and starting weights. Batches and augmentation are seeded by
-(seed, epoch, batch), so a run that stops anywhere resumes from its checkpoint to the same result.
+Batches and augmentation are seeded by (seed, epoch, batch), so a run that stops anywhere resumes to the same result.
 """
 
 import contextlib
@@ -46,7 +45,7 @@ class Trainer:
     Args:
         model: images to descriptors; trained in place.
         settings: loss, miner, optimization.
-        num_places: places in the training set, for losses with a weight for each.
+        num_places: in the training set, for losses with a weight for each.
         device: to train on.
     """
 
@@ -63,15 +62,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
 
     def step(self, images: torch.Tensor, places: torch.Tensor) -> tuple[float, float]:
-        """One optimizer step.
-
-        Args:
-            images: (B, 3, H, W) uint8, on the device.
-            places: (B,) int64, on the device.
-
-        Returns:
-            The loss, and the share of trivial anchors.
-        """
+        """One optimizer step on images (B, 3, H, W) uint8 of places (B,); returns loss and share of trivial anchors."""
         with autocast(self.device, self.dtype):
             descriptors = self.model(normalize(images))  # (B, D) float32
         pairs = self.miner(descriptors, places) if self.miner else None
@@ -92,16 +83,11 @@ class Trainer:
         save_checkpoint(folder, states | {"settings": self.settings.to_dict()})
 
     def resume(self, folder: Path) -> None:
-        """Load the newest checkpoint of the run's folder; does nothing if there is none.
-
-        Raises:
-            ValueError: it is of other settings or another model, or all checkpoints are damaged.
-        """
+        """Load the newest checkpoint of the run's folder, if any; one of other settings or model is a ValueError."""
         checkpoint = load_checkpoint(folder)
         if checkpoint is None:
             return
-        old = checkpoint["settings"]
-        new = self.settings.to_dict()
+        old, new = checkpoint["settings"], self.settings.to_dict()
         changed = [f"{k} = {old.get(k)} there, {new.get(k)} asked for" for k in old | new if old.get(k) != new.get(k)]
         if changed:
             raise ValueError(f"{folder} holds a run of other settings ({'; '.join(changed)}); choose another folder")
@@ -122,9 +108,8 @@ class Trainer:
     @torch.no_grad()
     def _measure_descriptor(self) -> int:
         """D, measured on one black image."""
-        self.model.eval()
         size = self.settings.image_size
-        return self.model(torch.zeros(1, 3, size, size, device=self.device)).shape[1]
+        return self.model.eval()(torch.zeros(1, 3, size, size, device=self.device)).shape[1]
 
 
 def train(
@@ -229,9 +214,7 @@ def seed_everything(seed: int) -> None:
 def share_of_trivial_anchors(pairs: tuple[torch.Tensor, ...] | None, batch_size: int) -> float:
     """Share of a batch's photos for which the miner found no pair to learn from; 0 without a miner.
 
-    Args:
-        pairs: (anchors, positives, anchors, negatives) or (anchors, positives, negatives), indices into the batch.
-        batch_size: photos in the batch.
+    `pairs` are indices into the batch: (anchors, positives, anchors, negatives) or (anchors, positives, negatives).
     """
     if pairs is None:
         return 0.0
@@ -240,11 +223,8 @@ def share_of_trivial_anchors(pairs: tuple[torch.Tensor, ...] | None, batch_size:
 
 
 def _explain_not_finite(error: Exception, table: ImageTable, batch: Batch) -> str:
-    names = "\n  ".join(table.names[batch.rows.numpy()])
-    return (
-        f"{error}: lower the learning rate or try --set precision=float32. The last checkpoint is kept. Photos of the "
-        f"batch:\n  {names}"
-    )
+    advice = "lower the learning rate or try --set precision=float32. The last checkpoint is kept"
+    return f"{error}: {advice}. Photos of the batch:\n  " + "\n  ".join(table.names[batch.rows.numpy()])
 
 
 @contextlib.contextmanager

@@ -143,6 +143,7 @@ class Configured(nn.Module):
     (np.arange(3), np.arange(3) * 2),
     (functools.partial(round, ndigits=1), functools.partial(round, ndigits=2)),
     (F.relu, F.gelu),
+    (torch.relu, torch.tanh),
 ])  # fmt: skip
 def test_arguments_of_an_instance_count(one, other):
     assert hash_module(Configured(one)) == hash_module(Configured(one)) != hash_module(Configured(other))
