@@ -12,40 +12,40 @@ from vpr_lib.gallery.views import NUM_SHOWN, ORDERS, OUTCOMES, REGION_RANKS, SOU
 
 AUTO_WIDTH = {"width": "auto", "max_width": "100%"}  # as wide as the text
 AUTO_LABEL = {"description_width": "initial"}
-FIRST_LINE = ("scenario", "source", "outcome", "search")  # controls on the first line
 
 
 class Layout:
-    """The widgets, created once.
-
-    Attributes:
-        controls: {field of `View`: its widget}.
-        position: slider over the selected queries, from 1.
-        tag_buttons: {scenario: its button}.
-        summary, screen, notes: HTML of the counts, of the query, and of its tags and suggestions.
-    """
+    """The widgets, created once."""
 
     def __init__(self, browser: Browser) -> None:
-        self.controls = _make_controls(browser)
+        search = widgets.Text(placeholder="part of it, Enter", continuous_update=False, description="name")
+        search.layout, search.style = AUTO_WIDTH, AUTO_LABEL
+        self.controls: dict[str, widgets.ValueWidget] = {  # {field of `View`: its widget}
+            "scenario": make_dropdown("scenario", {"": "all", **SCENARIOS}),
+            "source": make_dropdown("that is", SOURCES),
+            "outcome": make_dropdown("outcome", browser.list_choices(OUTCOMES)),
+            "search": search,
+            "order": make_dropdown("order", browser.list_choices(ORDERS)),
+            "descending": widgets.ToggleButton(description="descending", layout=AUTO_WIDTH),
+            "num_shown": make_dropdown("photos", {number: str(number) for number in NUM_SHOWN}),
+            "regions": make_dropdown("regions of photo", {0: "none", **{rank: str(rank) for rank in REGION_RANKS}}),
+            "positives": widgets.ToggleButton(description="positives", layout=AUTO_WIDTH),
+        }
         self.position = widgets.IntSlider(min=1, max=1, description="query", layout=widgets.Layout(flex="1 1 260px"))
-        self.previous = make_button("◀ previous")
-        self.next = make_button("next ▶")
-        self.random = make_button("random")
+        self.previous, self.next, self.random = map(make_button, ("◀ previous", "next ▶", "random"))
         self.tag_buttons = {scenario: make_button(title) for scenario, title in SCENARIOS.items()}
-        self.undo = make_button("undo")
-        self.suggest_all = make_button("suggest for all")
-        self.summary = widgets.HTML()
-        self.screen = widgets.HTML()
-        self.notes = widgets.HTML()
+        self.undo, self.suggest_all = make_button("undo"), make_button("suggest for all")
+        # HTML of the counts, of the query, and of its tags and suggestions
+        self.summary, self.screen, self.notes = widgets.HTML(), widgets.HTML(), widgets.HTML()
 
     def arrange(self, panels: widgets.Widget) -> widgets.VBox:
         """Arrange all widgets, with panels below them."""
-        others = [control for field, control in self.controls.items() if field not in FIRST_LINE]
+        controls = list(self.controls.values())
         return widgets.VBox(
             [
                 widgets.HTML(f"<style>{read_style()}</style>"),
-                make_row([self.controls[field] for field in FIRST_LINE]),
-                make_row(others),
+                make_row(controls[:4]),
+                make_row(controls[4:]),
                 self.summary,
                 make_row([self.previous, self.position, self.next, self.random]),
                 self.screen,
@@ -68,8 +68,7 @@ class Layout:
     def show_tags(self, scenarios: Collection[str]) -> None:
         """Highlight the buttons of these scenarios."""
         for scenario, button in self.tag_buttons.items():
-            button.button_style = "success" if scenario in scenarios else ""
-            button.icon = "check" if scenario in scenarios else ""
+            button.button_style, button.icon = ("success", "check") if scenario in scenarios else ("", "")
 
 
 def make_button(title: str, action: Callable[[], Any] | None = None) -> widgets.Button:
@@ -80,6 +79,12 @@ def make_button(title: str, action: Callable[[], Any] | None = None) -> widgets.
     return button
 
 
+def make_dropdown(label: str, titles: Mapping[Any, str]) -> widgets.Dropdown:
+    """Make a menu of {value: title}."""
+    options = [(title, value) for value, title in titles.items()]
+    return widgets.Dropdown(options=options, description=label, layout=AUTO_WIDTH, style=AUTO_LABEL)
+
+
 def make_row(children: Sequence[widgets.Widget]) -> widgets.HBox:
     """Put widgets side by side, on several lines if the window is narrow."""
     return widgets.HBox(children, layout=widgets.Layout(flex_flow="row wrap", align_items="center"))
@@ -88,29 +93,3 @@ def make_row(children: Sequence[widgets.Widget]) -> widgets.HBox:
 def wrap_html(content: str) -> str:
     """Apply the gallery's style to HTML."""
     return f'<div class="vg">{content}</div>'
-
-
-def _make_controls(browser: Browser) -> dict[str, widgets.ValueWidget]:
-    """{field of `View`: its widget}."""
-    return {
-        "scenario": _make_dropdown("scenario", {"": "all", **SCENARIOS}),
-        "source": _make_dropdown("that is", SOURCES),
-        "outcome": _make_dropdown("outcome", browser.list_choices(OUTCOMES)),
-        "search": widgets.Text(
-            description="name",
-            placeholder="part of it, Enter",
-            continuous_update=False,
-            layout=AUTO_WIDTH,
-            style=AUTO_LABEL,
-        ),
-        "order": _make_dropdown("order", browser.list_choices(ORDERS)),
-        "descending": widgets.ToggleButton(description="descending", layout=AUTO_WIDTH),
-        "num_shown": _make_dropdown("photos", {number: str(number) for number in NUM_SHOWN}),
-        "regions": _make_dropdown("regions of photo", {0: "none", **{rank: str(rank) for rank in REGION_RANKS}}),
-        "positives": widgets.ToggleButton(description="positives", layout=AUTO_WIDTH),
-    }
-
-
-def _make_dropdown(label: str, titles: Mapping[Any, str]) -> widgets.Dropdown:
-    options = [(title, value) for value, title in titles.items()]
-    return widgets.Dropdown(options=options, description=label, layout=AUTO_WIDTH, style=AUTO_LABEL)

@@ -10,7 +10,7 @@ through the queries while the slider has the focus, which needs no extension in 
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,20 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from vpr_lib.analysis.scenarios import SCENARIOS, read_labels
-from vpr_lib.analysis.suggestions import suggest_scenarios
 from vpr_lib.data_roots import DataRoot, open_data_root
 from vpr_lib.evaluation import read_evaluation
 from vpr_lib.figures.plots import save_figure
 from vpr_lib.gallery.browser import Browser
-from vpr_lib.gallery.drawing import draw_queries, draw_scenarios
-from vpr_lib.gallery.export import write_gallery_page
+from vpr_lib.gallery.export import draw_queries, draw_scenarios, write_gallery_page
 from vpr_lib.gallery.layout import Layout, wrap_html
-from vpr_lib.gallery.own_photo import OwnPhotoPanel
-from vpr_lib.gallery.panels import RecallPanel, SavePanel
-from vpr_lib.gallery.regions import render_regions
-from vpr_lib.gallery.rendering import render_query, render_suggestions, render_summary, render_warning
+from vpr_lib.gallery.panels import OwnPhotoPanel, RecallPanel, SavePanel
+from vpr_lib.gallery.rendering import (
+    render_query,
+    render_regions,
+    render_suggestions,
+    render_summary,
+    render_warning,
+)
 from vpr_lib.gallery.tags import Tags
 from vpr_lib.gallery.thumbnails import Thumbnails
 from vpr_lib.gallery.views import View, read_view
@@ -80,9 +82,7 @@ class Gallery:
     Args:
         browser: the queries and their predictions.
         runs: {name: run}, the browser's models.
-        state: see `open_gallery`.
-        machine: see `open_gallery`.
-        reports_dir: see `open_gallery`.
+        state, machine, reports_dir: see `open_gallery`.
 
     Attributes:
         view: the present selection and display options.
@@ -107,17 +107,21 @@ class Gallery:
         self.view = View()
         self.rows = np.arange(len(browser))
         self._load_model = functools.cache(lambda model: self.runs[model].load_model())
-        self._thumbnails = Thumbnails({"database": browser.database, "queries": browser.queries})
+        self._make_img = Thumbnails({"database": browser.database, "queries": browser.queries}).make_img
         self._updating = False  # while the program sets widgets, their events are ignored
         path = Path(reports_dir) / f"gallery-{browser.split.replace('/', '-')}"
+        own_photo = OwnPhotoPanel(browser.database, self.runs, self._load_model, self._make_img, machine or Machine())
         self.panels = {
             "Recall of each scenario": RecallPanel(browser),
-            "A photo of your own": OwnPhotoPanel(browser.database, self.runs, self._load_model, machine or Machine()),
+            "A photo of your own": own_photo,
             "Save as PNG or as a page": SavePanel(self.save_png, self.export_html, path),
         }
         self.layout = Layout(browser)
-        self.widget = self.layout.arrange(self._make_accordion())
-        self._connect_widgets()
+        accordion = widgets.Accordion([panel.widget for panel in self.panels.values()], selected_index=None)
+        for number, title in enumerate(self.panels):
+            accordion.set_title(number, title)
+        self.widget = self.layout.arrange(accordion)
+        self._connect_widgets(accordion)
         self.show(read_view(state or {}))
 
     def _ipython_display_(self) -> None:
@@ -126,7 +130,7 @@ class Gallery:
     @property
     def state(self) -> dict[str, Any]:
         """The present view in plain types; `open_gallery(..., state=state)` continues there."""
-        return self.view.to_dict()
+        return asdict(self.view)
 
     @property
     def row(self) -> int | None:
@@ -158,14 +162,6 @@ class Gallery:
             position = self.layout.position
             position.value = (position.value - 1 + by) % len(self.rows) + 1
 
-    def suggest(self, rows: Sequence[int] | np.ndarray | None = None) -> None:
-        """Suggest scenarios for some queries (default: the selection) from the predictions of the first model."""
-        rows = self.rows if rows is None else rows
-        new = [int(row) for row in rows if int(row) not in self.browser.suggestions]
-        evaluation = self.browser.evaluations[self.browser.models[0]]
-        suggested = suggest_scenarios(self.browser.database, self.browser.queries, evaluation, new)
-        self.browser.suggestions.update(zip(new, suggested, strict=True))
-
     def draw_queries(self, rows: Sequence[int] | np.ndarray) -> Figure:
         """Draw queries with the first photo of each model."""
         return draw_queries(self.browser, rows)
@@ -189,33 +185,24 @@ class Gallery:
         return save_figure(self.draw_selection(), path)
 
     def export_html(self, path: str | Path, selection: np.ndarray | View | None = None, **options: Any) -> Path:
-        """Write the gallery as one HTML page that needs no notebook.
+        """Write the gallery as one HTML page that needs no notebook; returns the path.
 
         Args:
             path: path of the page.
             selection: rows of queries, or a view; None for the present selection.
             options: `num_shown` and `max_mb` of `export.write_gallery_page`.
-
-        Returns:
-            The path.
         """
         rows = self.select(selection) if isinstance(selection, View) else selection
         rows = self.rows if rows is None else np.asarray(rows)
         return write_gallery_page(path, self.browser, rows, self.radius_m, **options)
 
-    def _make_accordion(self) -> widgets.Accordion:
-        panels = list(self.panels.values())
-        accordion = widgets.Accordion([panel.widget for panel in panels], selected_index=None)
-        for number, title in enumerate(self.panels):
-            accordion.set_title(number, title)
-        accordion.observe(self._open_panel, "selected_index")
-        return accordion
+    # Events of the widgets
 
-    def _connect_widgets(self) -> None:
+    def _connect_widgets(self, accordion: widgets.Accordion) -> None:
         layout = self.layout
         for field, control in layout.controls.items():
             control.observe(functools.partial(self._change_view, field), "value")
-        layout.position.observe(self._move, "value")
+        layout.position.observe(lambda _: self._updating or self._show_query(), "value")
         layout.previous.on_click(lambda _: self.step(-1))
         layout.next.on_click(lambda _: self.step(1))
         layout.random.on_click(lambda _: self.step(int(np.random.default_rng().integers(max(1, len(self.rows))))))
@@ -223,16 +210,12 @@ class Gallery:
             button.on_click(functools.partial(self._toggle_tag, scenario))
         layout.undo.on_click(self._undo_tag)
         layout.suggest_all.on_click(self._suggest_all)
-
-    # Events of the widgets
+        refresh_recall = self.panels["Recall of each scenario"].refresh
+        accordion.observe(lambda change: change["new"] == 0 and refresh_recall(), "selected_index")
 
     def _change_view(self, field: str, change: Mapping[str, Any]) -> None:
         if not self._updating:
             self.show(replace(self.view, **{field: change["new"]}))
-
-    def _move(self, _: Mapping[str, Any]) -> None:
-        if not self._updating:
-            self._show_query()
 
     def _toggle_tag(self, scenario: str, _: widgets.Button) -> None:
         if self.row is not None:
@@ -252,16 +235,12 @@ class Gallery:
                 text = f"Suggestions for {i:,} of {len(rows):,} queries ..."
                 self.layout.summary.value = wrap_html(render_warning(text))
             try:
-                self.suggest([row])
+                self.browser.suggest(int(row))
             except (OSError, ValueError) as error:
                 failure = f"No suggestions for some queries: {error}"
         self.show(self.view)
         if failure:
             self._show_notes(failure)
-
-    def _open_panel(self, change: Mapping[str, Any]) -> None:
-        if change["new"] == 0:
-            self.panels["Recall of each scenario"].refresh()
 
     # Output
 
@@ -274,8 +253,7 @@ class Gallery:
             self.layout.notes.value = ""
             return
         self.view = view = replace(self.view, query=str(self.browser.queries.names[row]))
-        make_img = self._thumbnails.make_img
-        content = render_query(self.browser, row, make_img, self.radius_m, view.num_shown, view.positives)
+        content = render_query(self.browser, row, self._make_img, self.radius_m, view.num_shown, view.positives)
         content = f'<div class="vg-view">{content}</div>'
         if view.regions:
             image_sizes = {model: run.settings.image_size for model, run in self.runs.items()}
@@ -289,8 +267,7 @@ class Gallery:
             return
         self.layout.show_tags(self.tags.list_scenarios(self.browser.queries.names[self.row]))
         try:
-            self.suggest([self.row])
-            content = render_suggestions(self.browser.suggestions[self.row])
+            content = render_suggestions(self.browser.suggest(self.row))
         except (OSError, ValueError) as error:
             content = render_warning(f"No suggestions: {error}")
         content += "".join(render_warning(text) for text in (self.tags.message, note) if text)

@@ -1,22 +1,32 @@
-"""Panels below the gallery: recall of each scenario, and saving the selection."""
+"""Panels below the gallery: recall of each scenario, a photo of the user's own, and saving the selection."""
 
+import functools
 import html
 import io
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as widgets
+import numpy as np
 
+from vpr_lib.analysis.locating import locate_photo
 from vpr_lib.analysis.scenarios import SCENARIOS
+from vpr_lib.descriptors import extract_descriptors
 from vpr_lib.figures.html_page import render_table
 from vpr_lib.figures.plots import plot_bars
 from vpr_lib.figures.tables import label_rows
 from vpr_lib.gallery.browser import Browser
-from vpr_lib.gallery.layout import make_button, make_row, wrap_html
-from vpr_lib.gallery.rendering import render_warning
+from vpr_lib.gallery.layout import AUTO_WIDTH, make_button, make_dropdown, make_row, wrap_html
+from vpr_lib.gallery.rendering import MakeImg, render_location, render_warning
 from vpr_lib.gallery.thumbnails import format_data_uri, format_img
 from vpr_lib.gallery.views import SOURCES
+from vpr_lib.images import ImageTable
+from vpr_lib.machine import Machine
+from vpr_lib.models import VPRModel
+from vpr_lib.run_folders import Run
+
+UPLOAD_NOTE = "Photos of more than 10 MB exceed Jupyter's limit for uploads: give their path instead."
 
 
 class RecallPanel:
@@ -24,8 +34,7 @@ class RecallPanel:
 
     def __init__(self, browser: Browser) -> None:
         self.browser = browser
-        options = [(title, source) for source, title in SOURCES.items()]
-        self.source = widgets.Dropdown(options=options, description="scenarios")
+        self.source = make_dropdown("scenarios", SOURCES)
         self.source.observe(lambda _: self.refresh(), "value")
         self.screen = widgets.HTML()
         self.widget = widgets.VBox([self.source, self.screen])
@@ -44,6 +53,79 @@ class RecallPanel:
         self.screen.value = wrap_html(f'{table}<div class="vg-figure">{bars}</div>')
 
 
+class OwnPhotoPanel:
+    """Shows a model's predictions for an uploaded photo and where it may have been taken.
+
+    Args:
+        database: database of the split.
+        runs: {model: run}.
+        load_model: returns a model by its name.
+        make_img: makes the HTML of a database photo.
+        machine: device and workers for the descriptors.
+    """
+
+    def __init__(
+        self,
+        database: ImageTable,
+        runs: Mapping[str, Run],
+        load_model: Callable[[str], VPRModel],
+        make_img: MakeImg,
+        machine: Machine,
+    ) -> None:
+        self.database = database
+        self.runs = runs
+        self.load_model = load_model
+        self.make_img = make_img
+        self.machine = machine
+        self.extract_database = functools.cache(self._extract_database)
+        self.model = widgets.Dropdown(options=list(runs), description="model")
+        self.upload = widgets.FileUpload(accept="image/*", description="upload a photo", layout=AUTO_WIDTH)
+        self.path = widgets.Text(placeholder="or its path, then Enter", continuous_update=False)
+        self.upload.observe(lambda change: self._locate_upload(change["new"]), "value")
+        self.path.observe(lambda change: self._locate_path(change["new"].strip()), "value")
+        self.screen = widgets.HTML(wrap_html(f'<p class="vg-note">{UPLOAD_NOTE}</p>'))
+        self.widget = widgets.VBox([make_row([self.model, self.upload, self.path]), self.screen])
+
+    def locate(self, photo: bytes) -> None:
+        """Show the predictions for a photo and its estimated position, or why there are none."""
+        name, k = self.model.value, min(10, len(self.database))
+        text = f"<p>Extracting {len(self.database):,} database descriptors (first time only) ...</p>"
+        self.screen.value = wrap_html(text)
+        try:
+            model, descriptors = self.load_model(name), self.extract_database(name)
+            settings = self.runs[name].settings
+            location = locate_photo(model, settings, self.database, descriptors, photo, k, self.machine)
+            content = render_location(location, name, self.database, self.make_img)
+        except (OSError, ValueError) as error:
+            content = render_warning(f"Not located: {error}")
+        self.screen.value = wrap_html(content)
+
+    def _extract_database(self, name: str) -> np.ndarray:
+        """(N, D) float32, saved in the run folder if that is writable."""
+        run, model = self.runs[name], self.load_model(name)
+        size, precision = run.settings.image_size, run.settings.precision
+        extract = functools.partial(extract_descriptors, model, self.database, size)
+        try:
+            return extract(run.folder / "descriptors", precision, self.machine)
+        except OSError:
+            return extract(None, precision, self.machine)
+
+    def _locate_path(self, path: str) -> None:
+        if not path:
+            return
+        try:
+            photo = Path(path).expanduser().read_bytes()
+        except OSError as error:
+            self.screen.value = wrap_html(render_warning(f"{path} can't be read ({error.strerror})."))
+            return
+        self.locate(photo)
+
+    def _locate_upload(self, value: Any) -> None:
+        """The value of a `FileUpload` is a tuple of files in ipywidgets 8 and a dict in 7."""
+        for file in list(value.values() if isinstance(value, Mapping) else value)[-1:]:
+            self.locate(bytes(file["content"]))
+
+
 class SavePanel:
     """Saves the selection as a PNG or as an HTML page.
 
@@ -56,18 +138,17 @@ class SavePanel:
     def __init__(self, save_png: Callable[[str], Path], export_html: Callable[..., Path], path: Path) -> None:
         self.path = widgets.Text(value=str(path), description="path", continuous_update=False)
         self.screen = widgets.HTML()
-        save_page = partial(export_html, report=self._report)
+        save_page = functools.partial(export_html, report=lambda text: self._show(f"{text}; writing ..."))
         png_button = make_button("PNG of the first 12", lambda: self._save(save_png, ".png"))
         page_button = make_button("page of the selection", lambda: self._save(save_page, ".html"))
         self.widget = widgets.VBox([make_row([self.path, png_button, page_button]), self.screen])
 
-    def _report(self, text: str) -> None:
-        self.screen.value = wrap_html(f"<p>{html.escape(text)}; writing ...</p>")
+    def _show(self, text: str) -> None:
+        self.screen.value = wrap_html(f"<p>{html.escape(text)}</p>")
 
     def _save(self, write: Callable[[str], Path], suffix: str) -> None:
         try:
             path = write(self.path.value.removesuffix(suffix) + suffix)
+            self._show(f"{path}: {path.stat().st_size / 1e6:.1f} MB.")
         except (OSError, ValueError) as error:
             self.screen.value = wrap_html(render_warning(str(error)))
-            return
-        self.screen.value = wrap_html(f"<p>{html.escape(str(path))}: {path.stat().st_size / 1e6:.1f} MB.</p>")

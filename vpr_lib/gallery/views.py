@@ -1,7 +1,7 @@
 """The state of a gallery: which queries are selected, in which order, and what is shown of them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vpr_lib.analysis.scenarios import SCENARIOS
@@ -50,26 +50,19 @@ class View:
     positives: bool = False  # whether the query's positives are shown
     regions: int = 0  # rank of the photo whose regions are shown; 0 for none
 
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to plain types for JSON."""
-        return asdict(self)
-
 
 def read_view(state: Mapping[str, Any]) -> View:
-    """Restore a view from `View.to_dict`; missing keys have their defaults.
+    """Restore a view from its fields as a dictionary; missing keys have their defaults.
 
     Raises:
         ValueError: a key or value is not valid.
     """
+    choices = {"source": SOURCES, "outcome": OUTCOMES, "order": ORDERS, "num_shown": NUM_SHOWN}
+    choices |= {"scenario": ["", *SCENARIOS], "regions": [0, *REGION_RANKS]}
     for key, value in state.items():
-        check_choice("key of a view", key, [field.name for field in fields(View)])
+        check_choice("key of a view", key, asdict(View()))
         if type(value) is not type(getattr(View, key)):
             raise ValueError(f"{key} = {value!r} in a view; expected something like {getattr(View, key)!r}")
-    view = View(**state)
-    check_choice("scenario", view.scenario, ["", *SCENARIOS])
-    check_choice("source", view.source, SOURCES)
-    check_choice("outcome", view.outcome, OUTCOMES)
-    check_choice("order", view.order, ORDERS)
-    check_choice("number of photos", view.num_shown, NUM_SHOWN)
-    check_choice("rank for regions", view.regions, [0, *REGION_RANKS])
-    return view
+        if key in choices:
+            check_choice(key, value, choices[key])
+    return View(**state)
