@@ -1,8 +1,8 @@
-"""The queries of a split with the predictions of one or two models: selecting, ordering, counting. No widgets."""
+"""The queries of a split with the predictions of one or two models: views, selections, counts. No widgets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,13 +11,71 @@ from vpr_lib.analysis.scenarios import SCENARIOS, Label, base_name, label_scenar
 from vpr_lib.analysis.suggestions import suggest_scenarios
 from vpr_lib.evaluation import Evaluation
 from vpr_lib.gallery.tags import Tags
-from vpr_lib.gallery.views import ORDERS, OUTCOMES, View
 from vpr_lib.images import ImageTable
 from vpr_lib.options import check_choice
 from vpr_lib.recall import first_hits
 from vpr_lib.statistics import LabelRecall, bootstrap_interval, group_cells
 
 MARGIN_RADIUS_M = 25.0  # photos within this distance of each other show one place
+# Titles; {a} and {b} are replaced by the names of the models.
+OUTCOMES = {
+    "all": "all queries",
+    "a_right": "{a} right",
+    "a_wrong": "{a} wrong",
+    "b_right": "{b} right",
+    "b_wrong": "{b} wrong",
+    "a_only": "{a} right, {b} wrong",
+    "b_only": "{b} right, {a} wrong",
+    "both_right": "both right",
+    "both_wrong": "both wrong",
+    "no_positive": "no positive exists",
+}
+# Where the scenario of a query comes from.
+SOURCES = {"given": "known or tagged", "known": "known", "tagged": "tagged by hand", "suggested": "suggested"}
+ORDERS = {
+    "name": "name",
+    "error_a": "distance error, {a}",
+    "similarity_a": "similarity, {a}",
+    "margin_a": "margin, {a}",
+    "error_b": "distance error, {b}",
+    "similarity_b": "similarity, {b}",
+    "margin_b": "margin, {b}",
+}
+NUM_SHOWN = (3, 5, 10, 25)  # choices for the photos of each model
+REGION_RANKS = range(1, 11)  # choices for the photo whose regions are shown
+
+
+@dataclass(frozen=True)
+class View:
+    """Selection and display options; plain values that can be stored as JSON."""
+
+    scenario: str = ""  # key of `SCENARIOS`; "" for all, or for any scenario if the source is tagged or suggested
+    source: str = "given"  # key of `SOURCES`
+    outcome: str = "all"  # key of `OUTCOMES`
+    search: str = ""  # part of the query's name
+    order: str = "name"  # key of `ORDERS`
+    descending: bool = False
+    query: str = ""  # name of the query shown; "" for the first one
+    num_shown: int = 5  # photos of each model
+    positives: bool = False  # whether the query's positives are shown
+    regions: int = 0  # rank of the photo whose regions are shown; 0 for none
+
+
+def read_view(state: Mapping[str, Any]) -> View:
+    """Restore a view from its fields as a dictionary; missing keys have their defaults.
+
+    Raises:
+        ValueError: a key or value is not valid.
+    """
+    choices = {"source": SOURCES, "outcome": OUTCOMES, "order": ORDERS, "num_shown": NUM_SHOWN}
+    choices |= {"scenario": ["", *SCENARIOS], "regions": [0, *REGION_RANKS]}
+    for key, value in state.items():
+        check_choice("key of a view", key, asdict(View()))
+        if type(value) is not type(getattr(View, key)):
+            raise ValueError(f"{key} = {value!r} in a view; expected something like {getattr(View, key)!r}")
+        if key in choices:
+            check_choice(key, value, choices[key])
+    return View(**state)
 
 
 class Prediction(NamedTuple):
@@ -41,34 +99,31 @@ class SelectionSummary:
 
 
 class Browser:
-    """The queries of a split with what is known about each.
-
-    Args:
-        database, queries: the split.
-        evaluations: {model: evaluation}, one or two models, called a and b.
-        labels: known scenarios, from `scenarios.read_labels`.
-        tags: scenarios assigned by hand.
-
-    Raises:
-        ValueError: not one or two models, or the evaluations belong to different splits.
-    """
+    """The queries of a split with what is known about each; a ValueError if a model was evaluated on other queries."""
 
     def __init__(
         self,
         database: ImageTable,
         queries: ImageTable,
-        evaluations: Mapping[str, Evaluation],
-        labels: Mapping[str, Label],
+        evaluations: Mapping[str, Evaluation],  # one or two models, called a and b
+        labels: Mapping[str, Label],  # known scenarios, from `read_labels`
         tags: Tags,
+        radius_m: float = 25.0,  # photos within it are right
     ) -> None:
-        _check_same_split(queries, evaluations)
+        if not 1 <= len(evaluations) <= 2:
+            raise ValueError(f"{len(evaluations)} models; the gallery shows one or two")
+        per_model = list(evaluations.values())
+        self.split = per_model[0].split
+        for model, evaluation in evaluations.items():
+            if evaluation.split != self.split or not np.array_equal(evaluation.query_utm, queries.utm):
+                text = f"{model} was evaluated on other queries, of {evaluation.split}"
+                raise ValueError(f"{text}; expected {len(queries)} of {self.split}, evaluate it on them")
         self.database = database
         self.queries = queries
         self.evaluations = dict(evaluations)
         self.tags = tags
+        self.radius_m = radius_m
         self.models = list(evaluations)
-        per_model = list(evaluations.values())
-        self.split = per_model[0].split
         self.positives = per_model[0].positives  # Q sorted arrays of database rows
         self.without_positive = np.array([len(rows) == 0 for rows in self.positives], dtype=bool)
         self.known = label_scenarios(queries.names, labels)  # (Q,) str, "" where unknown
@@ -79,7 +134,7 @@ class Browser:
         self.errors_m = np.stack([_measure_errors(database, queries.utm, e.indices[:, 0]) for e in per_model])
         self.similarities = np.stack([to_similarity(e.distances)[:, 0] for e in per_model])
         self.margins = np.stack([_measure_margins(database, e) for e in per_model])
-        self._search_names = np.array([base_name(name).lower() for name in queries.names], dtype=str)
+        self._search_names = np.char.lower(tags.names)
         self._cells = group_cells(queries.utm)
 
     def __len__(self) -> int:
@@ -137,9 +192,8 @@ class Browser:
 
     def find_query(self, name: str) -> int | None:
         """Row of a query by its name, with or without folders; None if there is none."""
-        rows = self.tags.rows_of.get(base_name(name), [])
-        exact = [row for row in rows if self.queries.names[row] == name]
-        return (exact or rows or [None])[0]
+        exact = np.flatnonzero(self.queries.names == name).tolist()
+        return next(iter(exact or np.flatnonzero(self.tags.names == base_name(name)).tolist()), None)
 
     def suggest(self, row: int) -> Sequence[Suggestion]:
         """Scenarios suggested for a query from its photo and the first model's predictions; raises as `read_photo`."""
@@ -160,12 +214,7 @@ class Browser:
         return [prediction for prediction in predictions if prediction.photo >= 0]
 
     def summarize(self, rows: np.ndarray, ks: Sequence[int] = (1, 5, 10)) -> SelectionSummary:
-        """Count the queries of a selection and compute their recall.
-
-        Args:
-            rows: (n,) rows of queries.
-            ks: ranks; those larger than the number of predictions are left out.
-        """
+        """Count the queries of a selection (n,) and compute their recall at those ks for which predictions exist."""
         summary = SelectionSummary(len(rows), int(self.without_positive[rows].sum()), {}, {})
         for model, ranks in zip(self.models, self.ranks, strict=True):
             if len(rows):
@@ -187,17 +236,6 @@ class Browser:
 def to_similarity(distances: np.ndarray) -> np.ndarray:
     """Cosine similarity, float64, from Euclidean distances of unit-norm descriptors."""
     return 1 - np.asarray(distances, dtype=np.float64) ** 2 / 2
-
-
-def _check_same_split(queries: ImageTable, evaluations: Mapping[str, Evaluation]) -> None:
-    if not 1 <= len(evaluations) <= 2:
-        raise ValueError(f"{len(evaluations)} models; the gallery shows one or two")
-    if len({evaluation.split for evaluation in evaluations.values()}) > 1:
-        splits = " and ".join(f"{model} of {evaluation.split}" for model, evaluation in evaluations.items())
-        raise ValueError(f"the models were evaluated on different splits, {splits}; evaluate both on one")
-    for model, evaluation in evaluations.items():
-        if not np.array_equal(evaluation.query_utm, queries.utm):
-            raise ValueError(f"{model} was evaluated on other queries than these {len(queries)}; evaluate it again")
 
 
 def _measure_errors(database: ImageTable, query_utm: np.ndarray, photos: np.ndarray) -> np.ndarray:

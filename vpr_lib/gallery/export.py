@@ -21,13 +21,11 @@ from vpr_lib.atomic_files import write_atomically
 from vpr_lib.figures.html_page import render_table
 from vpr_lib.figures.photo_grids import draw_examples
 from vpr_lib.figures.tables import label_rows
-from vpr_lib.gallery.browser import Browser
+from vpr_lib.gallery.browser import ORDERS, OUTCOMES, SOURCES, Browser
 from vpr_lib.gallery.rendering import LEGEND, MakeImg, read_style, render_query, render_suggestions
 from vpr_lib.gallery.thumbnails import Thumbnails
-from vpr_lib.gallery.views import ORDERS, OUTCOMES, SOURCES
 
 PAGE_PIXELS = 160  # longer side of the photos
-MAX_MB = 50  # opens quickly in a browser and can be sent by mail
 KS = (1, 5, 10)
 SAMPLE = 20  # queries rendered to estimate the size
 EMPTY = "the selection is empty; choose another scenario, outcome or name"
@@ -71,21 +69,11 @@ def write_gallery_page(
     path: str | Path,
     browser: Browser,
     rows: np.ndarray,
-    radius_m: float,
     num_shown: int = 5,
-    max_mb: float = MAX_MB,
-    report: Callable[[str], Any] = print,
+    max_mb: float = 50,
+    report: Callable = print,
 ) -> Path:
-    """Write the page atomically; returns its path.
-
-    Args:
-        path: path of the page.
-        browser: browser of the split; the page contains the suggestions made so far.
-        rows: (n,) rows of the queries to show.
-        radius_m: distance within which a photo is right.
-        num_shown: photos of each model, and positives.
-        max_mb: largest size of the page.
-        report: called with a message about the size before the page is written.
+    """Write a page of some queries with the suggestions made so far; its size is reported before. Returns its path.
 
     Raises:
         ValueError: the selection is empty, or the page would be too large.
@@ -96,7 +84,7 @@ def write_gallery_page(
     thumbnails = Thumbnails({"database": browser.database, "queries": browser.queries}, PAGE_PIXELS)
     sources: dict[str, str] = {}
     make_img = functools.partial(thumbnails.make_img, sources=sources)
-    collect = functools.partial(_collect_query, browser, make_img=make_img, radius_m=radius_m, num_shown=num_shown)
+    collect = functools.partial(_collect_query, browser, make_img=make_img, num_shown=num_shown)
     # The size is estimated from a sample of the queries and the number of photos.
     sample = [collect(row) for row in rows[:: max(1, len(rows) // SAMPLE)]]
     shown = [evaluation.indices[rows, :num_shown].ravel() for evaluation in browser.evaluations.values()]
@@ -114,7 +102,7 @@ def write_gallery_page(
     return path
 
 
-def _collect_query(browser: Browser, row: int, make_img: MakeImg, radius_m: float, num_shown: int) -> dict[str, Any]:
+def _collect_query(browser: Browser, row: int, make_img: MakeImg, num_shown: int) -> dict[str, Any]:
     """Data of a query for the page's script, in plain types."""
     suggestions = browser.suggestions.get(int(row))
     return {
@@ -127,7 +115,7 @@ def _collect_query(browser: Browser, row: int, make_img: MakeImg, radius_m: floa
         "error": _round_finite(browser.errors_m[:, row], 2),
         "similarity": _round_finite(browser.similarities[:, row], 4),
         "margin": _round_finite(browser.margins[:, row], 4),
-        "html": render_query(browser, row, make_img, radius_m, num_shown, show_positives=True),
+        "html": render_query(browser, row, make_img, num_shown, show_positives=True),
     }
 
 

@@ -6,9 +6,8 @@ from typing import Any
 import ipywidgets as widgets
 
 from vpr_lib.analysis.scenarios import SCENARIOS
-from vpr_lib.gallery.browser import Browser
+from vpr_lib.gallery.browser import NUM_SHOWN, ORDERS, OUTCOMES, REGION_RANKS, SOURCES, Browser, View
 from vpr_lib.gallery.rendering import LEGEND, read_style
-from vpr_lib.gallery.views import NUM_SHOWN, ORDERS, OUTCOMES, REGION_RANKS, SOURCES, View
 
 AUTO_WIDTH = {"width": "auto", "max_width": "100%"}  # as wide as the text
 AUTO_LABEL = {"description_width": "initial"}

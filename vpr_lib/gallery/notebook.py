@@ -23,7 +23,7 @@ from vpr_lib.analysis.scenarios import SCENARIOS, read_labels
 from vpr_lib.data_roots import DataRoot, open_data_root
 from vpr_lib.evaluation import read_evaluation
 from vpr_lib.figures.plots import save_figure
-from vpr_lib.gallery.browser import Browser
+from vpr_lib.gallery.browser import Browser, View, read_view
 from vpr_lib.gallery.export import draw_queries, draw_scenarios, write_gallery_page
 from vpr_lib.gallery.layout import Layout, wrap_html
 from vpr_lib.gallery.panels import OwnPhotoPanel, RecallPanel, SavePanel
@@ -36,7 +36,6 @@ from vpr_lib.gallery.rendering import (
 )
 from vpr_lib.gallery.tags import Tags
 from vpr_lib.gallery.thumbnails import Thumbnails
-from vpr_lib.gallery.views import View, read_view
 from vpr_lib.machine import Machine
 from vpr_lib.run_folders import Run, open_run
 
@@ -72,24 +71,15 @@ def open_gallery(
     evaluations = {name: read_evaluation(run, data_root, split) for name, run in runs.items()}
     runs_dir = next(run.folder.parent for run in runs.values())
     tags = Tags(runs_dir / f"tags-{split.replace('/', '-')}.csv", queries.names)
-    browser = Browser(database, queries, evaluations, read_labels(data_root.folder), tags)
+    radius_m = next(iter(runs.values())).settings.radius_m
+    browser = Browser(database, queries, evaluations, read_labels(data_root.folder), tags, radius_m)
     return Gallery(browser, runs, state, machine, reports_dir)
 
 
 class Gallery:
     """Widgets to browse the queries of a split with the predictions of one or two models.
 
-    Args:
-        browser: the queries and their predictions.
-        runs: {name: run}, the browser's models.
-        state, machine, reports_dir: see `open_gallery`.
-
-    Attributes:
-        view: the present selection and display options.
-        rows: (n,) int64, the selected queries in their order.
-        tags: scenarios assigned by hand.
-        layout: the widgets.
-        panels: {title: panel} below the gallery.
+    `open_gallery` makes it: the arguments are the queries with their predictions, their runs, and as there.
     """
 
     def __init__(
@@ -101,17 +91,16 @@ class Gallery:
         reports_dir: str | Path = "reports",
     ) -> None:
         self.browser = browser
-        self.tags = browser.tags
+        self.tags = browser.tags  # scenarios assigned by hand
         self.runs = {model: runs[model] for model in browser.models}
-        self.radius_m = self.runs[browser.models[0]].settings.radius_m
-        self.view = View()
-        self.rows = np.arange(len(browser))
+        self.view = View()  # the present selection and display options
+        self.rows = np.arange(len(browser))  # (n,) int64, the selected queries in their order
         self._load_model = functools.cache(lambda model: self.runs[model].load_model())
         self._make_img = Thumbnails({"database": browser.database, "queries": browser.queries}).make_img
         self._updating = False  # while the program sets widgets, their events are ignored
         path = Path(reports_dir) / f"gallery-{browser.split.replace('/', '-')}"
         own_photo = OwnPhotoPanel(browser.database, self.runs, self._load_model, self._make_img, machine or Machine())
-        self.panels = {
+        self.panels = {  # {title: panel below the gallery}
             "Recall of each scenario": RecallPanel(browser),
             "A photo of your own": own_photo,
             "Save as PNG or as a page": SavePanel(self.save_png, self.export_html, path),
@@ -194,7 +183,7 @@ class Gallery:
         """
         rows = self.select(selection) if isinstance(selection, View) else selection
         rows = self.rows if rows is None else np.asarray(rows)
-        return write_gallery_page(path, self.browser, rows, self.radius_m, **options)
+        return write_gallery_page(path, self.browser, rows, **options)
 
     # Events of the widgets
 
@@ -253,7 +242,7 @@ class Gallery:
             self.layout.notes.value = ""
             return
         self.view = view = replace(self.view, query=str(self.browser.queries.names[row]))
-        content = render_query(self.browser, row, self._make_img, self.radius_m, view.num_shown, view.positives)
+        content = render_query(self.browser, row, self._make_img, view.num_shown, view.positives)
         content = f'<div class="vg-view">{content}</div>'
         if view.regions:
             image_sizes = {model: run.settings.image_size for model, run in self.runs.items()}

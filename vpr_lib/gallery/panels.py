@@ -16,14 +16,12 @@ from vpr_lib.descriptors import extract_descriptors
 from vpr_lib.figures.html_page import render_table
 from vpr_lib.figures.plots import plot_bars
 from vpr_lib.figures.tables import label_rows
-from vpr_lib.gallery.browser import Browser
+from vpr_lib.gallery.browser import SOURCES, Browser
 from vpr_lib.gallery.layout import AUTO_WIDTH, make_button, make_dropdown, make_row, wrap_html
-from vpr_lib.gallery.rendering import MakeImg, render_location, render_warning
+from vpr_lib.gallery.rendering import LoadModel, MakeImg, render_location, render_warning
 from vpr_lib.gallery.thumbnails import format_data_uri, format_img
-from vpr_lib.gallery.views import SOURCES
 from vpr_lib.images import ImageTable
 from vpr_lib.machine import Machine
-from vpr_lib.models import VPRModel
 from vpr_lib.run_folders import Run
 
 UPLOAD_NOTE = "Photos of more than 10 MB exceed Jupyter's limit for uploads: give their path instead."
@@ -50,27 +48,14 @@ class RecallPanel:
         plot_bars(recalls, SCENARIOS, self.browser.split).savefig(buffer, format="png")
         bars = format_img(format_data_uri(buffer.getvalue(), "image/png"), "Bar chart of the table with 95% intervals")
         table = render_table(label_rows(recalls, SCENARIOS), "")
-        self.screen.value = wrap_html(f'{table}<div class="vg-figure">{bars}</div>')
+        self.screen.value = wrap_html(table + bars)
 
 
 class OwnPhotoPanel:
-    """Shows a model's predictions for an uploaded photo and where it may have been taken.
-
-    Args:
-        database: database of the split.
-        runs: {model: run}.
-        load_model: returns a model by its name.
-        make_img: makes the HTML of a database photo.
-        machine: device and workers for the descriptors.
-    """
+    """Shows a model's predictions for an uploaded photo and where it may have been taken."""
 
     def __init__(
-        self,
-        database: ImageTable,
-        runs: Mapping[str, Run],
-        load_model: Callable[[str], VPRModel],
-        make_img: MakeImg,
-        machine: Machine,
+        self, database: ImageTable, runs: Mapping[str, Run], load_model: LoadModel, make_img: MakeImg, machine: Machine
     ) -> None:
         self.database = database
         self.runs = runs
@@ -127,13 +112,7 @@ class OwnPhotoPanel:
 
 
 class SavePanel:
-    """Saves the selection as a PNG or as an HTML page.
-
-    Args:
-        save_png: writes the PNG to a path and returns it.
-        export_html: writes the page to a path and returns it; passes its size to `report` before it writes.
-        path: default path of both, without a suffix.
-    """
+    """Saves the selection as a PNG or as an HTML page; `path` is the default without a suffix."""
 
     def __init__(self, save_png: Callable[[str], Path], export_html: Callable[..., Path], path: Path) -> None:
         self.path = widgets.Text(value=str(path), description="path", continuous_update=False)

@@ -28,14 +28,10 @@ class Mark(NamedTuple):
 def draw_map(
     center_utm: np.ndarray, radius_m: float, marks: Sequence[Mark], heading_deg: float = math.nan, what: str = "query"
 ) -> str:
-    """Draw a map that reaches two to four radii from its center, as far as the marks require, as an SVG element.
+    """Draw a map that reaches two to four radii from its center (`what`), as far as the marks require, as SVG.
 
-    Args:
-        center_utm: (2,) float64, metres; drawn as a blue point.
-        radius_m: radius of the dashed circle around the center.
-        marks: the first one is drawn on top; those beyond the map are drawn hollow at its edge.
-        heading_deg: viewing direction at the center, clockwise from north; NaN if unknown.
-        what: description of the center.
+    The first mark is drawn on top; marks beyond the map are drawn hollow at its edge. The heading is clockwise from
+    north, NaN if unknown.
     """
     offsets = np.array([mark.utm - center_utm for mark in marks], dtype=np.float64).reshape(-1, 2)
     farthest = float(np.abs(offsets).max(initial=0.0))

@@ -26,6 +26,7 @@ LEGEND = (
     "of the first photo minus that of the first photo of another place. On the map north is up, the blue point is the "
     "query and rings are its positives; photos beyond the map are drawn hollow at its edge."
 )
+LoadModel = Callable[[str], VPRModel]  # name -> model
 MakeImg = Callable[[str, int, str], str]  # ("queries" or "database", row, alternative text) -> HTML of a photo
 
 
@@ -34,30 +35,19 @@ def read_style() -> str:
     return Path(__file__).with_name("gallery.css").read_text(encoding="utf-8")
 
 
-def render_query(
-    browser: Browser, row: int, make_img: MakeImg, radius_m: float, num_shown: int, show_positives: bool
-) -> str:
-    """Render a query, its map, and the first photos of each model.
-
-    Args:
-        browser: browser of the split.
-        row: row of the query.
-        make_img: makes the HTML of a photo.
-        radius_m: distance within which a photo is right.
-        num_shown: photos of each model.
-        show_positives: whether to show the query's positives as well.
-    """
+def render_query(browser: Browser, row: int, make_img: MakeImg, num_shown: int, show_positives: bool) -> str:
+    """Render a query, its map, the first photos of each model and, if wanted, the first positives."""
     name = browser.queries.names[row]
     facts = _list_photo_facts(browser.queries, row)
     if browser.known[row]:
         facts.append(f"known scenario: {SCENARIOS[str(browser.known[row])]}")
     sections = [_render_predictions(browser, row, i, make_img, num_shown) for i in range(len(browser.models))]
     if browser.without_positive[row]:
-        note = f"No positive exists: no database photo lies within {radius_m:g} m of this query."
+        note = f"No positive exists: no database photo lies within {browser.radius_m:g} m of this query."
         sections.append(f'<p class="vg-note">{note}</p>')
     elif show_positives:
         sections.append(_render_positives(browser, row, make_img, num_shown))
-    query_map = _render_map(browser, row, radius_m, num_shown)
+    query_map = _render_map(browser, row, num_shown)
     return _render_columns(
         f"<figure>{make_img('queries', row, f'The query {name}')}<figcaption><b>Query</b> {_join_facts(facts)} "
         f"<code>{html.escape(name)}</code></figcaption></figure>{query_map}",
@@ -65,18 +55,8 @@ def render_query(
     )
 
 
-def render_regions(
-    browser: Browser, row: int, rank: int, load_model: Callable[[str], VPRModel], image_sizes: Mapping[str, int]
-) -> str:
-    """Render, for each model, the query and its photo of a rank with the regions that account for their similarity.
-
-    Args:
-        browser: browser of the split.
-        row: row of the query.
-        rank: rank of the photo, from 1.
-        load_model: returns a model by its name.
-        image_sizes: {model: pixels of its input}.
-    """
+def render_regions(browser: Browser, row: int, rank: int, load_model: LoadModel, image_sizes: Mapping[str, int]) -> str:
+    """Render, for each model, the query and its photo of a rank with the regions that account for their similarity."""
     sections = []
     for model in browser.models:
         photo = next((p.photo for p in browser.list_predictions(model, row, rank) if p.rank == rank), None)
@@ -127,13 +107,10 @@ def render_location(location: Location, model: str, database: ImageTable, make_i
 
 def render_suggestions(suggestions: Sequence[Suggestion]) -> str:
     """Render suggested scenarios with their reasons."""
-    items = [
-        f"<li>suggested: <b>{html.escape(SCENARIOS[item.scenario])}</b> ({item.score:.2f}): {html.escape(item.why)}</li>"
-        for item in suggestions
-    ]
-    if not items:
+    if not suggestions:
         return '<p class="vg-note">No scenario suggested.</p>'
-    return f'<ul class="vg-suggestions">{"".join(items)}</ul>'
+    items = [f"<b>{SCENARIOS[item.scenario]}</b> ({item.score:.2f}): {html.escape(item.why)}" for item in suggestions]
+    return f'<ul class="vg-suggestions">{"".join(f"<li>suggested: {item}</li>" for item in items)}</ul>'
 
 
 def render_summary(summary: SelectionSummary, total: int) -> str:
@@ -217,7 +194,7 @@ def _render_positives(browser: Browser, row: int, make_img: MakeImg, num_shown: 
     return _render_section("Positives", note, cards, "vg-positives")
 
 
-def _render_map(browser: Browser, row: int, radius_m: float, num_shown: int) -> str:
+def _render_map(browser: Browser, row: int, num_shown: int) -> str:
     """A map of the query, its positives and the first photos of each model."""
     utm = browser.database.utm
     marks = []
@@ -228,4 +205,4 @@ def _render_map(browser: Browser, row: int, radius_m: float, num_shown: int) -> 
             marks.append(Mark(utm[prediction.photo], kind, title, str(prediction.rank), shape))
     marks.sort(key=lambda mark: int(mark.text))
     marks += [Mark(utm[photo], "positive", "a positive", shape="ring") for photo in browser.positives[row]]
-    return draw_map(browser.queries.utm[row], radius_m, marks, float(browser.queries.headings[row]))
+    return draw_map(browser.queries.utm[row], browser.radius_m, marks, float(browser.queries.headings[row]))

@@ -28,20 +28,12 @@ class Change(NamedTuple):
 
 
 class Tags:
-    """The tags of a split's queries.
-
-    Args:
-        path: path of the CSV, created with the first tag.
-        queries: Q names of the split's queries; folders are ignored.
-    """
+    """The tags of a split's queries, given by their Q names; the CSV is created with the first tag."""
 
     def __init__(self, path: str | Path, queries: Sequence[str]) -> None:
         self.path = Path(path)
         self.message = ""  # a problem with the file to show to the user; "" if there is none
-        self.rows_of: dict[str, list[int]] = {}  # {file name of a query: its rows}
-        for row, name in enumerate(queries):
-            self.rows_of.setdefault(base_name(name), []).append(row)
-        self._num_queries = len(queries)
+        self.names = np.array([base_name(name) for name in queries], dtype=str)  # (Q,) file names
         self._tags: set[tuple[str, str]] = set()  # (query, scenario)
         self._unsaved: list[Change] = []
         self._history: list[Change] = []
@@ -56,8 +48,8 @@ class Tags:
 
     def mark_queries(self, scenario: str) -> np.ndarray:
         """(Q,) bool, the queries tagged with a scenario."""
-        queries = [query for query, tagged in self._tags if tagged == scenario]
-        return np.isin(np.arange(self._num_queries), [row for query in queries for row in self.rows_of.get(query, [])])
+        tagged = {query for query, tag in self._tags if tag == scenario}
+        return np.array([name in tagged for name in self.names.tolist()], dtype=bool)
 
     def toggle(self, query: str, scenario: str) -> Change:
         """Add a tag, or remove it if it exists. If the file can't be written, `message` says so.
@@ -118,10 +110,12 @@ class Tags:
 
     def _use_rows(self, header: list[str], rows: list[list[str]]) -> None:
         """Set tags and message from the rows of the file."""
-        self._tags = set(_list_tags(header, rows))
+        tags = _list_tags(header, rows)
+        self._tags = set(tags)
+        names = set(self.names.tolist())
         problems = []
-        for query, scenario in _list_tags(header, rows):
-            if query not in self.rows_of:
+        for query, scenario in tags:
+            if query not in names:
                 problems.append(f"no query of this split: {query or 'a row without a name'}")
             elif scenario not in SCENARIOS:
                 problems.append(f"unknown scenario {scenario!r} of {query}")

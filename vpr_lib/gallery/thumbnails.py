@@ -16,13 +16,7 @@ JPEG_QUALITY = 80
 
 
 class Thumbnails:
-    """Cached thumbnails of the photos of several tables.
-
-    Args:
-        tables: {name of a table: its photos}.
-        max_pixels: longer side of the thumbnails.
-        max_cached: number kept, about 10 kB each; the least recently used ones are dropped.
-    """
+    """Thumbnails of the photos of {name: table}; the last 2,000 used (about 10 kB each) are cached."""
 
     def __init__(self, tables: Mapping[str, ImageTable], max_pixels: int = 200, max_cached: int = 2000) -> None:
         self.tables = dict(tables)
@@ -35,11 +29,7 @@ class Thumbnails:
     def make_img(self, table: str, row: int, alt: str, sources: dict[str, str] | None = None) -> str:
         """Make the HTML of a photo, or of a placeholder with its name if it can't be read.
 
-        Args:
-            table: name of the table.
-            row: row of the photo.
-            alt: alternative text.
-            sources: {key: data URI}; if given, the photo is stored here once, and the HTML contains only its key.
+        If `sources`, {key: data URI}, is given, the photo is stored there once and the HTML contains only its key.
         """
         try:
             source = self.read(table, int(row))
