@@ -1,25 +1,22 @@
-"""Export of queries: figures with the first prediction of each model, and an HTML page with its photos inside.
+"""Export of a selection of queries as one HTML page, which opens from a file with its photos inside.
 
-Queries of the page are rendered as in the notebook; its script selects among them and stores tags in the browser.
+Queries are rendered as in the notebook; the script in page.html selects among them and stores tags in the browser.
 """
 
 import functools
 import hashlib
 import html
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from vpr_lib.analysis.examples import FAIL_CASES, choose_examples, read_example
 from vpr_lib.analysis.scenarios import SCENARIOS, base_name
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.figures.html_page import render_table
-from vpr_lib.figures.photo_grids import draw_examples
 from vpr_lib.figures.tables import label_rows
 from vpr_lib.gallery.browser import ORDERS, OUTCOMES, SOURCES, Browser
 from vpr_lib.gallery.rendering import LEGEND, MakeImg, read_style, render_query, render_suggestions
@@ -28,41 +25,6 @@ from vpr_lib.gallery.thumbnails import Thumbnails
 PAGE_PIXELS = 160  # longer side of the photos
 KS = (1, 5, 10)
 SAMPLE = 20  # queries rendered to estimate the size
-EMPTY = "the selection is empty; choose another scenario, outcome or name"
-
-
-def draw_queries(browser: Browser, rows: Sequence[int] | np.ndarray) -> Figure:
-    """Draw queries, two in a row, numbered in their order.
-
-    Raises:
-        ValueError: there is no query, or a photo is not readable.
-    """
-    if not len(rows):
-        raise ValueError(EMPTY)
-    numbers = [str(number + 1) for number in range(len(rows))]
-    starts = range(0, len(rows), 2)
-    return _draw_rows(browser, {", ".join(numbers[i : i + 2]): rows[i : i + 2] for i in starts})
-
-
-def draw_scenarios(browser: Browser) -> Figure:
-    """Draw Fig. 5: two queries of each known scenario and two fail cases, from `examples.choose_examples`.
-
-    Raises:
-        ValueError: no scenario is known, or a photo is not readable.
-    """
-    labels = np.where(browser.without_positive, "", browser.known).tolist()
-    if not any(labels):
-        raise ValueError("no scenario is known: the data root has no scenarios.csv with names of these queries")
-    chosen = choose_examples(list(browser.queries.names), labels, (browser.ranks == 0).T)
-    titles = SCENARIOS | {FAIL_CASES: FAIL_CASES}
-    return _draw_rows(browser, {title: chosen[label] for label, title in titles.items() if label in chosen})
-
-
-def _draw_rows(browser: Browser, rows: Mapping[str, Sequence[int] | np.ndarray]) -> Figure:
-    read = functools.partial(
-        read_example, database=browser.database, queries=browser.queries, evaluations=browser.evaluations
-    )
-    return draw_examples({title: [read(int(row)) for row in pair] for title, pair in rows.items()})
 
 
 def write_gallery_page(
@@ -79,8 +41,7 @@ def write_gallery_page(
         ValueError: the selection is empty, or the page would be too large.
     """
     if not len(rows):
-        raise ValueError(EMPTY)
-    path = Path(path)
+        raise ValueError("the selection is empty; choose another scenario, outcome or name")
     thumbnails = Thumbnails({"database": browser.database, "queries": browser.queries}, PAGE_PIXELS)
     sources: dict[str, str] = {}
     make_img = functools.partial(thumbnails.make_img, sources=sources)

@@ -19,21 +19,16 @@ import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from vpr_lib.analysis.examples import FAIL_CASES, choose_examples, read_example
 from vpr_lib.analysis.scenarios import SCENARIOS, read_labels
 from vpr_lib.data_roots import DataRoot, open_data_root
 from vpr_lib.evaluation import read_evaluation
+from vpr_lib.figures.photo_grids import draw_examples
 from vpr_lib.figures.plots import save_figure
 from vpr_lib.gallery.browser import Browser, View, read_view
-from vpr_lib.gallery.export import draw_queries, draw_scenarios, write_gallery_page
-from vpr_lib.gallery.layout import Layout, wrap_html
-from vpr_lib.gallery.panels import OwnPhotoPanel, RecallPanel, SavePanel
-from vpr_lib.gallery.rendering import (
-    render_query,
-    render_regions,
-    render_suggestions,
-    render_summary,
-    render_warning,
-)
+from vpr_lib.gallery.export import write_gallery_page
+from vpr_lib.gallery.layout import Layout, OwnPhotoPanel, RecallPanel, SavePanel, wrap_html
+from vpr_lib.gallery.rendering import render_query, render_regions, render_suggestions, render_summary, render_warning
 from vpr_lib.gallery.tags import Tags
 from vpr_lib.gallery.thumbnails import Thumbnails
 from vpr_lib.machine import Machine
@@ -79,7 +74,7 @@ def open_gallery(
 class Gallery:
     """Widgets to browse the queries of a split with the predictions of one or two models.
 
-    `open_gallery` makes it: the arguments are the queries with their predictions, their runs, and as there.
+    Args as those of `open_gallery`, but the browser holds the split and the predictions.
     """
 
     def __init__(
@@ -152,16 +147,31 @@ class Gallery:
             position.value = (position.value - 1 + by) % len(self.rows) + 1
 
     def draw_queries(self, rows: Sequence[int] | np.ndarray) -> Figure:
-        """Draw queries with the first photo of each model."""
-        return draw_queries(self.browser, rows)
+        """Draw queries with the first photo of each model, two in a row, numbered in their order."""
+        if not len(rows):
+            raise ValueError("the selection is empty; choose another scenario, outcome or name")
+        numbers = [str(number + 1) for number in range(len(rows))]
+        return self._draw_rows({", ".join(numbers[i : i + 2]): rows[i : i + 2] for i in range(0, len(rows), 2)})
 
     def draw_selection(self, limit: int = 12) -> Figure:
         """Draw the first queries of the selection with the first photo of each model."""
         return self.draw_queries(self.rows[:limit])
 
     def draw_scenarios(self) -> Figure:
-        """Draw Fig. 5: two queries of each known scenario with the first photo of each model."""
-        return draw_scenarios(self.browser)
+        """Draw Fig. 5: two queries of each known scenario and two fail cases with the first photo of each model."""
+        labels = np.where(self.browser.without_positive, "", self.browser.known).tolist()
+        if not any(labels):
+            raise ValueError("no scenario is known: the data root has no scenarios.csv with names of these queries")
+        chosen = choose_examples(list(self.browser.queries.names), labels, (self.browser.ranks == 0).T)
+        titles = {**SCENARIOS, FAIL_CASES: FAIL_CASES}
+        return self._draw_rows({title: chosen[label] for label, title in titles.items() if label in chosen})
+
+    def _draw_rows(self, rows_by_title: Mapping[str, Sequence[int] | np.ndarray]) -> Figure:
+        browser, examples = self.browser, {}
+        for title, rows in rows_by_title.items():
+            photos = [read_example(int(row), browser.database, browser.queries, browser.evaluations) for row in rows]
+            examples[title] = photos
+        return draw_examples(examples)
 
     def merge_tags(self, path: str | Path) -> int:
         """Add the tags of a CSV exported by a page; returns the number of new ones. See `Tags.merge`."""
@@ -183,7 +193,7 @@ class Gallery:
         """
         rows = self.select(selection) if isinstance(selection, View) else selection
         rows = self.rows if rows is None else np.asarray(rows)
-        return write_gallery_page(path, self.browser, rows, **options)
+        return write_gallery_page(Path(path), self.browser, rows, **options)
 
     # Events of the widgets
 
