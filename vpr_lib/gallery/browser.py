@@ -110,8 +110,6 @@ class Browser:
         tags: Tags,
         radius_m: float = 25.0,  # photos within it are right
     ) -> None:
-        if not 1 <= len(evaluations) <= 2:
-            raise ValueError(f"{len(evaluations)} models; the gallery shows one or two")
         per_model = list(evaluations.values())
         self.split = per_model[0].split
         for model, evaluation in evaluations.items():
@@ -161,18 +159,10 @@ class Browser:
         """(Q,) bool, the queries with an outcome."""
         check_choice("outcome", outcome, self.list_choices(OUTCOMES))
         a_right, b_right = self.ranks[0] == 0, self.ranks[-1] == 0
-        marks = {
-            "all": np.ones(len(self), dtype=bool),
-            "a_right": a_right,
-            "a_wrong": ~a_right,
-            "b_right": b_right,
-            "b_wrong": ~b_right,
-            "a_only": a_right & ~b_right,
-            "b_only": b_right & ~a_right,
-            "both_right": a_right & b_right,
-            "both_wrong": ~a_right & ~b_right,
-            "no_positive": self.without_positive,
-        }
+        marks = {"all": np.ones(len(self), dtype=bool), "no_positive": self.without_positive}
+        marks |= {"a_right": a_right, "a_wrong": ~a_right, "b_right": b_right, "b_wrong": ~b_right}
+        marks |= {"a_only": a_right & ~b_right, "b_only": b_right & ~a_right}
+        marks |= {"both_right": a_right & b_right, "both_wrong": ~a_right & ~b_right}
         return marks[outcome]
 
     def select(self, view: View) -> np.ndarray:

@@ -28,12 +28,7 @@ SAMPLE = 20  # queries rendered to estimate the size
 
 
 def write_gallery_page(
-    path: str | Path,
-    browser: Browser,
-    rows: np.ndarray,
-    num_shown: int = 5,
-    max_mb: float = 50,
-    report: Callable = print,
+    path: Path, browser: Browser, rows: np.ndarray, num_shown: int = 5, max_mb: float = 50, report: Callable = print
 ) -> Path:
     """Write a page of some queries with the suggestions made so far; its size is reported before. Returns its path.
 

@@ -176,8 +176,9 @@ class SavePanel:
         self.path = widgets.Text(value=str(path), description="path", continuous_update=False)
         self.screen = widgets.HTML()
         save_page = functools.partial(export_html, report=lambda text: self._show(f"{text}; writing ..."))
-        png_button = _make_button("PNG of the first 12", lambda: self._save(save_png, ".png"))
-        page_button = _make_button("page of the selection", lambda: self._save(save_page, ".html"))
+        png_button, page_button = map(_make_button, ("PNG of the first 12", "page of the selection"))
+        png_button.on_click(lambda _: self._save(save_png, ".png"))
+        page_button.on_click(lambda _: self._save(save_page, ".html"))
         self.widget = widgets.VBox([_make_row([self.path, png_button, page_button]), self.screen])
 
     def _show(self, text: str) -> None:
@@ -191,22 +192,19 @@ class SavePanel:
             self.screen.value = wrap_html(render_warning(str(error)))
 
 
-def _make_button(title: str, action: Callable[[], Any] | None = None) -> widgets.Button:
-    """Make a button as wide as its title."""
-    button = widgets.Button(description=title, layout=AUTO_WIDTH)
-    if action is not None:
-        button.on_click(lambda _: action())
-    return button
+def _make_button(title: str) -> widgets.Button:
+    """A button as wide as its title."""
+    return widgets.Button(description=title, layout=AUTO_WIDTH)
 
 
 def _make_dropdown(label: str, titles: Mapping[Any, str]) -> widgets.Dropdown:
-    """Make a menu of {value: title}."""
+    """A menu of {value: title}."""
     options = [(title, value) for value, title in titles.items()]
     return widgets.Dropdown(options=options, description=label, layout=AUTO_WIDTH, style=AUTO_LABEL)
 
 
 def _make_row(children: Sequence[widgets.Widget]) -> widgets.HBox:
-    """Put widgets side by side, on several lines if the window is narrow."""
+    """Widgets side by side, on several lines if the window is narrow."""
     return widgets.HBox(children, layout=widgets.Layout(flex_flow="row wrap", align_items="center"))
 
 

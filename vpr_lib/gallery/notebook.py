@@ -57,6 +57,8 @@ def open_gallery(
         FileNotFoundError: a run was not evaluated on the split (the message says how), or a folder does not exist.
         ValueError: not one or two runs, or their radii differ.
     """
+    if not 1 <= len(runs) <= 2:
+        raise ValueError(f"{len(runs)} runs; the gallery shows one or two")
     runs = {name: run if isinstance(run, Run) else open_run(run) for name, run in runs.items()}
     if len({run.settings.radius_m for run in runs.values()}) > 1:
         radii = ", ".join(f"{name} {run.settings.radius_m:g} m" for name, run in runs.items())
@@ -64,10 +66,10 @@ def open_gallery(
     data_root = open_data_root(data_root)
     database, queries = data_root.read_split(split)
     evaluations = {name: read_evaluation(run, data_root, split) for name, run in runs.items()}
-    runs_dir = next(run.folder.parent for run in runs.values())
-    tags = Tags(runs_dir / f"tags-{split.replace('/', '-')}.csv", queries.names)
-    radius_m = next(iter(runs.values())).settings.radius_m
-    browser = Browser(database, queries, evaluations, read_labels(data_root.folder), tags, radius_m)
+    first = next(iter(runs.values()))
+    tags = Tags(first.folder.parent / f"tags-{split.replace('/', '-')}.csv", queries.names)
+    labels = read_labels(data_root.folder)
+    browser = Browser(database, queries, evaluations, labels, tags, first.settings.radius_m)
     return Gallery(browser, runs, state, machine, reports_dir)
 
 
@@ -169,8 +171,9 @@ class Gallery:
     def _draw_rows(self, rows_by_title: Mapping[str, Sequence[int] | np.ndarray]) -> Figure:
         browser, examples = self.browser, {}
         for title, rows in rows_by_title.items():
-            photos = [read_example(int(row), browser.database, browser.queries, browser.evaluations) for row in rows]
-            examples[title] = photos
+            examples[title] = [
+                read_example(int(row), browser.database, browser.queries, browser.evaluations) for row in rows
+            ]
         return draw_examples(examples)
 
     def merge_tags(self, path: str | Path) -> int:
@@ -201,7 +204,7 @@ class Gallery:
         layout = self.layout
         for field, control in layout.controls.items():
             control.observe(functools.partial(self._change_view, field), "value")
-        layout.position.observe(lambda _: self._updating or self._show_query(), "value")
+        layout.position.observe(lambda _: self._show_query(), "value")
         layout.previous.on_click(lambda _: self.step(-1))
         layout.next.on_click(lambda _: self.step(1))
         layout.random.on_click(lambda _: self.step(int(np.random.default_rng().integers(max(1, len(self.rows))))))
@@ -209,8 +212,11 @@ class Gallery:
             button.on_click(functools.partial(self._toggle_tag, scenario))
         layout.undo.on_click(self._undo_tag)
         layout.suggest_all.on_click(self._suggest_all)
-        refresh_recall = self.panels["Recall of each scenario"].refresh
-        accordion.observe(lambda change: change["new"] == 0 and refresh_recall(), "selected_index")
+        accordion.observe(self._open_panel, "selected_index")
+
+    def _open_panel(self, change: Mapping[str, Any]) -> None:
+        if change["new"] == 0:
+            self.panels["Recall of each scenario"].refresh()
 
     def _change_view(self, field: str, change: Mapping[str, Any]) -> None:
         if not self._updating:
@@ -245,6 +251,8 @@ class Gallery:
 
     def _show_query(self) -> None:
         """Show the query at the slider's position with its photos, tags and suggestions."""
+        if self._updating:
+            return
         row = self.row
         if row is None:
             text = "No query matches: choose another scenario, outcome or name."

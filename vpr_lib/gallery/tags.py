@@ -6,7 +6,7 @@ written at once, so two notebooks may tag at the same time. Rows with unknown na
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +85,7 @@ class Tags:
         self._save(new)
         return len(new)
 
-    def _save(self, changes: Iterable[Change]) -> None:
+    def _save(self, changes: list[Change]) -> None:
         """Apply changes and write the file, including changes that could not be written before."""
         self._unsaved += changes
         self._tags -= {change[:2] for change in changes if not change.added}
