@@ -55,26 +55,20 @@ def test_scenarios_by_source(browser):
 
 
 def test_orders_against_a_loop(browser):
-    def error(model, row):
-        first = browser.evaluations[model].indices[row, 0]
-        return math.dist(browser.database.utm[first], browser.queries.utm[row])
-
-    def similarity(model, row):
-        return 1 - float(browser.evaluations[model].distances[row, 0]) ** 2 / 2
-
-    def margin(model, row):
-        evaluation = browser.evaluations[model]
-        similar = [1 - float(d) ** 2 / 2 for d in evaluation.distances[row]]
+    def measure(kind, evaluation, row):
         places = [browser.database.utm[i] if i >= 0 else None for i in evaluation.indices[row]]
-        for similarity, place in zip(similar, places, strict=True):
-            if place is not None and math.dist(place, places[0]) > 25:
-                return similar[0] - similarity
-        return math.nan
+        similarities = [1 - float(distance) ** 2 / 2 for distance in evaluation.distances[row]]
+        if kind == "error":
+            return math.dist(places[0], browser.queries.utm[row])
+        if kind == "similarity":
+            return similarities[0]
+        elsewhere = [i for i, place in enumerate(places) if place is not None and math.dist(place, places[0]) > 25]
+        return similarities[0] - similarities[elsewhere[0]] if elsewhere else math.nan
 
-    keys = {"error": error, "similarity": similarity, "margin": margin}
     for order in set(ORDERS) - {"name"}:
         kind, letter = order.split("_")
-        values = np.array([keys[kind](letter.upper(), row) for row in range(len(browser))])
+        evaluation = browser.evaluations[letter.upper()]
+        values = np.array([measure(kind, evaluation, row) for row in range(len(browser))])
         for descending in (False, True):
             rows = browser.select(View(order=order, descending=descending))
             ordered = values[rows]

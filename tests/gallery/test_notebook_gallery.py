@@ -88,19 +88,12 @@ def test_the_map_has_north_up_and_metres_to_scale():
     assert "rotate(90)" in svg and 'role="img"' in svg
 
 
-def test_a_photo_that_is_gone_or_broken_is_named(tmp_path):
-    photos = tmp_path / "photos"
-    write_photo(photos / photo_name(0, 0, pano="<b>"), 1)
-    table = read_images(photos)
-    thumbnails = Thumbnails({"database": table})
-    (path,) = photos.iterdir()
-    path.write_bytes(b"no photo")
-    broken = thumbnails.make_img("database", 0, "x")
-    path.unlink()
-    gone = thumbnails.make_img("database", 0, "x")
-    for text in (broken, gone):
-        assert "&lt;b&gt;" in text and "<b>" not in text and "<img" not in text
-    assert broken != gone  # the reasons differ
+def test_a_broken_photo_is_named(tmp_path):
+    write_photo(tmp_path / photo_name(0, 0, pano="<b>"), 1)
+    table = read_images(tmp_path)
+    next(tmp_path.iterdir()).write_bytes(b"no photo")
+    text = Thumbnails({"database": table}).make_img("database", 0, "x")
+    assert "&lt;b&gt;" in text and "<b>" not in text and "<img" not in text
 
 
 def test_thumbnails_are_bounded(browser):
@@ -207,19 +200,14 @@ def test_the_page_holds_the_selection(gallery, tmp_path, capsys):
     shown = set(re.findall(r'data-photo=\\?"(\w+)', text))
     assert shown == set(data["photos"]) and all(uri.startswith("data:image/jpeg") for uri in data["photos"].values())
     assert data["tags"] == {gallery.browser.queries.names[5]: ["skyline"]}
-    assert "http" not in re.sub(r"http://www.w3.org\S*", "", text)  # nothing is fetched
+    assert "http" not in text  # nothing is fetched
     size_mb = float(re.search(r"about ([\d.]+) MB", capsys.readouterr().out)[1])
     assert size_mb == pytest.approx(path.stat().st_size / 1e6, rel=0.25)
-    assert not list(tmp_path.glob("*.tmp"))
+    with pytest.raises(ValueError, match=r"40 queries .*max_mb="):
+        gallery.export_html(tmp_path / "large.html", np.arange(40), max_mb=0.01)
+    assert not list(tmp_path.glob("large*")) and not list(tmp_path.glob("*.tmp"))
     first = data["queries"][0]
     assert first["error"] == pytest.approx(gallery.browser.errors_m[:, rows[0]].tolist(), abs=0.01)
-
-
-def test_a_page_too_large_is_refused_before_it_is_written(gallery, tmp_path):
-    path = tmp_path / "page.html"
-    with pytest.raises(ValueError, match=r"40 queries takes about [\d.]+ MB, more than 0.01 MB.*max_mb="):
-        gallery.export_html(path, np.arange(40), max_mb=0.01)
-    assert not path.exists()
 
 
 def test_names_are_escaped_and_a_photo_that_is_gone_is_named(gallery, tmp_path):
