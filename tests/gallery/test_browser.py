@@ -2,12 +2,13 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from vpr_lib.gallery.browser import Browser
-from vpr_lib.gallery.views import ORDERS, OUTCOMES, SOURCES, View, read_view
+from vpr_lib.gallery import open_gallery
+from vpr_lib.gallery.browser import ORDERS, OUTCOMES, SOURCES, Browser, View, read_view
 from vpr_lib.recall import recall_at_k
 from vpr_lib.settings import replace
 from vpr_lib.statistics import bootstrap_interval, group_cells
@@ -54,26 +55,20 @@ def test_scenarios_by_source(browser):
 
 
 def test_orders_against_a_loop(browser):
-    def error(model, row):
-        first = browser.evaluations[model].indices[row, 0]
-        return math.dist(browser.database.utm[first], browser.queries.utm[row])
-
-    def similarity(model, row):
-        return 1 - float(browser.evaluations[model].distances[row, 0]) ** 2 / 2
-
-    def margin(model, row):
-        evaluation = browser.evaluations[model]
-        similar = [1 - float(d) ** 2 / 2 for d in evaluation.distances[row]]
+    def measure(kind, evaluation, row):
         places = [browser.database.utm[i] if i >= 0 else None for i in evaluation.indices[row]]
-        for similarity, place in zip(similar, places, strict=True):
-            if place is not None and math.dist(place, places[0]) > 25:
-                return similar[0] - similarity
-        return math.nan
+        similarities = [1 - float(distance) ** 2 / 2 for distance in evaluation.distances[row]]
+        if kind == "error":
+            return math.dist(places[0], browser.queries.utm[row])
+        if kind == "similarity":
+            return similarities[0]
+        elsewhere = [i for i, place in enumerate(places) if place is not None and math.dist(place, places[0]) > 25]
+        return similarities[0] - similarities[elsewhere[0]] if elsewhere else math.nan
 
-    keys = {"error": error, "similarity": similarity, "margin": margin}
     for order in set(ORDERS) - {"name"}:
         kind, letter = order.split("_")
-        values = np.array([keys[kind](letter.upper(), row) for row in range(len(browser))])
+        evaluation = browser.evaluations[letter.upper()]
+        values = np.array([measure(kind, evaluation, row) for row in range(len(browser))])
         for descending in (False, True):
             rows = browser.select(View(order=order, descending=descending))
             ordered = values[rows]
@@ -113,20 +108,20 @@ def test_counts_and_recall_of_a_selection(browser):
     for model in "AB":
         evaluation = browser.evaluations[model]
         recall = recall_at_k(evaluation.indices[rows], [evaluation.positives[row] for row in rows], (1, 5))
-        assert summary.models[model].recall == pytest.approx(recall)  # k = 25 exceeds the predictions
+        assert summary.recall[model] == pytest.approx(recall)  # k = 25 exceeds the predictions
         hits = np.array([is_right(browser, model, row) for row in rows])
         interval = bootstrap_interval(hits, group_cells(browser.queries.utm)[rows])
-        assert summary.models[model].interval == interval
+        assert summary.intervals[model] == interval
         assert browser.recall_by_scenario()[model]["skyline"].recall == pytest.approx(100 * hits.mean())
     assert browser.summarize(np.arange(40)).num_without_positive == 4
     empty = browser.summarize(np.array([], dtype=int))
-    assert (empty.num_queries, empty.num_without_positive, empty.models) == (0, 0, {})
+    assert (empty.num_queries, empty.num_without_positive, empty.recall) == (0, 0, {})
     assert set(browser.recall_by_scenario("tagged")["A"]) == {"skyline"}
 
 
 def test_a_view_is_saved_and_restored(browser):
     view = View("skyline", "tagged", "a_only", "oak", "margin_b", True, browser.queries.names[3], 10, True, 2)
-    assert read_view(json.loads(json.dumps(view.to_dict()))) == view
+    assert read_view(json.loads(json.dumps(asdict(view)))) == view
     assert read_view({}) == View()
     with pytest.raises(ValueError, match=r"c_right.*a_right"):
         read_view({"outcome": "c_right"})
@@ -146,12 +141,9 @@ def test_one_model(browser):
 
 
 def test_models_must_be_evaluated_on_one_split(browser):
-    parts = browser.database, browser.queries
-    other = replace(browser.evaluations["B"], split="sf_test")
-    with pytest.raises(ValueError, match="A of val and B of sf_test"):
-        Browser(*parts, {"A": browser.evaluations["A"], "B": other}, {}, browser.tags)
-    fewer = replace(browser.evaluations["B"], query_utm=browser.queries.utm[:5])
-    with pytest.raises(ValueError, match="B "):
-        Browser(*parts, {"A": browser.evaluations["A"], "B": fewer}, {}, browser.tags)
-    with pytest.raises(ValueError, match="0 models"):
-        Browser(*parts, {}, {}, browser.tags)
+    for change in ({"split": "sf_test"}, {"query_utm": browser.queries.utm[:5]}):
+        other = replace(browser.evaluations["B"], **change)
+        with pytest.raises(ValueError, match=f"B .*{other.split}"):
+            Browser(browser.database, browser.queries, browser.evaluations | {"B": other}, {}, browser.tags)
+    with pytest.raises(ValueError, match="0 runs"):
+        open_gallery({}, "data", "val")

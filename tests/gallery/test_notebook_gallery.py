@@ -61,13 +61,8 @@ def test_photos_are_framed_by_their_distance(gallery):
     assert len(images) == 11 and all(image["alt"] for image in images)
     decoded = Image.open(io.BytesIO(base64.b64decode(images[0]["src"].split(",")[1])))
     assert decoded.size == (72, 72)
-    first = evaluations["A"]
-    for text in (
-        f"{errors_m[0][0]:.0f} m",
-        "rank 1",
-        f"similarity {1 - first.distances[0, 0] ** 2 / 2:.2f}",
-        "2016-04",
-    ):
+    similarity = 1 - evaluations["A"].distances[0, 0] ** 2 / 2
+    for text in (f"{errors_m[0][0]:.0f} m", "rank 1", f"similarity {similarity:.2f}", "2016-04"):
         assert text in view.text
 
 
@@ -88,25 +83,17 @@ def test_the_map_has_north_up_and_metres_to_scale():
     x, y = map(float, places["north-east"].split())
     assert (x, y) == pytest.approx((30 * radius / 25, -40 * radius / 25), abs=0.2)  # up is less in SVG
     x, y = map(float, places["far"].split())
-    assert (
-        x == pytest.approx(0, abs=0.1) and 100 < y < 120 and 'fill="#fff" stroke="#D55E00"' in svg
-    )  # hollow, at the edge
+    assert x == pytest.approx(0, abs=0.1) and 100 < y < 120  # at the edge
+    assert 'fill="#fff" stroke="#D55E00"' in svg  # hollow
     assert "rotate(90)" in svg and 'role="img"' in svg
 
 
-def test_a_photo_that_is_gone_or_broken_is_named(tmp_path):
-    photos = tmp_path / "photos"
-    write_photo(photos / photo_name(0, 0, pano="<b>"), 1)
-    table = read_images(photos)
-    thumbnails = Thumbnails({"database": table})
-    (path,) = photos.iterdir()
-    path.write_bytes(b"no photo")
-    broken = thumbnails.make_img("database", 0, "x")
-    path.unlink()
-    gone = thumbnails.make_img("database", 0, "x")
-    for text in (broken, gone):
-        assert "&lt;b&gt;" in text and "<b>" not in text and "<img" not in text
-    assert broken != gone  # the reasons differ
+def test_a_broken_photo_is_named(tmp_path):
+    write_photo(tmp_path / photo_name(0, 0, pano="<b>"), 1)
+    table = read_images(tmp_path)
+    next(tmp_path.iterdir()).write_bytes(b"no photo")
+    text = Thumbnails({"database": table}).make_img("database", 0, "x")
+    assert "&lt;b&gt;" in text and "<b>" not in text and "<img" not in text
 
 
 def test_thumbnails_are_bounded(browser):
@@ -126,57 +113,50 @@ def test_stepping_filtering_and_restoring(gallery, machine):
     number = count_widgets(gallery.widget)
     layout = gallery.layout
     layout.next.click()
-    assert names[1] in Reader(gallery.layout.screen.value).text and gallery.state["query"] == names[1]
+    assert names[1] in Reader(layout.screen.value).text and gallery.state["query"] == names[1]
     layout.previous.click()
     layout.previous.click()
     assert gallery.row == 39  # round the corner
-    gallery.layout.position.value = 4
-    gallery.layout.controls["scenario"].value = "skyline"
+    layout.position.value = 4
+    layout.controls["scenario"].value = "skyline"
     expected = gallery.browser.select(View(scenario="skyline"))
-    assert gallery.layout.position.max == len(gallery.rows) == len(expected) and gallery.row == expected[0]
-    assert f"{len(expected)}</b> of 40 queries" in gallery.layout.summary.value
+    assert layout.position.max == len(gallery.rows) == len(expected) and gallery.row == expected[0]
+    assert f"{len(expected)}</b> of 40 queries" in layout.summary.value
     gallery.step(1)
     state = json.loads(json.dumps(gallery.state))
-    gallery.layout.controls["outcome"].value = "no_positive"
-    gallery.layout.controls["search"].value = "nowhere"
-    assert gallery.row is None and "No query matches" in gallery.layout.screen.value and layout.next.disabled
+    layout.controls["outcome"].value = "no_positive"
+    layout.controls["search"].value = "nowhere"
+    assert gallery.row is None and "No query matches" in layout.screen.value and layout.next.disabled
     for button in (layout.next, layout.random, layout.tag_buttons["skyline"]):
         button.click()  # nothing to do, and no error
     again = Gallery(gallery.browser, gallery.runs, state, machine)
     assert again.row == expected[1] and again.layout.controls["scenario"].value == "skyline" and again.state == state
-    layout.random.click()
     assert count_widgets(gallery.widget) == number < 80  # never a widget for a query or photo
 
 
 def test_tagging_by_button(gallery):
-    gallery.layout.tag_buttons["occlusion"].click()
-    query = gallery.browser.queries.names[0]
-    assert f"{query},occlusion" in gallery.tags.path.read_text()
-    assert gallery.layout.tag_buttons["occlusion"].button_style == "success"
-    assert gallery.layout.tag_buttons["occlusion"].icon == "check"
+    layout = gallery.layout
+    button = layout.tag_buttons["occlusion"]
+    button.click()
+    line = f"{gallery.browser.queries.names[0]},occlusion"
+    assert line in gallery.tags.path.read_text()
+    assert (button.button_style, button.icon) == ("success", "check")
     gallery.step(1)
-    assert gallery.layout.tag_buttons["occlusion"].button_style == ""
-    gallery.layout.undo.click()
-    assert f"{query},occlusion" not in gallery.tags.path.read_text()
-    gallery.layout.undo.click()
-    gallery.layout.undo.click()
-    assert "Nothing to undo" in gallery.layout.notes.value
-
-
-def test_tags_that_cant_be_written_are_kept_and_reported(gallery):
+    assert button.button_style == ""
+    layout.undo.click()
+    assert line not in gallery.tags.path.read_text()
+    layout.undo.click()
+    layout.undo.click()
+    assert "Nothing to undo" in layout.notes.value
     gallery.tags.path = gallery.tags.path / "below" / "a file"
-    gallery.layout.tag_buttons["occlusion"].click()
-    assert "this session only" in gallery.layout.notes.value
-    assert gallery.layout.tag_buttons["occlusion"].button_style == "success"
+    button.click()
+    assert "this session only" in layout.notes.value and button.button_style == "success"
 
 
 def test_suggestions_say_why_and_can_be_filtered(gallery):
     gallery.show(View(scenario="skyline", source="suggested"))
-    assert (
-        gallery.rows.tolist() == [7]
-        and "why" in gallery.layout.notes.value
-        and "for 2 queries" in gallery.layout.summary.value
-    )
+    assert gallery.rows.tolist() == [7] and "why" in gallery.layout.notes.value
+    assert "for 2 queries" in gallery.layout.summary.value
     gallery.layout.suggest_all.click()
     assert len(gallery.browser.suggestions) == 40 and "suggest for all" not in gallery.layout.summary.value
 
@@ -220,19 +200,14 @@ def test_the_page_holds_the_selection(gallery, tmp_path, capsys):
     shown = set(re.findall(r'data-photo=\\?"(\w+)', text))
     assert shown == set(data["photos"]) and all(uri.startswith("data:image/jpeg") for uri in data["photos"].values())
     assert data["tags"] == {gallery.browser.queries.names[5]: ["skyline"]}
-    assert "http" not in re.sub(r"http://www.w3.org\S*", "", text)  # nothing is fetched
+    assert "http" not in text  # nothing is fetched
     size_mb = float(re.search(r"about ([\d.]+) MB", capsys.readouterr().out)[1])
     assert size_mb == pytest.approx(path.stat().st_size / 1e6, rel=0.25)
-    assert not list(tmp_path.glob("*.tmp"))
+    with pytest.raises(ValueError, match=r"40 queries .*max_mb="):
+        gallery.export_html(tmp_path / "large.html", np.arange(40), max_mb=0.01)
+    assert not list(tmp_path.glob("large*")) and not list(tmp_path.glob("*.tmp"))
     first = data["queries"][0]
     assert first["error"] == pytest.approx(gallery.browser.errors_m[:, rows[0]].tolist(), abs=0.01)
-
-
-def test_a_page_too_large_is_refused_before_it_is_written(gallery, tmp_path):
-    path = tmp_path / "page.html"
-    with pytest.raises(ValueError, match=r"40 queries takes about [\d.]+ MB, more than 0.01 MB.*max_mb="):
-        gallery.export_html(path, np.arange(40), max_mb=0.01)
-    assert not path.exists()
 
 
 def test_names_are_escaped_and_a_photo_that_is_gone_is_named(gallery, tmp_path):
@@ -241,9 +216,8 @@ def test_names_are_escaped_and_a_photo_that_is_gone_is_named(gallery, tmp_path):
     gallery.step(1)
     for text in (gallery.layout.screen.value, gallery.layout.notes.value):
         assert not Reader(text).all("script")
-    assert evil in Reader(gallery.layout.screen.value).text and Reader(gallery.layout.screen.value).all(
-        "div", "vg-missing"
-    )
+    screen = Reader(gallery.layout.screen.value)
+    assert evil in screen.text and screen.all("div", "vg-missing")
     assert "No suggestions: photo" in gallery.layout.notes.value
     path = gallery.export_html(tmp_path / "page.html", [0, 1])
     data, text = read_page(path)
@@ -279,14 +253,8 @@ def test_a_photo_of_ones_own_and_regions(settings, data_root, tmp_path, machine)
     assert list((runs["GeM"].folder / "descriptors").iterdir())
     panel.path.value = str(tmp_path)
     assert "Is a directory" in panel.screen.value
-    file = {
-        "name": "a.jpg",
-        "type": "image/jpeg",
-        "size": 8,
-        "content": b"no photo",
-        "last_modified": datetime.now(UTC),
-    }
-    panel.upload.value = (file,)
+    file = {"name": "a.jpg", "type": "image/jpeg", "size": 8, "content": b"no photo"}
+    panel.upload.value = (file | {"last_modified": datetime.now(UTC)},)
     assert "Not located" in panel.screen.value
 
     with pytest.raises(ValueError, match="GeM 25 m, AVG 10 m"):

@@ -1,20 +1,17 @@
 """The gallery in a real browser: in JupyterLab, and as a page opened from a file."""
 
 import os
-import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 from conftest import make_root, photo_name, write_photo
+from jupyter_server.serverapp import list_running_servers
 
 from vpr_lib.evaluation import evaluate_run
 from vpr_lib.gallery import open_gallery
@@ -37,9 +34,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def chromium():
     if CHROMIUM is None:
-        pytest.skip("no chromium: the browser tests need Debian's package of that name (apt-get install chromium)")
-    reason = "no playwright: the browser tests need the package of that name (pip install playwright)"
-    with pytest.importorskip("playwright.sync_api", reason=reason).sync_playwright() as playwright:
+        pytest.skip("no chromium: the browser tests need Debian's package of that name")
+    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -71,10 +67,9 @@ def runs(folder):
     """Two runs, evaluated on the split."""
     small = replace(get_preset("smoke"), image_size=32, num_places=3, crop_after="layer1", epochs=1, ks=(1, 5, 10))
     runs = {}
-    for aggregator in ("GeM", "AVG"):
-        settings = replace(small, aggregator=aggregator)
-        runs[aggregator] = get_run(settings, folder / "data", folder / "runs", machine=CPU)
-        evaluate_run(runs[aggregator], folder / "data", "val", CPU)
+    for name in ("GeM", "AVG"):
+        runs[name] = get_run(replace(small, aggregator=name), folder / "data", folder / "runs", machine=CPU)
+        evaluate_run(runs[name], folder / "data", "val", CPU)
     return runs
 
 
@@ -88,34 +83,22 @@ def jupyter(folder, runs):
     """Address of a notebook that opens the gallery, in a JupyterLab that runs as long as the test."""
     cell = nbformat.v4.new_code_cell(CELL.format(runs={name: str(run.folder) for name, run in runs.items()}))
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
-    nbformat.write(notebook, folder / "gallery.ipynb")
-    settings = folder / ".settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}), folder / "gallery.ipynb")
+    settings = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text('{"fetchNews": "false"}')
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    token = secrets.token_hex(16)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    folders = {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(folder / "spaces")}
     for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
-        environment[name] = str(folder / f".{name.lower()}")
-    environment["JUPYTERLAB_SETTINGS_DIR"] = str(folder / ".settings")
-    environment["JUPYTERLAB_WORKSPACES_DIR"] = str(folder / ".workspaces")
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1"]
-    command += [f"--IdentityProvider.token={token}", "--ServerApp.port_retries=0"]
+        folders[name] = str(folder / name.lower())
+    environment = {**os.environ, **folders, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]
     with open(folder / "jupyter.log", "wb") as log:
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(240):
+        while not (running := list(list_running_servers(folders["JUPYTER_RUNTIME_DIR"]))):
             assert server.poll() is None, (folder / "jupyter.log").read_text()[-3000:]
-            try:
-                urllib.request.urlopen(f"{url}/api/status?token={token}", timeout=5).read()
-                break
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(0.5)
-        yield f"{url}/lab/tree/gallery.ipynb?token={token}"
+            time.sleep(0.5)
+        yield f"{running[0]['url']}lab/tree/gallery.ipynb?token={running[0]['token']}"
     finally:
         server.terminate()
         server.wait(30)
@@ -123,12 +106,6 @@ def jupyter(folder, runs):
 
 def shown_query(page):
     return page.locator(".vg-query code").first.inner_text()
-
-
-def wait_for_query(page, name, other=False):
-    """Wait until a query is shown, or any other one."""
-    sign = "!=" if other else "=="
-    page.wait_for_function(f"name => document.querySelector('.vg-query code').innerText {sign} name", arg=name)
 
 
 def check_frames(page):
@@ -157,19 +134,21 @@ def test_the_gallery_in_jupyterlab(jupyter, folder, page, tmp_path):
     # One scenario, stepped through by button and by arrow keys while the slider has the focus
     page.locator("select", has=page.locator("option", has_text="Occlusion")).first.select_option(label="Occlusion")
     page.wait_for_function("document.querySelector('.vg-summary').innerText.startsWith('3 of 7')")
-    names = [shown_query(page)]
+    first = shown_query(page)
     page.get_by_role("button", name="next ▶").click()
-    wait_for_query(page, names[0], other=True)
-    names.append(shown_query(page))
+    page.wait_for_function("name => document.querySelector('.vg-query code').innerText != name", arg=first)
     page.wait_for_selector("text=Python 3 (ipykernel) | Idle")
-    page.locator(".noUi-handle").first.focus()
-    page.keyboard.press("ArrowLeft")
-    wait_for_query(page, names[0])
+    for _ in range(20):  # a key is lost if the slider is redrawn at that moment; at the first query it does nothing
+        page.locator(".noUi-handle").first.press("ArrowLeft")
+        page.wait_for_timeout(1000)
+        if shown_query(page) == first:
+            break
+    assert shown_query(page) == first
 
     # A tag is in the file at once, and can be undone
     page.get_by_role("button", name="Viewpoint change").click()
     page.wait_for_selector("button.mod-success:has-text('Viewpoint change')")
-    assert f"{names[0]},viewpoint" in (folder / "runs" / "tags-val.csv").read_text(encoding="utf-8")
+    assert f"{first},viewpoint" in (folder / "runs" / "tags-val.csv").read_text(encoding="utf-8")
     page.get_by_role("button", name="undo").click()
     page.wait_for_selector("button:not(.mod-success):has-text('Viewpoint change')")
 
@@ -254,30 +233,21 @@ def test_a_browser_without_storage_says_so(gallery, page, tmp_path):
     assert f"\n{shown_query(page)},ordinary\n" in Path(download.value.path()).read_text()
 
 
-def test_names_and_messages_run_no_script(runs, page, tmp_path):
+def test_names_run_no_script(runs, page, tmp_path):
     root = tmp_path / "data"
-    evil = ["<script>evil=1;<", '"><img src=x onerror=evil=1>', "<!--<script>", "'&amp;${evil=1}&lt;"]
-    for place, text in enumerate(evil):
+    for place, text in enumerate(["<script>evil=1;<", '"><img src=x onerror=evil=1>', "<!--<script>", "'${evil=1}"]):
         for half in ("database", "queries"):
-            name = photo_name(1e4 * place, 4e6, pano=text, note=text)
             # A folder "...<" and a file "script>..." make a name that holds "</script>".
-            write_photo(root / "val" / half / "a<" / f"script><script>evil=1;{name}", place)
-    run = runs["GeM"]
+            name = f"script><script>evil=1;{photo_name(1e4 * place, 4e6, pano=text, note=text)}"
+            write_photo(root / "val" / half / "a<" / name, place)
     with pytest.warns(UserWarning, match="no recall at k"):
-        evaluate_run(run, root, "val", CPU)
-    broken = next((root / "val" / "database" / "a<").iterdir())
-    broken.write_bytes(b"x" * broken.stat().st_size)
-    with pytest.warns(UserWarning, match="no recall at k"):
-        gallery = open_gallery({"</script><script>evil=1</script>": run}, root, "val", machine=CPU)
-    gallery.tags.message = evil[0]
+        evaluate_run(runs["GeM"], root, "val", CPU)
+        gallery = open_gallery({"</script><script>evil=1</script>": runs["GeM"]}, root, "val", machine=CPU)
     page.goto(gallery.export_html(tmp_path / "page.html").as_uri())
-    scripts = page.locator("script").count()
     for _ in range(4):
         assert "script>" in shown_query(page)
-        assert page.locator(".vg-missing").count() >= 1
         page.get_by_role("button", name="next ▶").click()
-    assert scripts == page.locator("script").count() == 2
-    assert page.evaluate("typeof evil") == "undefined"
+    assert page.locator("script").count() == 2 and page.evaluate("typeof evil") == "undefined"
     # The HTML of the notebook
     page.set_content(gallery.layout.summary.value + gallery.layout.screen.value + gallery.layout.notes.value)
     assert page.locator("script").count() == 0 and page.evaluate("typeof evil") == "undefined"

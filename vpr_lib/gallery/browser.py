@@ -1,22 +1,81 @@
-"""The queries of a split with the predictions of one or two models: selecting, ordering, counting. No widgets."""
+"""The queries of a split with the predictions of one or two models: views, selections, counts. No widgets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vpr_lib.analysis.cues import Suggestion
 from vpr_lib.analysis.scenarios import SCENARIOS, Label, base_name, label_scenarios
+from vpr_lib.analysis.suggestions import suggest_scenarios
 from vpr_lib.evaluation import Evaluation
 from vpr_lib.gallery.tags import Tags
-from vpr_lib.gallery.views import ORDERS, OUTCOMES, View
 from vpr_lib.images import ImageTable
 from vpr_lib.options import check_choice
 from vpr_lib.recall import first_hits
 from vpr_lib.statistics import LabelRecall, bootstrap_interval, group_cells
 
 MARGIN_RADIUS_M = 25.0  # photos within this distance of each other show one place
+# Titles; {a} and {b} are replaced by the names of the models.
+OUTCOMES = {
+    "all": "all queries",
+    "a_right": "{a} right",
+    "a_wrong": "{a} wrong",
+    "b_right": "{b} right",
+    "b_wrong": "{b} wrong",
+    "a_only": "{a} right, {b} wrong",
+    "b_only": "{b} right, {a} wrong",
+    "both_right": "both right",
+    "both_wrong": "both wrong",
+    "no_positive": "no positive exists",
+}
+# Where the scenario of a query comes from.
+SOURCES = {"given": "known or tagged", "known": "known", "tagged": "tagged by hand", "suggested": "suggested"}
+ORDERS = {
+    "name": "name",
+    "error_a": "distance error, {a}",
+    "similarity_a": "similarity, {a}",
+    "margin_a": "margin, {a}",
+    "error_b": "distance error, {b}",
+    "similarity_b": "similarity, {b}",
+    "margin_b": "margin, {b}",
+}
+NUM_SHOWN = (3, 5, 10, 25)  # choices for the photos of each model
+REGION_RANKS = range(1, 11)  # choices for the photo whose regions are shown
+
+
+@dataclass(frozen=True)
+class View:
+    """Selection and display options; plain values that can be stored as JSON."""
+
+    scenario: str = ""  # key of `SCENARIOS`; "" for all, or for any scenario if the source is tagged or suggested
+    source: str = "given"  # key of `SOURCES`
+    outcome: str = "all"  # key of `OUTCOMES`
+    search: str = ""  # part of the query's name
+    order: str = "name"  # key of `ORDERS`
+    descending: bool = False
+    query: str = ""  # name of the query shown; "" for the first one
+    num_shown: int = 5  # photos of each model
+    positives: bool = False  # whether the query's positives are shown
+    regions: int = 0  # rank of the photo whose regions are shown; 0 for none
+
+
+def read_view(state: Mapping[str, Any]) -> View:
+    """Restore a view from its fields as a dictionary; missing keys have their defaults.
+
+    Raises:
+        ValueError: a key or value is not valid.
+    """
+    choices = {"source": SOURCES, "outcome": OUTCOMES, "order": ORDERS, "num_shown": NUM_SHOWN}
+    choices |= {"scenario": ["", *SCENARIOS], "regions": [0, *REGION_RANKS]}
+    for key, value in state.items():
+        check_choice("key of a view", key, asdict(View()))
+        if type(value) is not type(getattr(View, key)):
+            raise ValueError(f"{key} = {value!r} in a view; expected something like {getattr(View, key)!r}")
+        if key in choices:
+            check_choice(key, value, choices[key])
+    return View(**state)
 
 
 class Prediction(NamedTuple):
@@ -30,71 +89,50 @@ class Prediction(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ModelSummary:
-    """Recall of a model on a selection of queries."""
-
-    recall: dict[int, float]  # {k: percent}
-    interval: tuple[float, float]  # 95% interval of R@1, percent
-
-
-@dataclass(frozen=True)
 class SelectionSummary:
     """Counts and recall of a selection of queries."""
 
     num_queries: int
     num_without_positive: int
-    models: dict[str, ModelSummary]  # empty if the selection is empty
+    recall: dict[str, dict[int, float]]  # {model: {k: percent}}; empty if the selection is empty
+    intervals: dict[str, tuple[float, float]]  # {model: 95% interval of R@1, percent}
 
 
 class Browser:
-    """The queries of a split with what is known about each.
-
-    Args:
-        database, queries: the split.
-        evaluations: {model: evaluation}, one or two models, called a and b.
-        labels: known scenarios, from `scenarios.read_labels`.
-        tags: scenarios assigned by hand.
-
-    Attributes:
-        models: names of the models.
-        split: name of the split.
-        positives: Q sorted arrays of database rows.
-        ranks: (M, Q) int64, rank (from 0) of each model's first right photo; K if there is none.
-        errors_m: (M, Q) float64, ground distance from the query to the first photo.
-        similarities: (M, Q) float64, cosine similarity of query and first photo.
-        margins: (M, Q) float64, similarity of the first photo minus that of the first photo of another place.
-        suggestions: {row of a query: its suggestions}, for queries that have been processed so far.
-
-    Raises:
-        ValueError: not one or two models, or the evaluations belong to different splits.
-    """
+    """The queries of a split with what is known about each; a ValueError if a model was evaluated on other queries."""
 
     def __init__(
         self,
         database: ImageTable,
         queries: ImageTable,
-        evaluations: Mapping[str, Evaluation],
-        labels: Mapping[str, Label],
+        evaluations: Mapping[str, Evaluation],  # one or two models, called a and b
+        labels: Mapping[str, Label],  # known scenarios, from `read_labels`
         tags: Tags,
+        radius_m: float = 25.0,  # photos within it are right
     ) -> None:
-        _check_same_split(queries, evaluations)
+        per_model = list(evaluations.values())
+        self.split = per_model[0].split
+        for model, evaluation in evaluations.items():
+            if evaluation.split != self.split or not np.array_equal(evaluation.query_utm, queries.utm):
+                text = f"{model} was evaluated on other queries, of {evaluation.split}"
+                raise ValueError(f"{text}; expected {len(queries)} of {self.split}, evaluate it on them")
         self.database = database
         self.queries = queries
         self.evaluations = dict(evaluations)
         self.tags = tags
+        self.radius_m = radius_m
         self.models = list(evaluations)
-        first = self.evaluations[self.models[0]]
-        self.split = first.split
-        self.positives = first.positives
+        self.positives = per_model[0].positives  # Q sorted arrays of database rows
         self.without_positive = np.array([len(rows) == 0 for rows in self.positives], dtype=bool)
-        self.known = label_scenarios(queries.names, labels)
-        self.suggestions: dict[int, Sequence[Suggestion]] = {}
-        per_model = list(evaluations.values())
+        self.known = label_scenarios(queries.names, labels)  # (Q,) str, "" where unknown
+        self.suggestions: dict[int, Sequence[Suggestion]] = {}  # {row: suggestions} of the queries processed so far
+        # (M, Q): rank (from 0) of the first right photo, K if there is none; then for the first photo its distance to
+        # the query, its cosine similarity, and how far that exceeds the first photo of another place.
         self.ranks = np.stack([first_hits(e.indices, e.positives) for e in per_model])
         self.errors_m = np.stack([_measure_errors(database, queries.utm, e.indices[:, 0]) for e in per_model])
         self.similarities = np.stack([to_similarity(e.distances)[:, 0] for e in per_model])
         self.margins = np.stack([_measure_margins(database, e) for e in per_model])
-        self._search_names = np.array([base_name(name).lower() for name in queries.names], dtype=str)
+        self._search_names = np.char.lower(tags.names)
         self._cells = group_cells(queries.utm)
 
     def __len__(self) -> int:
@@ -102,54 +140,40 @@ class Browser:
 
     def list_choices(self, titles: Mapping[str, str]) -> dict[str, str]:
         """{key: title} of `OUTCOMES` or `ORDERS` with the models' names; without b if there is one model only."""
-        choices = {}
-        for key, title in titles.items():
-            if len(self.models) == 2 or not ("{b}" in title or title.startswith("both")):
-                choices[key] = title.replace("{a}", self.models[0]).replace("{b}", self.models[-1])
-        return choices
+        a, b = self.models[0], self.models[-1]
+        return {
+            key: title.replace("{a}", a).replace("{b}", b)
+            for key, title in titles.items()
+            if len(self.models) == 2 or not ("{b}" in title or title.startswith("both"))
+        }
 
     def mark_scenario(self, scenario: str, source: str = "given") -> np.ndarray:
         """(Q,) bool, the queries of a scenario according to a source."""
-        marked = np.zeros(len(self), dtype=bool)
-        if source in ("known", "given"):
-            marked |= self.known == scenario
-        if source in ("tagged", "given"):
-            marked |= self.tags.mark_queries(scenario)
         if source == "suggested":
-            for row, suggestions in self.suggestions.items():
-                marked[row] = any(suggestion.scenario == scenario for suggestion in suggestions)
-        return marked
+            rows = [row for row, items in self.suggestions.items() if scenario in {item.scenario for item in items}]
+            return np.isin(np.arange(len(self)), rows)
+        known, tagged = self.known == scenario, self.tags.mark_queries(scenario)
+        return {"given": known | tagged, "known": known, "tagged": tagged}[source]
 
     def mark_outcome(self, outcome: str) -> np.ndarray:
         """(Q,) bool, the queries with an outcome."""
         check_choice("outcome", outcome, self.list_choices(OUTCOMES))
-        a_right = self.ranks[0] == 0
-        b_right = self.ranks[-1] == 0
-        marks = {
-            "all": np.ones(len(self), dtype=bool),
-            "a_right": a_right,
-            "a_wrong": ~a_right,
-            "b_right": b_right,
-            "b_wrong": ~b_right,
-            "a_only": a_right & ~b_right,
-            "b_only": b_right & ~a_right,
-            "both_right": a_right & b_right,
-            "both_wrong": ~a_right & ~b_right,
-            "no_positive": self.without_positive,
-        }
+        a_right, b_right = self.ranks[0] == 0, self.ranks[-1] == 0
+        marks = {"all": np.ones(len(self), dtype=bool), "no_positive": self.without_positive}
+        marks |= {"a_right": a_right, "a_wrong": ~a_right, "b_right": b_right, "b_wrong": ~b_right}
+        marks |= {"a_only": a_right & ~b_right, "b_only": b_right & ~a_right}
+        marks |= {"both_right": a_right & b_right, "both_wrong": ~a_right & ~b_right}
         return marks[outcome]
 
     def select(self, view: View) -> np.ndarray:
         """(n,) int64, rows of the queries that match a view, in its order; ties are in the order of names."""
+        check_choice("order", view.order, self.list_choices(ORDERS))
         chosen = self.mark_outcome(view.outcome)
         if view.scenario or view.source in ("tagged", "suggested"):
             wanted = [view.scenario] if view.scenario else SCENARIOS  # no scenario chosen: any
             chosen = chosen & np.any([self.mark_scenario(scenario, view.source) for scenario in wanted], axis=0)
-        if view.search:
-            chosen = chosen & (np.char.find(self._search_names, view.search.strip().lower()) >= 0)
-        rows = np.flatnonzero(chosen)  # tables are sorted by name
-        check_choice("order", view.order, self.list_choices(ORDERS))
-        if view.order == "name":
+        rows = np.flatnonzero(chosen & (np.char.find(self._search_names, view.search.strip().lower()) >= 0))
+        if view.order == "name":  # tables are sorted by name
             return rows[::-1] if view.descending else rows
         kind, letter = view.order.split("_")
         values = {"error": self.errors_m, "similarity": self.similarities, "margin": self.margins}[kind]
@@ -158,67 +182,50 @@ class Browser:
 
     def find_query(self, name: str) -> int | None:
         """Row of a query by its name, with or without folders; None if there is none."""
-        rows = self.tags.rows_of.get(base_name(name), [])
-        exact = [row for row in rows if self.queries.names[row] == name]
-        return (exact or rows or [None])[0]
+        exact = np.flatnonzero(self.queries.names == name).tolist()
+        return next(iter(exact or np.flatnonzero(self.tags.names == base_name(name)).tolist()), None)
+
+    def suggest(self, row: int) -> Sequence[Suggestion]:
+        """Scenarios suggested for a query from its photo and the first model's predictions; raises as `read_photo`."""
+        if row not in self.suggestions:
+            evaluation = self.evaluations[self.models[0]]
+            self.suggestions[row] = suggest_scenarios(self.database, self.queries, evaluation, [row])[0]
+        return self.suggestions[row]
 
     def list_predictions(self, model: str, row: int, count: int) -> list[Prediction]:
         """The first predictions of a model for a query; fewer if an approximate search returned fewer."""
         evaluation = self.evaluations[model]
         photos = evaluation.indices[row, :count]
+        right = np.isin(photos, evaluation.positives[row])
         distances_m = _measure_errors(self.database, self.queries.utm[row], photos)
         similarities = to_similarity(evaluation.distances[row, :count])
-        right = np.isin(photos, evaluation.positives[row])
-        return [
-            Prediction(i + 1, int(photo), bool(right[i]), float(distances_m[i]), float(similarities[i]))
-            for i, photo in enumerate(photos)
-            if photo >= 0
-        ]
+        columns = (array.tolist() for array in (photos, right, distances_m, similarities))
+        predictions = [Prediction(i, *values) for i, values in enumerate(zip(*columns, strict=True), start=1)]
+        return [prediction for prediction in predictions if prediction.photo >= 0]
 
     def summarize(self, rows: np.ndarray, ks: Sequence[int] = (1, 5, 10)) -> SelectionSummary:
-        """Count the queries of a selection and compute their recall.
-
-        Args:
-            rows: (n,) rows of queries.
-            ks: ranks; those larger than the number of predictions are left out.
-        """
-        models = {}
+        """Count the queries of a selection (n,) and compute their recall at those ks for which predictions exist."""
+        summary = SelectionSummary(len(rows), int(self.without_positive[rows].sum()), {}, {})
         for model, ranks in zip(self.models, self.ranks, strict=True):
             if len(rows):
                 valid_ks = [k for k in ks if k <= self.evaluations[model].indices.shape[1]]
-                recall = {k: float(100 * np.mean(ranks[rows] < k)) for k in valid_ks}
-                models[model] = ModelSummary(recall, bootstrap_interval(ranks[rows] == 0, self._cells[rows]))
-        return SelectionSummary(len(rows), int(self.without_positive[rows].sum()), models)
+                summary.recall[model] = {k: float(100 * np.mean(ranks[rows] < k)) for k in valid_ks}
+                summary.intervals[model] = bootstrap_interval(ranks[rows] == 0, self._cells[rows])
+        return summary
 
     def recall_by_scenario(self, source: str = "given") -> dict[str, dict[str, LabelRecall]]:
-        """Compute R@1 of each scenario that has queries; a query may have several.
-
-        Returns:
-            {model: {scenario: recall of its queries}}.
-        """
+        """{model: {scenario: R@1 of its queries}} for each scenario that has queries; a query may have several."""
         recalls: dict[str, dict[str, LabelRecall]] = {model: {} for model in self.models}
         for scenario in SCENARIOS:
             summary = self.summarize(np.flatnonzero(self.mark_scenario(scenario, source)), (1,))
-            for model, result in summary.models.items():
-                recalls[model][scenario] = LabelRecall(summary.num_queries, result.recall[1], result.interval)
+            for model, recall in summary.recall.items():
+                recalls[model][scenario] = LabelRecall(summary.num_queries, recall[1], summary.intervals[model])
         return recalls
 
 
 def to_similarity(distances: np.ndarray) -> np.ndarray:
     """Cosine similarity, float64, from Euclidean distances of unit-norm descriptors."""
     return 1 - np.asarray(distances, dtype=np.float64) ** 2 / 2
-
-
-def _check_same_split(queries: ImageTable, evaluations: Mapping[str, Evaluation]) -> None:
-    """Raise a ValueError unless there are one or two evaluations, of these queries."""
-    if not 1 <= len(evaluations) <= 2:
-        raise ValueError(f"{len(evaluations)} models; the gallery shows one or two")
-    if len({evaluation.split for evaluation in evaluations.values()}) > 1:
-        splits = " and ".join(f"{model} of {evaluation.split}" for model, evaluation in evaluations.items())
-        raise ValueError(f"the models were evaluated on different splits, {splits}; evaluate both on one")
-    for model, evaluation in evaluations.items():
-        if not np.array_equal(evaluation.query_utm, queries.utm):
-            raise ValueError(f"{model} was evaluated on other queries than these {len(queries)}; evaluate it again")
 
 
 def _measure_errors(database: ImageTable, query_utm: np.ndarray, photos: np.ndarray) -> np.ndarray:
@@ -229,8 +236,7 @@ def _measure_errors(database: ImageTable, query_utm: np.ndarray, photos: np.ndar
 def _measure_margins(database: ImageTable, evaluation: Evaluation) -> np.ndarray:
     """(Q,) float64, see `Browser.margins`; NaN where all predictions show one place."""
     utm = database.utm[evaluation.indices]  # (Q, K, 2)
-    elsewhere = np.linalg.norm(utm - utm[:, :1], axis=2) > MARGIN_RADIUS_M
-    elsewhere &= evaluation.indices >= 0
+    elsewhere = (np.linalg.norm(utm - utm[:, :1], axis=2) > MARGIN_RADIUS_M) & (evaluation.indices >= 0)
     similarities = to_similarity(evaluation.distances)
     second_place = similarities[np.arange(len(elsewhere)), elsewhere.argmax(1)]
     return np.where(elsewhere.any(1), similarities[:, 0] - second_place, np.nan)

@@ -3,6 +3,7 @@
 Queries are rendered as in the notebook; the script in page.html selects among them and stores tags in the browser.
 """
 
+import functools
 import hashlib
 import html
 import json
@@ -17,92 +18,49 @@ from vpr_lib.analysis.scenarios import SCENARIOS, base_name
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.figures.html_page import render_table
 from vpr_lib.figures.tables import label_rows
-from vpr_lib.gallery.browser import Browser
+from vpr_lib.gallery.browser import ORDERS, OUTCOMES, SOURCES, Browser
 from vpr_lib.gallery.rendering import LEGEND, MakeImg, read_style, render_query, render_suggestions
-from vpr_lib.gallery.thumbnails import Thumbnails, format_placeholder
-from vpr_lib.gallery.views import ORDERS, OUTCOMES, SOURCES
+from vpr_lib.gallery.thumbnails import Thumbnails
 
 PAGE_PIXELS = 160  # longer side of the photos
-MAX_MB = 50  # opens quickly in a browser and can be sent by mail
 KS = (1, 5, 10)
 SAMPLE = 20  # queries rendered to estimate the size
 
 
 def write_gallery_page(
-    path: str | Path,
-    browser: Browser,
-    rows: np.ndarray,
-    radius_m: float,
-    num_shown: int = 5,
-    max_mb: float = MAX_MB,
-    report: Callable[[str], Any] = print,
+    path: Path, browser: Browser, rows: np.ndarray, num_shown: int = 5, max_mb: float = 50, report: Callable = print
 ) -> Path:
-    """Write the page atomically.
-
-    Args:
-        path: path of the page.
-        browser: browser of the split; the page contains the suggestions made so far.
-        rows: (n,) rows of the queries to show.
-        radius_m: distance within which a photo is right.
-        num_shown: photos of each model, and positives.
-        max_mb: largest size of the page.
-        report: called with a message about the size before the page is written.
-
-    Returns:
-        The path.
+    """Write a page of some queries with the suggestions made so far; its size is reported before. Returns its path.
 
     Raises:
         ValueError: the selection is empty, or the page would be too large.
     """
     if not len(rows):
         raise ValueError("the selection is empty; choose another scenario, outcome or name")
-    thumbnails = Thumbnails({"database": browser.database, "queries": browser.queries}, PAGE_PIXELS, max_cached=100)
-    size_mb = _estimate_mb(browser, rows, radius_m, num_shown, thumbnails)
-    text = f"a page of {len(rows):,} queries takes about {size_mb:.1f} MB"
-    if size_mb > max_mb:
-        raise ValueError(f"{text}, more than {max_mb:g} MB; select fewer queries, or pass max_mb={size_mb * 1.1:.0f}")
-    report(f"{Path(path).name}: {text}")
-    photos = _PagePhotos(thumbnails)
-    queries = [_collect_query(browser, int(row), photos.make_img, radius_m, num_shown) for row in sorted(rows)]
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, _fill_page(browser, queries, photos.sources).encode(errors="replace"))
-    return Path(path)
-
-
-class _PagePhotos:
-    """Photos of a page as {key: data URI}; the HTML refers to the key, so a photo is stored once."""
-
-    def __init__(self, thumbnails: Thumbnails) -> None:
-        self.thumbnails = thumbnails
-        self.sources: dict[str, str] = {}
-
-    def make_img(self, table: str, row: int, alt: str) -> str:
-        """As `Thumbnails.make_img`."""
-        key = f"{table}{row}"
-        try:
-            if key not in self.sources:
-                self.sources[key] = self.thumbnails.read(table, int(row))
-        except (OSError, ValueError) as error:
-            return format_placeholder(self.thumbnails.tables[table].names[row], str(error))
-        return f'<img data-photo="{key}" alt="{html.escape(alt)}">'
-
-
-def _estimate_mb(browser: Browser, rows: np.ndarray, radius_m: float, num_shown: int, thumbnails: Thumbnails) -> float:
-    """Size of a page, estimated from a sample of its queries and the number of its photos."""
-    photos = _PagePhotos(thumbnails)
-    sample = rows[:: max(1, len(rows) // SAMPLE)]
-    queries = [_collect_query(browser, int(row), photos.make_img, radius_m, num_shown) for row in sample]
+    thumbnails = Thumbnails({"database": browser.database, "queries": browser.queries}, PAGE_PIXELS)
+    sources: dict[str, str] = {}
+    make_img = functools.partial(thumbnails.make_img, sources=sources)
+    collect = functools.partial(_collect_query, browser, make_img=make_img, num_shown=num_shown)
+    # The size is estimated from a sample of the queries and the number of photos.
+    sample = [collect(row) for row in rows[:: max(1, len(rows) // SAMPLE)]]
     shown = [evaluation.indices[rows, :num_shown].ravel() for evaluation in browser.evaluations.values()]
     shown += [browser.positives[row][:num_shown] for row in rows]
     num_photos = len(rows) + len(np.unique(np.concatenate(shown)))
-    photo_bytes = np.mean([len(source) for source in photos.sources.values()] or [0])
-    query_bytes = len(json.dumps(queries)) / len(sample)
-    return float(len(rows) * query_bytes + num_photos * photo_bytes) / 1e6
+    photo_bytes = np.mean([len(source) for source in sources.values()] or [0])
+    size_mb = (len(rows) * len(json.dumps(sample)) / len(sample) + num_photos * photo_bytes) / 1e6
+    text = f"a page of {len(rows):,} queries takes about {size_mb:.1f} MB"
+    if size_mb > max_mb:
+        raise ValueError(f"{text}, more than {max_mb:g} MB; select fewer queries, or pass max_mb={size_mb * 1.1:.0f}")
+    report(f"{path.name}: {text}")
+    page = _fill_page(browser, [collect(row) for row in sorted(rows)], sources)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, page.encode(errors="replace"))
+    return path
 
 
-def _collect_query(browser: Browser, row: int, make_img: MakeImg, radius_m: float, num_shown: int) -> dict[str, Any]:
+def _collect_query(browser: Browser, row: int, make_img: MakeImg, num_shown: int) -> dict[str, Any]:
     """Data of a query for the page's script, in plain types."""
-    suggestions = browser.suggestions.get(row)
+    suggestions = browser.suggestions.get(int(row))
     return {
         "name": base_name(browser.queries.names[row]),
         "known": str(browser.known[row]),
@@ -113,7 +71,7 @@ def _collect_query(browser: Browser, row: int, make_img: MakeImg, radius_m: floa
         "error": _round_finite(browser.errors_m[:, row], 2),
         "similarity": _round_finite(browser.similarities[:, row], 4),
         "margin": _round_finite(browser.margins[:, row], 4),
-        "html": render_query(browser, row, make_img, radius_m, num_shown, show_positives=True),
+        "html": render_query(browser, row, make_img, num_shown, show_positives=True),
     }
 
 
@@ -123,8 +81,7 @@ def _round_finite(values: np.ndarray, digits: int) -> list[float | None]:
 
 
 def _fill_page(browser: Browser, queries: list[dict[str, Any]], sources: Mapping[str, str]) -> str:
-    names = [query["name"] for query in queries]
-    tags = {name: browser.tags.list_scenarios(name) for name in names}
+    tags = {query["name"]: browser.tags.list_scenarios(query["name"]) for query in queries}
     # Changed tags are stored in the browser under a key of split and tags, so another export does not see them.
     key = hashlib.sha256(json.dumps([browser.split, tags]).encode()).hexdigest()[:16]
     num_predictions = min(evaluation.indices.shape[1] for evaluation in browser.evaluations.values())
@@ -142,14 +99,11 @@ def _fill_page(browser: Browser, queries: list[dict[str, Any]], sources: Mapping
         "file": browser.tags.path.name,
     }
     recalls = browser.recall_by_scenario("known")
-    table = "<p>None.</p>"
-    if any(recalls.values()):
-        table = render_table(label_rows(recalls, SCENARIOS), "All queries of the split.")
-    template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    return template.safe_substitute(
+    table = render_table(label_rows(recalls, SCENARIOS), "All queries of the split.")
+    return Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8")).safe_substitute(
         title=html.escape(f"{' and '.join(browser.models)} on {browser.split}"),
         style=read_style(),
-        table=table,
+        table=table if any(recalls.values()) else "<p>None.</p>",
         legend=LEGEND,
         # "<" could end the script element or begin a comment; in a JSON string \\u003c means the same.
         data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),

@@ -1,56 +1,70 @@
-"""The widgets of the gallery and their arrangement; what they do is in `notebook` and `panels`."""
+"""The widgets of the gallery: controls, buttons, and panels below them. What the buttons do is in `notebook`."""
 
+import functools
+import html
+import io
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+import numpy as np
 
+from vpr_lib.analysis.locating import locate_photo
 from vpr_lib.analysis.scenarios import SCENARIOS
-from vpr_lib.gallery.browser import Browser
-from vpr_lib.gallery.rendering import LEGEND, read_style
-from vpr_lib.gallery.views import NUM_SHOWN, ORDERS, OUTCOMES, REGION_RANKS, SOURCES, View
+from vpr_lib.descriptors import extract_descriptors
+from vpr_lib.figures.html_page import render_table
+from vpr_lib.figures.plots import plot_bars
+from vpr_lib.figures.tables import label_rows
+from vpr_lib.gallery.browser import NUM_SHOWN, ORDERS, OUTCOMES, REGION_RANKS, SOURCES, Browser, View
+from vpr_lib.gallery.rendering import LEGEND, LoadModel, MakeImg, read_style, render_location, render_warning
+from vpr_lib.gallery.thumbnails import format_data_uri, format_img
+from vpr_lib.images import ImageTable
+from vpr_lib.machine import Machine
+from vpr_lib.run_folders import Run
 
 AUTO_WIDTH = {"width": "auto", "max_width": "100%"}  # as wide as the text
 AUTO_LABEL = {"description_width": "initial"}
-FIRST_LINE = ("scenario", "source", "outcome", "search")  # controls on the first line
+UPLOAD_NOTE = "Photos of more than 10 MB exceed Jupyter's limit for uploads: give their path instead."
 
 
 class Layout:
-    """The widgets, created once.
-
-    Attributes:
-        controls: {field of `View`: its widget}.
-        position: slider over the selected queries, from 1.
-        tag_buttons: {scenario: its button}.
-        summary, screen, notes: HTML of the counts, of the query, and of its tags and suggestions.
-    """
+    """The widgets, created once."""
 
     def __init__(self, browser: Browser) -> None:
-        self.controls = _make_controls(browser)
+        search = widgets.Text(placeholder="part of it, Enter", continuous_update=False, description="name")
+        search.layout, search.style = AUTO_WIDTH, AUTO_LABEL
+        self.controls: dict[str, widgets.ValueWidget] = {  # {field of `View`: its widget}
+            "scenario": _make_dropdown("scenario", {"": "all", **SCENARIOS}),
+            "source": _make_dropdown("that is", SOURCES),
+            "outcome": _make_dropdown("outcome", browser.list_choices(OUTCOMES)),
+            "search": search,
+            "order": _make_dropdown("order", browser.list_choices(ORDERS)),
+            "descending": widgets.ToggleButton(description="descending", layout=AUTO_WIDTH),
+            "num_shown": _make_dropdown("photos", {number: str(number) for number in NUM_SHOWN}),
+            "regions": _make_dropdown("regions of photo", {0: "none", **{rank: str(rank) for rank in REGION_RANKS}}),
+            "positives": widgets.ToggleButton(description="positives", layout=AUTO_WIDTH),
+        }
         self.position = widgets.IntSlider(min=1, max=1, description="query", layout=widgets.Layout(flex="1 1 260px"))
-        self.previous = make_button("◀ previous")
-        self.next = make_button("next ▶")
-        self.random = make_button("random")
-        self.tag_buttons = {scenario: make_button(title) for scenario, title in SCENARIOS.items()}
-        self.undo = make_button("undo")
-        self.suggest_all = make_button("suggest for all")
-        self.summary = widgets.HTML()
-        self.screen = widgets.HTML()
-        self.notes = widgets.HTML()
+        self.previous, self.next, self.random = map(_make_button, ("◀ previous", "next ▶", "random"))
+        self.tag_buttons = {scenario: _make_button(title) for scenario, title in SCENARIOS.items()}
+        self.undo, self.suggest_all = _make_button("undo"), _make_button("suggest for all")
+        # HTML of the counts, of the query, and of its tags and suggestions
+        self.summary, self.screen, self.notes = widgets.HTML(), widgets.HTML(), widgets.HTML()
 
     def arrange(self, panels: widgets.Widget) -> widgets.VBox:
         """Arrange all widgets, with panels below them."""
-        others = [control for field, control in self.controls.items() if field not in FIRST_LINE]
+        controls = list(self.controls.values())
         return widgets.VBox(
             [
                 widgets.HTML(f"<style>{read_style()}</style>"),
-                make_row([self.controls[field] for field in FIRST_LINE]),
-                make_row(others),
+                _make_row(controls[:4]),
+                _make_row(controls[4:]),
                 self.summary,
-                make_row([self.previous, self.position, self.next, self.random]),
+                _make_row([self.previous, self.position, self.next, self.random]),
                 self.screen,
                 widgets.HTML(wrap_html(f'<p class="vg-note">{LEGEND}</p>')),
-                make_row([widgets.HTML("<b>tags</b>"), *self.tag_buttons.values(), self.undo, self.suggest_all]),
+                _make_row([widgets.HTML("<b>tags</b>"), *self.tag_buttons.values(), self.undo, self.suggest_all]),
                 self.notes,
                 panels,
             ]
@@ -68,49 +82,132 @@ class Layout:
     def show_tags(self, scenarios: Collection[str]) -> None:
         """Highlight the buttons of these scenarios."""
         for scenario, button in self.tag_buttons.items():
-            button.button_style = "success" if scenario in scenarios else ""
-            button.icon = "check" if scenario in scenarios else ""
+            button.button_style, button.icon = ("success", "check") if scenario in scenarios else ("", "")
 
 
-def make_button(title: str, action: Callable[[], Any] | None = None) -> widgets.Button:
-    """Make a button as wide as its title."""
-    button = widgets.Button(description=title, layout=AUTO_WIDTH)
-    if action is not None:
-        button.on_click(lambda _: action())
-    return button
+class RecallPanel:
+    """R@1 of each scenario with 95% intervals, as a table and as bars."""
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser = browser
+        self.source = _make_dropdown("scenarios", SOURCES)
+        self.source.observe(lambda _: self.refresh(), "value")
+        self.screen = widgets.HTML()
+        self.widget = widgets.VBox([self.source, self.screen])
+
+    def refresh(self) -> None:
+        """Compute the recall again, since tags may have changed."""
+        recalls = self.browser.recall_by_scenario(self.source.value)
+        if not any(recalls.values()):
+            text = f"No query of {self.browser.split} has a scenario that is {SOURCES[self.source.value]}."
+            self.screen.value = wrap_html(render_warning(text))
+            return
+        buffer = io.BytesIO()
+        plot_bars(recalls, SCENARIOS, self.browser.split).savefig(buffer, format="png")
+        bars = format_img(format_data_uri(buffer.getvalue(), "image/png"), "Bar chart of the table with 95% intervals")
+        table = render_table(label_rows(recalls, SCENARIOS), "")
+        self.screen.value = wrap_html(table + bars)
 
 
-def make_row(children: Sequence[widgets.Widget]) -> widgets.HBox:
-    """Put widgets side by side, on several lines if the window is narrow."""
+class OwnPhotoPanel:
+    """Shows a model's predictions for an uploaded photo and where it may have been taken."""
+
+    def __init__(
+        self, database: ImageTable, runs: Mapping[str, Run], load_model: LoadModel, make_img: MakeImg, machine: Machine
+    ) -> None:
+        self.database = database
+        self.runs = runs
+        self.load_model = load_model
+        self.make_img = make_img
+        self.machine = machine
+        self.extract_database = functools.cache(self._extract_database)
+        self.model = widgets.Dropdown(options=list(runs), description="model")
+        self.upload = widgets.FileUpload(accept="image/*", description="upload a photo", layout=AUTO_WIDTH)
+        self.path = widgets.Text(placeholder="or its path, then Enter", continuous_update=False)
+        self.upload.observe(lambda change: self._locate_upload(change["new"]), "value")
+        self.path.observe(lambda change: self._locate_path(change["new"].strip()), "value")
+        self.screen = widgets.HTML(wrap_html(f'<p class="vg-note">{UPLOAD_NOTE}</p>'))
+        self.widget = widgets.VBox([_make_row([self.model, self.upload, self.path]), self.screen])
+
+    def locate(self, photo: bytes) -> None:
+        """Show the predictions for a photo and its estimated position, or why there are none."""
+        name, k = self.model.value, min(10, len(self.database))
+        text = f"<p>Extracting {len(self.database):,} database descriptors (first time only) ...</p>"
+        self.screen.value = wrap_html(text)
+        try:
+            model, descriptors = self.load_model(name), self.extract_database(name)
+            settings = self.runs[name].settings
+            location = locate_photo(model, settings, self.database, descriptors, photo, k, self.machine)
+            content = render_location(location, name, self.database, self.make_img)
+        except (OSError, ValueError) as error:
+            content = render_warning(f"Not located: {error}")
+        self.screen.value = wrap_html(content)
+
+    def _extract_database(self, name: str) -> np.ndarray:
+        """(N, D) float32, saved in the run folder if that is writable."""
+        run, model = self.runs[name], self.load_model(name)
+        size, precision = run.settings.image_size, run.settings.precision
+        extract = functools.partial(extract_descriptors, model, self.database, size)
+        try:
+            return extract(run.folder / "descriptors", precision, self.machine)
+        except OSError:
+            return extract(None, precision, self.machine)
+
+    def _locate_path(self, path: str) -> None:
+        if not path:
+            return
+        try:
+            photo = Path(path).expanduser().read_bytes()
+        except OSError as error:
+            self.screen.value = wrap_html(render_warning(f"{path} can't be read ({error.strerror})."))
+            return
+        self.locate(photo)
+
+    def _locate_upload(self, value: Any) -> None:
+        """The value of a `FileUpload` is a tuple of files in ipywidgets 8 and a dict in 7."""
+        for file in list(value.values() if isinstance(value, Mapping) else value)[-1:]:
+            self.locate(bytes(file["content"]))
+
+
+class SavePanel:
+    """Saves the selection as a PNG or as an HTML page; `path` is the default without a suffix."""
+
+    def __init__(self, save_png: Callable[[str], Path], export_html: Callable[..., Path], path: Path) -> None:
+        self.path = widgets.Text(value=str(path), description="path", continuous_update=False)
+        self.screen = widgets.HTML()
+        save_page = functools.partial(export_html, report=lambda text: self._show(f"{text}; writing ..."))
+        png_button, page_button = map(_make_button, ("PNG of the first 12", "page of the selection"))
+        png_button.on_click(lambda _: self._save(save_png, ".png"))
+        page_button.on_click(lambda _: self._save(save_page, ".html"))
+        self.widget = widgets.VBox([_make_row([self.path, png_button, page_button]), self.screen])
+
+    def _show(self, text: str) -> None:
+        self.screen.value = wrap_html(f"<p>{html.escape(text)}</p>")
+
+    def _save(self, write: Callable[[str], Path], suffix: str) -> None:
+        try:
+            path = write(self.path.value.removesuffix(suffix) + suffix)
+            self._show(f"{path}: {path.stat().st_size / 1e6:.1f} MB.")
+        except (OSError, ValueError) as error:
+            self.screen.value = wrap_html(render_warning(str(error)))
+
+
+def _make_button(title: str) -> widgets.Button:
+    """A button as wide as its title."""
+    return widgets.Button(description=title, layout=AUTO_WIDTH)
+
+
+def _make_dropdown(label: str, titles: Mapping[Any, str]) -> widgets.Dropdown:
+    """A menu of {value: title}."""
+    options = [(title, value) for value, title in titles.items()]
+    return widgets.Dropdown(options=options, description=label, layout=AUTO_WIDTH, style=AUTO_LABEL)
+
+
+def _make_row(children: Sequence[widgets.Widget]) -> widgets.HBox:
+    """Widgets side by side, on several lines if the window is narrow."""
     return widgets.HBox(children, layout=widgets.Layout(flex_flow="row wrap", align_items="center"))
 
 
 def wrap_html(content: str) -> str:
     """Apply the gallery's style to HTML."""
     return f'<div class="vg">{content}</div>'
-
-
-def _make_controls(browser: Browser) -> dict[str, widgets.ValueWidget]:
-    """{field of `View`: its widget}."""
-    return {
-        "scenario": _make_dropdown("scenario", {"": "all", **SCENARIOS}),
-        "source": _make_dropdown("that is", SOURCES),
-        "outcome": _make_dropdown("outcome", browser.list_choices(OUTCOMES)),
-        "search": widgets.Text(
-            description="name",
-            placeholder="part of it, Enter",
-            continuous_update=False,
-            layout=AUTO_WIDTH,
-            style=AUTO_LABEL,
-        ),
-        "order": _make_dropdown("order", browser.list_choices(ORDERS)),
-        "descending": widgets.ToggleButton(description="descending", layout=AUTO_WIDTH),
-        "num_shown": _make_dropdown("photos", {number: str(number) for number in NUM_SHOWN}),
-        "regions": _make_dropdown("regions of photo", {0: "none", **{rank: str(rank) for rank in REGION_RANKS}}),
-        "positives": widgets.ToggleButton(description="positives", layout=AUTO_WIDTH),
-    }
-
-
-def _make_dropdown(label: str, titles: Mapping[Any, str]) -> widgets.Dropdown:
-    options = [(title, value) for value, title in titles.items()]
-    return widgets.Dropdown(options=options, description=label, layout=AUTO_WIDTH, style=AUTO_LABEL)

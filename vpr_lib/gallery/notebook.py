@@ -10,7 +10,7 @@ through the queries while the slider has the focus, which needs no extension in 
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,18 @@ import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from vpr_lib.analysis.examples import FAIL_CASES, choose_examples, read_example
 from vpr_lib.analysis.scenarios import SCENARIOS, read_labels
-from vpr_lib.analysis.suggestions import suggest_scenarios
 from vpr_lib.data_roots import DataRoot, open_data_root
 from vpr_lib.evaluation import read_evaluation
+from vpr_lib.figures.photo_grids import draw_examples
 from vpr_lib.figures.plots import save_figure
-from vpr_lib.gallery.browser import Browser
-from vpr_lib.gallery.drawing import draw_queries, draw_scenarios
+from vpr_lib.gallery.browser import Browser, View, read_view
 from vpr_lib.gallery.export import write_gallery_page
-from vpr_lib.gallery.layout import Layout, wrap_html
-from vpr_lib.gallery.own_photo import OwnPhotoPanel
-from vpr_lib.gallery.panels import RecallPanel, SavePanel
-from vpr_lib.gallery.regions import render_regions
-from vpr_lib.gallery.rendering import render_query, render_suggestions, render_summary, render_warning
+from vpr_lib.gallery.layout import Layout, OwnPhotoPanel, RecallPanel, SavePanel, wrap_html
+from vpr_lib.gallery.rendering import render_query, render_regions, render_suggestions, render_summary, render_warning
 from vpr_lib.gallery.tags import Tags
 from vpr_lib.gallery.thumbnails import Thumbnails
-from vpr_lib.gallery.views import View, read_view
 from vpr_lib.machine import Machine
 from vpr_lib.run_folders import Run, open_run
 
@@ -61,6 +57,8 @@ def open_gallery(
         FileNotFoundError: a run was not evaluated on the split (the message says how), or a folder does not exist.
         ValueError: not one or two runs, or their radii differ.
     """
+    if not 1 <= len(runs) <= 2:
+        raise ValueError(f"{len(runs)} runs; the gallery shows one or two")
     runs = {name: run if isinstance(run, Run) else open_run(run) for name, run in runs.items()}
     if len({run.settings.radius_m for run in runs.values()}) > 1:
         radii = ", ".join(f"{name} {run.settings.radius_m:g} m" for name, run in runs.items())
@@ -68,28 +66,17 @@ def open_gallery(
     data_root = open_data_root(data_root)
     database, queries = data_root.read_split(split)
     evaluations = {name: read_evaluation(run, data_root, split) for name, run in runs.items()}
-    runs_dir = next(run.folder.parent for run in runs.values())
-    tags = Tags(runs_dir / f"tags-{split.replace('/', '-')}.csv", queries.names)
-    browser = Browser(database, queries, evaluations, read_labels(data_root.folder), tags)
+    first = next(iter(runs.values()))
+    tags = Tags(first.folder.parent / f"tags-{split.replace('/', '-')}.csv", queries.names)
+    labels = read_labels(data_root.folder)
+    browser = Browser(database, queries, evaluations, labels, tags, first.settings.radius_m)
     return Gallery(browser, runs, state, machine, reports_dir)
 
 
 class Gallery:
     """Widgets to browse the queries of a split with the predictions of one or two models.
 
-    Args:
-        browser: the queries and their predictions.
-        runs: {name: run}, the browser's models.
-        state: see `open_gallery`.
-        machine: see `open_gallery`.
-        reports_dir: see `open_gallery`.
-
-    Attributes:
-        view: the present selection and display options.
-        rows: (n,) int64, the selected queries in their order.
-        tags: scenarios assigned by hand.
-        layout: the widgets.
-        panels: {title: panel} below the gallery.
+    Args as those of `open_gallery`, but the browser holds the split and the predictions.
     """
 
     def __init__(
@@ -101,23 +88,26 @@ class Gallery:
         reports_dir: str | Path = "reports",
     ) -> None:
         self.browser = browser
-        self.tags = browser.tags
+        self.tags = browser.tags  # scenarios assigned by hand
         self.runs = {model: runs[model] for model in browser.models}
-        self.radius_m = self.runs[browser.models[0]].settings.radius_m
-        self.view = View()
-        self.rows = np.arange(len(browser))
+        self.view = View()  # the present selection and display options
+        self.rows = np.arange(len(browser))  # (n,) int64, the selected queries in their order
         self._load_model = functools.cache(lambda model: self.runs[model].load_model())
-        self._thumbnails = Thumbnails({"database": browser.database, "queries": browser.queries})
+        self._make_img = Thumbnails({"database": browser.database, "queries": browser.queries}).make_img
         self._updating = False  # while the program sets widgets, their events are ignored
         path = Path(reports_dir) / f"gallery-{browser.split.replace('/', '-')}"
-        self.panels = {
+        own_photo = OwnPhotoPanel(browser.database, self.runs, self._load_model, self._make_img, machine or Machine())
+        self.panels = {  # {title: panel below the gallery}
             "Recall of each scenario": RecallPanel(browser),
-            "A photo of your own": OwnPhotoPanel(browser.database, self.runs, self._load_model, machine or Machine()),
+            "A photo of your own": own_photo,
             "Save as PNG or as a page": SavePanel(self.save_png, self.export_html, path),
         }
         self.layout = Layout(browser)
-        self.widget = self.layout.arrange(self._make_accordion())
-        self._connect_widgets()
+        accordion = widgets.Accordion([panel.widget for panel in self.panels.values()], selected_index=None)
+        for number, title in enumerate(self.panels):
+            accordion.set_title(number, title)
+        self.widget = self.layout.arrange(accordion)
+        self._connect_widgets(accordion)
         self.show(read_view(state or {}))
 
     def _ipython_display_(self) -> None:
@@ -126,7 +116,7 @@ class Gallery:
     @property
     def state(self) -> dict[str, Any]:
         """The present view in plain types; `open_gallery(..., state=state)` continues there."""
-        return self.view.to_dict()
+        return asdict(self.view)
 
     @property
     def row(self) -> int | None:
@@ -158,25 +148,33 @@ class Gallery:
             position = self.layout.position
             position.value = (position.value - 1 + by) % len(self.rows) + 1
 
-    def suggest(self, rows: Sequence[int] | np.ndarray | None = None) -> None:
-        """Suggest scenarios for some queries (default: the selection) from the predictions of the first model."""
-        rows = self.rows if rows is None else rows
-        new = [int(row) for row in rows if int(row) not in self.browser.suggestions]
-        evaluation = self.browser.evaluations[self.browser.models[0]]
-        suggested = suggest_scenarios(self.browser.database, self.browser.queries, evaluation, new)
-        self.browser.suggestions.update(zip(new, suggested, strict=True))
-
     def draw_queries(self, rows: Sequence[int] | np.ndarray) -> Figure:
-        """Draw queries with the first photo of each model."""
-        return draw_queries(self.browser, rows)
+        """Draw queries with the first photo of each model, two in a row, numbered in their order."""
+        if not len(rows):
+            raise ValueError("the selection is empty; choose another scenario, outcome or name")
+        numbers = [str(number + 1) for number in range(len(rows))]
+        return self._draw_rows({", ".join(numbers[i : i + 2]): rows[i : i + 2] for i in range(0, len(rows), 2)})
 
     def draw_selection(self, limit: int = 12) -> Figure:
         """Draw the first queries of the selection with the first photo of each model."""
         return self.draw_queries(self.rows[:limit])
 
     def draw_scenarios(self) -> Figure:
-        """Draw Fig. 5: two queries of each known scenario with the first photo of each model."""
-        return draw_scenarios(self.browser)
+        """Draw Fig. 5: two queries of each known scenario and two fail cases with the first photo of each model."""
+        labels = np.where(self.browser.without_positive, "", self.browser.known).tolist()
+        if not any(labels):
+            raise ValueError("no scenario is known: the data root has no scenarios.csv with names of these queries")
+        chosen = choose_examples(list(self.browser.queries.names), labels, (self.browser.ranks == 0).T)
+        titles = {**SCENARIOS, FAIL_CASES: FAIL_CASES}
+        return self._draw_rows({title: chosen[label] for label, title in titles.items() if label in chosen})
+
+    def _draw_rows(self, rows_by_title: Mapping[str, Sequence[int] | np.ndarray]) -> Figure:
+        browser, examples = self.browser, {}
+        for title, rows in rows_by_title.items():
+            examples[title] = [
+                read_example(int(row), browser.database, browser.queries, browser.evaluations) for row in rows
+            ]
+        return draw_examples(examples)
 
     def merge_tags(self, path: str | Path) -> int:
         """Add the tags of a CSV exported by a page; returns the number of new ones. See `Tags.merge`."""
@@ -189,33 +187,24 @@ class Gallery:
         return save_figure(self.draw_selection(), path)
 
     def export_html(self, path: str | Path, selection: np.ndarray | View | None = None, **options: Any) -> Path:
-        """Write the gallery as one HTML page that needs no notebook.
+        """Write the gallery as one HTML page that needs no notebook; returns the path.
 
         Args:
             path: path of the page.
             selection: rows of queries, or a view; None for the present selection.
             options: `num_shown` and `max_mb` of `export.write_gallery_page`.
-
-        Returns:
-            The path.
         """
         rows = self.select(selection) if isinstance(selection, View) else selection
         rows = self.rows if rows is None else np.asarray(rows)
-        return write_gallery_page(path, self.browser, rows, self.radius_m, **options)
+        return write_gallery_page(Path(path), self.browser, rows, **options)
 
-    def _make_accordion(self) -> widgets.Accordion:
-        panels = list(self.panels.values())
-        accordion = widgets.Accordion([panel.widget for panel in panels], selected_index=None)
-        for number, title in enumerate(self.panels):
-            accordion.set_title(number, title)
-        accordion.observe(self._open_panel, "selected_index")
-        return accordion
+    # Events of the widgets
 
-    def _connect_widgets(self) -> None:
+    def _connect_widgets(self, accordion: widgets.Accordion) -> None:
         layout = self.layout
         for field, control in layout.controls.items():
             control.observe(functools.partial(self._change_view, field), "value")
-        layout.position.observe(self._move, "value")
+        layout.position.observe(lambda _: self._show_query(), "value")
         layout.previous.on_click(lambda _: self.step(-1))
         layout.next.on_click(lambda _: self.step(1))
         layout.random.on_click(lambda _: self.step(int(np.random.default_rng().integers(max(1, len(self.rows))))))
@@ -223,16 +212,15 @@ class Gallery:
             button.on_click(functools.partial(self._toggle_tag, scenario))
         layout.undo.on_click(self._undo_tag)
         layout.suggest_all.on_click(self._suggest_all)
+        accordion.observe(self._open_panel, "selected_index")
 
-    # Events of the widgets
+    def _open_panel(self, change: Mapping[str, Any]) -> None:
+        if change["new"] == 0:
+            self.panels["Recall of each scenario"].refresh()
 
     def _change_view(self, field: str, change: Mapping[str, Any]) -> None:
         if not self._updating:
             self.show(replace(self.view, **{field: change["new"]}))
-
-    def _move(self, _: Mapping[str, Any]) -> None:
-        if not self._updating:
-            self._show_query()
 
     def _toggle_tag(self, scenario: str, _: widgets.Button) -> None:
         if self.row is not None:
@@ -252,21 +240,19 @@ class Gallery:
                 text = f"Suggestions for {i:,} of {len(rows):,} queries ..."
                 self.layout.summary.value = wrap_html(render_warning(text))
             try:
-                self.suggest([row])
+                self.browser.suggest(int(row))
             except (OSError, ValueError) as error:
                 failure = f"No suggestions for some queries: {error}"
         self.show(self.view)
         if failure:
             self._show_notes(failure)
 
-    def _open_panel(self, change: Mapping[str, Any]) -> None:
-        if change["new"] == 0:
-            self.panels["Recall of each scenario"].refresh()
-
     # Output
 
     def _show_query(self) -> None:
         """Show the query at the slider's position with its photos, tags and suggestions."""
+        if self._updating:
+            return
         row = self.row
         if row is None:
             text = "No query matches: choose another scenario, outcome or name."
@@ -274,8 +260,7 @@ class Gallery:
             self.layout.notes.value = ""
             return
         self.view = view = replace(self.view, query=str(self.browser.queries.names[row]))
-        make_img = self._thumbnails.make_img
-        content = render_query(self.browser, row, make_img, self.radius_m, view.num_shown, view.positives)
+        content = render_query(self.browser, row, self._make_img, view.num_shown, view.positives)
         content = f'<div class="vg-view">{content}</div>'
         if view.regions:
             image_sizes = {model: run.settings.image_size for model, run in self.runs.items()}
@@ -289,8 +274,7 @@ class Gallery:
             return
         self.layout.show_tags(self.tags.list_scenarios(self.browser.queries.names[self.row]))
         try:
-            self.suggest([self.row])
-            content = render_suggestions(self.browser.suggestions[self.row])
+            content = render_suggestions(self.browser.suggest(self.row))
         except (OSError, ValueError) as error:
             content = render_warning(f"No suggestions: {error}")
         content += "".join(render_warning(text) for text in (self.tags.message, note) if text)

@@ -3,22 +3,23 @@
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from vpr_lib.figures.plots import COLORS, GREEN, GREY, RED
+
 SIZE = 240  # width and height in SVG units
 EDGE = 12  # distance from the border at which marks beyond the map are drawn
-BLUE, GREEN, RED, GRAY, PINK = "#0072B2", "#009E73", "#D55E00", "#777777", "#CC79A7"
-COLORS = {"right": GREEN, "wrong": RED, "positive": GREEN, "predicted": BLUE, "exif": PINK}
+BLUE, PINK = COLORS[0], COLORS[2]
+MARK_COLORS = {"right": GREEN, "wrong": RED, "positive": GREEN, "predicted": BLUE, "exif": PINK}
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """A position on the map."""
 
     utm: np.ndarray  # (2,) float64, metres
-    kind: str  # key of `COLORS`
+    kind: str  # key of `MARK_COLORS`
     title: str  # description
     text: str = ""  # short text on the mark, for example a rank
     shape: str = "circle"  # "circle", "diamond" or "ring"
@@ -27,23 +28,16 @@ class Mark:
 def draw_map(
     center_utm: np.ndarray, radius_m: float, marks: Sequence[Mark], heading_deg: float = math.nan, what: str = "query"
 ) -> str:
-    """Draw a map that reaches two to four radii from its center, as far as the marks require.
+    """Draw a map that reaches two to four radii from its center (`what`), as far as the marks require, as SVG.
 
-    Args:
-        center_utm: (2,) float64, metres; drawn as a blue point.
-        radius_m: radius of the dashed circle around the center.
-        marks: the first one is drawn on top; those beyond the map are drawn hollow at its edge.
-        heading_deg: viewing direction at the center, clockwise from north; NaN if unknown.
-        what: description of the center.
-
-    Returns:
-        An SVG element.
+    The first mark is drawn on top; marks beyond the map are drawn hollow at its edge. The heading is clockwise from
+    north, NaN if unknown.
     """
     offsets = np.array([mark.utm - center_utm for mark in marks], dtype=np.float64).reshape(-1, 2)
     farthest = float(np.abs(offsets).max(initial=0.0))
     reach_m = min(max(2 * radius_m, 1.1 * farthest), 4 * radius_m)
     scale = (SIZE / 2 - EDGE) / reach_m
-    look = f'fill="{GREEN}" fill-opacity=".08" stroke="{GRAY}" stroke-dasharray="4 3"'
+    look = f'fill="{GREEN}" fill-opacity=".08" stroke="{GREY}" stroke-dasharray="4 3"'
     parts = [f'<circle r="{radius_m * scale:.1f}" {look}/>']
     for mark, offset in reversed(list(zip(marks, offsets, strict=True))):
         beyond = float(np.abs(offset).max()) / reach_m
@@ -60,20 +54,18 @@ def draw_map(
 
 
 def _draw_mark(mark: Mark, x: float, y: float, hollow: bool) -> str:
-    color = COLORS[mark.kind]
+    color = MARK_COLORS[mark.kind]
     fill, stroke, ink = ("#fff", color, color) if hollow else (color, "#fff", "#fff")
     look = f'fill="{fill}" stroke="{stroke}"'
-    if mark.shape == "ring":
-        shape = f'<circle r="3.5" fill="none" stroke="{color}" stroke-width="1.5"/>'
-    elif mark.shape == "diamond":
-        shape = f'<rect x="-6.2" y="-6.2" width="12.4" height="12.4" transform="rotate(45)" {look}/>'
-    else:
-        shape = f'<circle r="7.5" {look}/>'
-    text = ""
+    shapes = {
+        "ring": f'<circle r="3.5" fill="none" stroke="{color}" stroke-width="1.5"/>',
+        "diamond": f'<rect x="-6.2" y="-6.2" width="12.4" height="12.4" transform="rotate(45)" {look}/>',
+        "circle": f'<circle r="7.5" {look}/>',
+    }
+    parts = [f"<title>{html.escape(mark.title)}</title>", shapes[mark.shape]]
     if mark.text:
-        text = f'<text y="3.5" font-size="10" fill="{ink}" text-anchor="middle">{html.escape(mark.text)}</text>'
-    title = f"<title>{html.escape(mark.title)}</title>"
-    return f'<g transform="translate({x:.1f} {y:.1f})">{title}{shape}{text}</g>'
+        parts.append(f'<text y="3.5" font-size="10" fill="{ink}" text-anchor="middle">{html.escape(mark.text)}</text>')
+    return f'<g transform="translate({x:.1f} {y:.1f})">{"".join(parts)}</g>'
 
 
 def _draw_scale_bar(reach_m: float, scale: float) -> str:

@@ -1,25 +1,32 @@
 """HTML of a query and its predictions, for the notebook and the page alike. Text from file names is escaped here."""
 
 import html
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vpr_lib.analysis.cues import Suggestion
+from vpr_lib.analysis.locating import Location
+from vpr_lib.analysis.saliency import blend_map, explain_similarity
 from vpr_lib.analysis.scenarios import SCENARIOS
 from vpr_lib.figures.photo_grids import format_distance
-from vpr_lib.gallery.browser import Browser, SelectionSummary
+from vpr_lib.gallery.browser import Browser, SelectionSummary, to_similarity
 from vpr_lib.gallery.query_map import Mark, draw_map
+from vpr_lib.gallery.thumbnails import encode_photo, format_img
 from vpr_lib.images import ImageTable
+from vpr_lib.models import VPRModel
+from vpr_lib.photos import read_photo, read_thumbnail
 
 SHAPES = ("circle", "diamond")  # of the models a and b on the map
 SIGNS = ("●", "◆")  # the same in text
+REGION_PIXELS = 320  # longer side of the photos with their regions
 LEGEND = (
     "✓ and a green frame: right, close enough to the query; ✗ and a red frame: wrong, too far away. Margin: similarity "
     "of the first photo minus that of the first photo of another place. On the map north is up, the blue point is the "
     "query and rings are its positives; photos beyond the map are drawn hollow at its edge."
 )
+LoadModel = Callable[[str], VPRModel]  # name -> model
 MakeImg = Callable[[str, int, str], str]  # ("queries" or "database", row, alternative text) -> HTML of a photo
 
 
@@ -28,92 +35,96 @@ def read_style() -> str:
     return Path(__file__).with_name("gallery.css").read_text(encoding="utf-8")
 
 
-def render_query(
-    browser: Browser, row: int, make_img: MakeImg, radius_m: float, num_shown: int, show_positives: bool
-) -> str:
-    """Render a query, its map, and the first photos of each model.
-
-    Args:
-        browser: browser of the split.
-        row: row of the query.
-        make_img: makes the HTML of a photo.
-        radius_m: distance within which a photo is right.
-        num_shown: photos of each model.
-        show_positives: whether to show the query's positives as well.
-    """
+def render_query(browser: Browser, row: int, make_img: MakeImg, num_shown: int, show_positives: bool) -> str:
+    """Render a query, its map, the first photos of each model and, if wanted, the first positives."""
     name = browser.queries.names[row]
-    facts = list_photo_facts(browser.queries, row)
+    facts = _list_photo_facts(browser.queries, row)
     if browser.known[row]:
         facts.append(f"known scenario: {SCENARIOS[str(browser.known[row])]}")
     sections = [_render_predictions(browser, row, i, make_img, num_shown) for i in range(len(browser.models))]
     if browser.without_positive[row]:
-        note = f"No positive exists: no database photo lies within {radius_m:g} m of this query."
+        note = f"No positive exists: no database photo lies within {browser.radius_m:g} m of this query."
         sections.append(f'<p class="vg-note">{note}</p>')
     elif show_positives:
         sections.append(_render_positives(browser, row, make_img, num_shown))
-    return (
-        f'<div class="vg-query"><figure>{make_img("queries", row, f"The query {name}")}'
-        f"<figcaption><b>Query</b> {join_facts(facts)} <code>{html.escape(name)}</code></figcaption></figure>"
-        f"{_render_map(browser, row, radius_m, num_shown)}</div>"
-        f'<div class="vg-models">{"".join(sections)}</div>'
+    query_map = _render_map(browser, row, num_shown)
+    return _render_columns(
+        f"<figure>{make_img('queries', row, f'The query {name}')}<figcaption><b>Query</b> {_join_facts(facts)} "
+        f"<code>{html.escape(name)}</code></figcaption></figure>{query_map}",
+        sections,
     )
 
 
-def render_section(title: str, note: str, cards: Sequence[str], kind: str = "") -> str:
-    """Render a heading with a row of cards; `kind` is a class of the style sheet."""
-    return (
-        f'<section class="{kind}"><h4>{html.escape(title)} <small>{html.escape(note)}</small></h4>'
-        f'<div class="vg-cards">{"".join(cards)}</div></section>'
-    )
+def render_regions(browser: Browser, row: int, rank: int, load_model: LoadModel, image_sizes: Mapping[str, int]) -> str:
+    """Render, for each model, the query and its photo of a rank with the regions that account for their similarity."""
+    sections = []
+    for model in browser.models:
+        photo = next((p.photo for p in browser.list_predictions(model, row, rank) if p.rank == rank), None)
+        if photo is None:
+            sections.append(render_warning(f"{model} has no photo of rank {rank}."))
+            continue
+        pair = [(browser.queries, row), (browser.database, photo)]
+        try:
+            maps = explain_similarity(load_model(model), *(read_photo(*item, image_sizes[model]) for item in pair))
+            thumbnails = [read_thumbnail(*item, REGION_PIXELS) for item in pair]
+        except (OSError, ValueError) as error:
+            sections.append(render_warning(f"No regions: {error}"))
+            continue
+        cards = []
+        for title, thumbnail, saliency in zip(("query", f"photo of rank {rank}"), thumbnails, maps, strict=True):
+            alt = f"The {title}, with the regions that account for the similarity for {model}"
+            cards.append(_render_card(format_img(encode_photo(blend_map(thumbnail, saliency)), alt), "", title, []))
+        sections.append(_render_section(model, "regions that account for the similarity", cards))
+    return f'<div class="vg-regions">{"".join(sections)}</div>'
 
 
-def render_card(img: str, kind: str, title: str, facts: Iterable[str]) -> str:
-    """Render a framed photo with text below it; `kind` is "right", "wrong", "positive" or ""."""
-    text = f"<b>{html.escape(title)}</b> {join_facts(facts)}"
-    return f'<figure class="vg-card vg-{kind}">{img}<figcaption>{text}</figcaption></figure>'
-
-
-def list_photo_facts(table: ImageTable, row: int) -> list[str]:
-    """Heading and date of a photo, where known."""
-    facts = []
-    if np.isfinite(table.headings[row]):
-        facts.append(f"heading {table.headings[row]:.0f}°")
-    if not np.isnat(table.dates[row]):
-        facts.append(str(table.dates[row]))
-    return facts
-
-
-def join_facts(facts: Iterable[str]) -> str:
-    """Escape facts and put them side by side; lines break between them."""
-    return " ".join(f"<span>{html.escape(fact)}</span>" for fact in facts)
+def render_location(location: Location, model: str, database: ImageTable, make_img: MakeImg) -> str:
+    """Render a model's predictions for a photo of the user's own, their map, and the estimated position."""
+    east_m, north_m = location.utm
+    spread = format_distance(location.spread_m)
+    facts = [f"estimate: {east_m:.0f} m east, {north_m:.0f} m north (UTM), spread {spread}"]
+    marks = []
+    if location.exif_utm is None:
+        facts.append(f"EXIF position: {location.exif_note}")
+    else:
+        error_m = float(np.linalg.norm(location.exif_utm - location.utm))
+        facts.append(f"EXIF position: {format_distance(error_m)} from the estimate")
+        marks.append(Mark(location.exif_utm, "exif", "position in the photo's EXIF data", "E", "diamond"))
+    cards = []
+    distances_m = np.linalg.norm(database.utm[location.indices] - location.utm, axis=1)
+    columns = (location.indices, distances_m, to_similarity(location.distances))
+    for rank, (row, distance_m, similarity) in enumerate(zip(*columns, strict=True), start=1):
+        distance = format_distance(distance_m)
+        img = make_img("database", row, f"Rank {rank} of {model}, {distance} from the estimate")
+        photo_facts = [f"rank {rank}", f"similarity {similarity:.2f}", *_list_photo_facts(database, row)]
+        cards.append(_render_card(img, "", distance, photo_facts))
+        marks.append(Mark(database.utm[row], "predicted", f"rank {rank}, {distance}", str(rank)))
+    location_map = draw_map(location.utm, max(location.spread_m, 1.0), marks, what="estimate")
+    section = _render_section(f"Predictions of {model}", "distances are from the estimate", cards)
+    summary = f'<p class="vg-summary">{_join_facts(facts)}</p>'
+    return f'{summary}<div class="vg-view">{_render_columns(location_map, [section])}</div>'
 
 
 def render_suggestions(suggestions: Sequence[Suggestion]) -> str:
     """Render suggested scenarios with their reasons."""
-    items = []
-    for suggestion in suggestions:
-        title = html.escape(SCENARIOS[suggestion.scenario])
-        items.append(f"<li>suggested: <b>{title}</b> ({suggestion.score:.2f}): {html.escape(suggestion.why)}</li>")
-    if not items:
+    if not suggestions:
         return '<p class="vg-note">No scenario suggested.</p>'
-    return f'<ul class="vg-suggestions">{"".join(items)}</ul>'
+    items = [f"<b>{SCENARIOS[item.scenario]}</b> ({item.score:.2f}): {html.escape(item.why)}" for item in suggestions]
+    return f'<ul class="vg-suggestions">{"".join(f"<li>suggested: {item}</li>" for item in items)}</ul>'
 
 
 def render_summary(summary: SelectionSummary, total: int) -> str:
     """Render counts and recall of a selection."""
-    count = f"<b>{summary.num_queries:,}</b> of {total:,} queries"
+    parts = [f"<b>{summary.num_queries:,}</b> of {total:,} queries"]
     if summary.num_without_positive:
-        count += f", {summary.num_without_positive:,} of them without a positive"
-    parts = [f"<span>{count}</span>"]
-    for sign, (model, result) in zip(SIGNS, summary.models.items(), strict=False):
-        text = f"{sign} {html.escape(model)}: " + ", ".join(
-            f"R@{k} {recall:.1f}" for k, recall in result.recall.items()
-        )
-        low, high = result.interval
+        parts[0] += f", {summary.num_without_positive:,} of them without a positive"
+    for sign, (model, recall) in zip(SIGNS, summary.recall.items(), strict=False):
+        text = f"{sign} {html.escape(model)}: " + ", ".join(f"R@{k} {percent:.1f}" for k, percent in recall.items())
+        low, high = summary.intervals[model]
         if low < high:  # equal if the model is right for all queries, or for none
             text += f" (R@1 95%: {low:.1f} to {high:.1f})"
-        parts.append(f"<span>{text}</span>")
-    return f'<p class="vg-summary">{" ".join(parts)}</p>'
+        parts.append(text)
+    return f'<p class="vg-summary">{" ".join(f"<span>{part}</span>" for part in parts)}</p>'
 
 
 def render_warning(text: str) -> str:
@@ -121,25 +132,53 @@ def render_warning(text: str) -> str:
     return f'<p class="vg-note vg-warning">{html.escape(text)}</p>'
 
 
+def _render_columns(left: str, sections: Iterable[str]) -> str:
+    return f'<div class="vg-query">{left}</div><div class="vg-models">{"".join(sections)}</div>'
+
+
+def _render_section(title: str, note: str, cards: Iterable[str], kind: str = "") -> str:
+    """A heading with a row of cards; `kind` is a class of the style sheet."""
+    return (
+        f'<section class="{kind}"><h4>{html.escape(title)} <small>{html.escape(note)}</small></h4>'
+        f'<div class="vg-cards">{"".join(cards)}</div></section>'
+    )
+
+
+def _render_card(img: str, kind: str, title: str, facts: Iterable[str]) -> str:
+    """A framed photo with text below it; `kind` is "right", "wrong", "positive" or ""."""
+    text = f"<b>{html.escape(title)}</b> {_join_facts(facts)}"
+    return f'<figure class="vg-card vg-{kind}">{img}<figcaption>{text}</figcaption></figure>'
+
+
+def _list_photo_facts(table: ImageTable, row: int) -> list[str]:
+    """Heading and date of a photo, where known."""
+    heading = [f"heading {table.headings[row]:.0f}°"] if np.isfinite(table.headings[row]) else []
+    return heading if np.isnat(table.dates[row]) else [*heading, str(table.dates[row])]
+
+
+def _join_facts(facts: Iterable[str]) -> str:
+    """Escaped facts side by side; lines break between them."""
+    return " ".join(f"<span>{html.escape(fact)}</span>" for fact in facts)
+
+
 def _render_predictions(browser: Browser, row: int, number: int, make_img: MakeImg, num_shown: int) -> str:
     """The first photos of one model, framed green with a tick if right, else red with a cross."""
     model = browser.models[number]
     cards = []
-    for prediction in browser.list_predictions(model, row, num_shown):
-        sign, word = ("✓", "right") if prediction.right else ("✗", "wrong")
-        distance = format_distance(prediction.distance_m)
-        alt = f"Rank {prediction.rank} of {model}: {word}, {distance} from the query"
-        facts = [f"rank {prediction.rank}", f"similarity {prediction.similarity:.2f}"]
-        facts += list_photo_facts(browser.database, prediction.photo)
-        cards.append(render_card(make_img("database", prediction.photo, alt), word, f"{sign} {distance}", facts))
+    for rank, photo, right, distance_m, similarity in browser.list_predictions(model, row, num_shown):
+        sign, word = ("✓", "right") if right else ("✗", "wrong")
+        distance = format_distance(distance_m)
+        img = make_img("database", photo, f"Rank {rank} of {model}: {word}, {distance} from the query")
+        facts = [f"rank {rank}", f"similarity {similarity:.2f}", *_list_photo_facts(browser.database, photo)]
+        cards.append(_render_card(img, word, f"{sign} {distance}", facts))
     num_predictions = browser.evaluations[model].indices.shape[1]
-    rank = int(browser.ranks[number, row])
+    rank, margin = browser.ranks[number, row], browser.margins[number, row]
     note = f"no right photo among the first {num_predictions}"
     if rank < num_predictions:
         note = f"first right photo at rank {rank + 1}"
-    if np.isfinite(browser.margins[number, row]):
-        note += f" · margin {browser.margins[number, row]:.2f}"
-    return render_section(f"{SIGNS[number]} {model}", note, cards)
+    if np.isfinite(margin):
+        note += f" · margin {margin:.2f}"
+    return _render_section(f"{SIGNS[number]} {model}", note, cards)
 
 
 def _render_positives(browser: Browser, row: int, make_img: MakeImg, num_shown: int) -> str:
@@ -148,23 +187,22 @@ def _render_positives(browser: Browser, row: int, make_img: MakeImg, num_shown: 
     distances_m = np.linalg.norm(browser.database.utm[positives] - browser.queries.utm[row], axis=1)
     cards = []
     for i in np.argsort(distances_m, kind="stable")[:num_shown]:
-        photo = int(positives[i])
         distance = format_distance(distances_m[i])
-        img = make_img("database", photo, f"A positive, {distance} from the query")
-        cards.append(render_card(img, "positive", distance, list_photo_facts(browser.database, photo)))
+        img = make_img("database", positives[i], f"A positive, {distance} from the query")
+        cards.append(_render_card(img, "positive", distance, _list_photo_facts(browser.database, positives[i])))
     note = f"the nearest {len(cards)} of {len(positives)}" if len(cards) < len(positives) else f"all {len(positives)}"
-    return render_section("Positives", note, cards, "vg-positives")
+    return _render_section("Positives", note, cards, "vg-positives")
 
 
-def _render_map(browser: Browser, row: int, radius_m: float, num_shown: int) -> str:
+def _render_map(browser: Browser, row: int, num_shown: int) -> str:
     """A map of the query, its positives and the first photos of each model."""
+    utm = browser.database.utm
     marks = []
     for model, shape in zip(browser.models, SHAPES, strict=False):
         for prediction in browser.list_predictions(model, row, num_shown):
             kind = "right" if prediction.right else "wrong"
             title = f"{model}, rank {prediction.rank}: {kind}, {format_distance(prediction.distance_m)}"
-            marks.append(Mark(browser.database.utm[prediction.photo], kind, title, str(prediction.rank), shape))
+            marks.append(Mark(utm[prediction.photo], kind, title, str(prediction.rank), shape))
     marks.sort(key=lambda mark: int(mark.text))
-    for photo in browser.positives[row]:
-        marks.append(Mark(browser.database.utm[photo], "positive", "a positive", shape="ring"))
-    return draw_map(browser.queries.utm[row], radius_m, marks, float(browser.queries.headings[row]))
+    marks += [Mark(utm[photo], "positive", "a positive", shape="ring") for photo in browser.positives[row]]
+    return draw_map(browser.queries.utm[row], browser.radius_m, marks, float(browser.queries.headings[row]))
