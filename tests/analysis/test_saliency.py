@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from vpr_lib.aggregators import AGGREGATORS, AvgPool, build_aggregator
@@ -38,60 +39,43 @@ def make_photos(seed=0):
     return photos.repeat(8, 2).repeat(8, 3)
 
 
-def describe_raw(aggregator, features):
-    """Descriptors before they are divided by their length, written once more."""
-    name = type(aggregator).__name__
-    if name == "GeM":
-        return features.clamp(min=aggregator.eps).pow(aggregator.p).mean((2, 3)).pow(1 / aggregator.p)
-    if name == "ConvAP":
-        x = torch.einsum("oc,bchw->bohw", aggregator.channel_pool.weight[:, :, 0, 0], features)
-        x = x + aggregator.channel_pool.bias[:, None, None]
-        half = MAP // 2
-        corners = [x[..., i : i + half, j : j + half].mean((2, 3)) for i in (0, half) for j in (0, half)]
-        return torch.stack(corners, 2).flatten(1)
-    if name == "MixVPR":
-        x = aggregator.mix(features.flatten(2))
-        x = torch.einsum("oc,bcp->bop", aggregator.channel_proj.weight, x) + aggregator.channel_proj.bias[:, None]
-        return (x @ aggregator.row_proj.weight.T + aggregator.row_proj.bias).flatten(1)
-    return features.sum((2, 3)) / MAP**2
-
-
 @torch.no_grad()
-def explain_slowly(model, first, second):
+def explain_slowly(model, photos, monkeypatch):
     """What the similarity gains or loses, at constant lengths, as one position of a map grows or shrinks a little."""
     model = model.double().eval()
-    features = model.backbone(normalize(torch.from_numpy(np.stack([first, second]))).double())
-    raw = describe_raw(model.aggregator, features)
-    lengths = raw.norm(dim=1)
-    torch.testing.assert_close(raw / lengths[:, None], model.aggregator(features).double(), atol=1e-5, rtol=0)
-    maps, step = np.zeros((2, MAP, MAP)), 1e-4
+    features = model.backbone(normalize(torch.from_numpy(photos)).double())
+    unit = model.aggregator(features)
+    monkeypatch.setattr(F, "normalize", lambda x, **_: x)  # what is left of the aggregator: descriptors of any length
+    raw = model.aggregator(features)
+    torch.testing.assert_close(raw / raw.norm(dim=1, keepdim=True), unit, atol=1e-5, rtol=0)
+    maps, step = np.zeros((2, MAP, MAP)), 1e-3
     for photo, y, x in np.ndindex(maps.shape):
         values = []
         for sign in (1, -1):
             changed = features.clone()
             changed[photo, :, y, x] *= 1 + sign * step
-            a, b = describe_raw(model.aggregator, changed)
-            values.append(float(a @ b / lengths.prod()))
-        maps[photo, y, x] = max(0.0, (values[0] - values[1]) / (2 * step))
-    model.float()
+            a, b = model.aggregator(changed).double()
+            values.append(float(a @ b))
+        maps[photo, y, x] = max(0.0, values[0] - values[1])
     return [m / m.max() for m in maps]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("aggregator", [*AGGREGATORS, OwnMean()], ids=str)
-def test_maps_are_what_finite_differences_say(aggregator):
+@pytest.mark.parametrize("aggregator", AGGREGATORS)
+def test_maps_are_what_finite_differences_say(aggregator, monkeypatch):
     model, photos = make_model(aggregator), make_photos()
     found = explain_similarity(model, *photos)
-    for quick, slow in zip(found, explain_slowly(model, *photos), strict=True):
+    for quick, slow in zip(found, explain_slowly(model, photos, monkeypatch), strict=True):
         assert quick.shape == (MAP, MAP) and quick.dtype == np.float32
         np.testing.assert_allclose(quick, slow, atol=2e-3)
         assert quick.min() >= 0 and quick.max() == 1
         assert quick.std() > 0.05
 
 
-def test_avg_by_hand():
+@pytest.mark.parametrize("aggregator", ["AVG", OwnMean()], ids=str)
+def test_averages_by_hand(aggregator):
     """The share of a position in the product of two means is its own product with the other mean."""
-    model, photos = make_model("AVG").eval(), make_photos()
+    model, photos = make_model(aggregator).eval(), make_photos()
     with torch.no_grad():
         a, b = model.backbone(normalize(torch.from_numpy(photos)))
     by_hand = [torch.einsum("chw,c->hw", x, other.mean((1, 2))) for x, other in ((a, b), (b, a))]
@@ -99,7 +83,7 @@ def test_avg_by_hand():
         np.testing.assert_allclose(found, expected / expected.max(), atol=1e-4)
 
 
-@pytest.mark.parametrize(("down", "right"), [(0, 0), (0, 1), (1, 0), (1, 1)])
+@pytest.mark.parametrize(("down", "right"), [(0, 1), (1, 0)])
 def test_convap_sees_the_only_quadrant_that_two_photos_share(down, right):
     torch.manual_seed(0)
     backbone = ResNet("resnet18", weights="city", crop_after="layer1")  # each of its positions sees 43 pixels

@@ -12,7 +12,7 @@ import numpy as np
 
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.data_roots import find_part, find_splits
-from vpr_lib.images import ImageTable, read_images
+from vpr_lib.images import read_images
 from vpr_lib.photos import read_photo
 
 PUBLISHED_SIZES = {  # as `format_counts` writes them
@@ -52,9 +52,6 @@ def check_root(root: str | Path, splits: Iterable[str] = (), any_size: bool = Fa
     Args:
         splits: default: all in the root, and the published ones unless `any_size`.
         any_size: accept any size of a split that the manifest does not list.
-
-    Raises:
-        ValueError: the manifest is damaged.
     """
     root = Path(root)
     present = find_splits(root)
@@ -73,7 +70,7 @@ def check_root(root: str | Path, splits: Iterable[str] = (), any_size: bool = Fa
 
 
 def _check_split(path: Path, known: SplitSummary | None, any_size: bool) -> SplitSummary:
-    summary = summarize_photos(read_images(path))
+    summary = summarize_photos(path)
     if known is None:
         check_size(path.stem, summary.photos, any_size)
     # The photos of a pack were resized: only their number can be compared.
@@ -103,8 +100,9 @@ def format_counts(split: str, photos: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[key]:,} {key}" for key in sorted(counts))
 
 
-def summarize_photos(table: ImageTable) -> SplitSummary:
+def summarize_photos(path: Path, name: str = "", source: str = "") -> SplitSummary:
     """Count the photos of a split and decode a sample of them; one that is not readable is a ValueError."""
+    table = read_images(path)
     for row in np.unique(np.linspace(0, len(table) - 1, NUM_DECODED).astype(int)):
         read_photo(table, row, 32)
     folders = np.array([name.split("/")[0] for name in table.names])  # cities, or database and queries
@@ -114,6 +112,8 @@ def summarize_photos(table: ImageTable) -> SplitSummary:
         places=len(set(table.places) - {""}),
         fingerprint=table.fingerprint,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
+        set=name,
+        source=source,
     )
 
 

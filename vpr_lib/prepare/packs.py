@@ -26,13 +26,12 @@ def write_pack(
 ) -> Path:
     """Write the photos of a folder as one zip, resized to squares; a pack of the same photos and size is kept.
 
+    The file appears only when it is complete.
+
     Args:
         folder: photos, in subfolders too: `ROOT/train`, or a split with `database` and `queries`.
         pack: the file to write; None: the folder's name with `.zip`, which is read instead of the folder.
         image_size: pixels, height and width.
-
-    Returns:
-        The path of the pack; the file appears only when it is complete.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -78,9 +77,6 @@ def copy_packs(data_root: str | Path, to: str | Path, progress: bool = True) -> 
         data_root: folder with `train.zip`, `<split>.zip`.
         to: folder on the local disk; created if missing. Files copied earlier are kept.
 
-    Returns:
-        `to`, a data root.
-
     Raises:
         FileNotFoundError: the root has no pack.
         OSError: too little space.
@@ -90,11 +86,9 @@ def copy_packs(data_root: str | Path, to: str | Path, progress: bool = True) -> 
     if not packs:
         raise FileNotFoundError(f"no packs (*.zip) in {root}; python -m vpr_lib pack {root}/train writes one")
     to.mkdir(parents=True, exist_ok=True)
-    missing = []
-    for path in [*packs, *root.glob("scenarios.csv")]:
-        # Compares dates and sizes, and the contents only where the dates differ.
-        if not ((to / path.name).is_file() and filecmp.cmp(path, to / path.name)):
-            missing.append(path)
+    names = [path.name for path in [*packs, *root.glob("scenarios.csv")]]
+    _, different, absent = filecmp.cmpfiles(root, to, names)  # compares contents only where dates differ
+    missing = [root / name for name in different + absent]
     needed, free = sum(path.stat().st_size for path in missing), shutil.disk_usage(to).free
     if needed > free:
         raise OSError(f"{len(missing)} packs need {needed / 1e9:.1f} GB, {to} has {free / 1e9:.1f} GB free")

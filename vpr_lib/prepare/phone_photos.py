@@ -54,7 +54,11 @@ def import_phone_photos(photos: str | Path, to: str | Path, progress: bool = Tru
     left_out: dict[str, str] = {}
     for path in sorted(path for path in photos.rglob("*") if path.is_file() and to not in path.parents):
         try:
-            position = _read_position(path)
+            if not path.name.lower().endswith(PHOTO_SUFFIXES):
+                raise ValueError(f"not a photo ({', '.join(PHOTO_SUFFIXES)}); export a phone's HEIC photos as JPEG")
+            with open_photo(path.read_bytes()) as photo:
+                exif = photo.getexif()
+            position = parse_exif(exif)
             zone = zone or _get_zone(position)
             names[path] = _name_photo(path.relative_to(photos), position, zone)
         except (ValueError, OSError) as error:
@@ -67,14 +71,6 @@ def import_phone_photos(photos: str | Path, to: str | Path, progress: bool = Tru
         if not (to / name).is_file() or (to / name).stat().st_size != path.stat().st_size:
             write_atomically(to / name, path.read_bytes())
     return ImportedPhotos(to, list(names.values()), left_out)
-
-
-def _read_position(path: Path) -> Position:
-    if not path.name.lower().endswith(PHOTO_SUFFIXES):
-        raise ValueError(f"not a photo ({', '.join(PHOTO_SUFFIXES)}); export a phone's HEIC photos as JPEG")
-    with open_photo(path.read_bytes()) as photo:
-        exif = photo.getexif()
-    return parse_exif(exif)
 
 
 def parse_exif(exif: Image.Exif) -> Position:
@@ -105,11 +101,7 @@ def _to_degrees(parts: tuple[float, float, float], negative: bool) -> float:
 
 
 def project_to_zone(position: Position, zone: str) -> tuple[float, float]:
-    """East and north of a position in meters, in its own UTM zone (such as "10S") or a neighboring one.
-
-    Raises:
-        ValueError: `zone` is not a UTM zone, or the position is more than one zone away.
-    """
+    """East and north in meters of a position, in its own UTM zone or a neighboring one; ValueError for others."""
     if not UTM_ZONE.fullmatch(zone):
         raise ValueError(f"{zone!r} is not a UTM zone; expected a number and a letter such as 10S")
     number, own_zone = int(zone[:-1]), _get_zone(position)

@@ -18,7 +18,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +25,6 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from vpr_lib.file_names import PHOTO_SUFFIXES, parse_name
-from vpr_lib.images import read_images
 from vpr_lib.options import check_choice
 from vpr_lib.prepare import manifest
 
@@ -64,7 +62,7 @@ def unpack_set(
 
     Args:
         source: a zip, or a folder with the set, whose photos become hard links, or copies on another disk.
-        name: gsv_xs, sf_xs or tokyo_xs.
+        name: a key of `SETS`.
         any_size: accept other numbers of photos than the published ones.
         delete: remove the zip when its photos are in place and checked, or when it is damaged.
         origin: where the set came from, for the manifest; default: `source`.
@@ -103,8 +101,7 @@ def unpack_set(
             os.sync()
         for split in plan:
             path = root / split if (root / split).exists() else staging / split
-            summary = manifest.summarize_photos(read_images(path))
-            summaries[split] = replace(summary, set=name, source=origin)
+            summaries[split] = manifest.summarize_photos(path, name, origin)
             if path != root / split:
                 os.replace(path, root / split)
         manifest.add_to_manifest(root, summaries)
@@ -136,8 +133,7 @@ def _list_archive(archive: zipfile.ZipFile) -> list[Member]:
     """List the photos of a zip, after a check that no member is a link or would be written outside of the root."""
     for member in archive.infolist():
         name = member.filename
-        outside = ".." in re.split(r"[/\\]", name) or re.match(r"[/\\]|[A-Za-z]:", name)
-        if outside or stat.S_ISLNK(member.external_attr >> 16):
+        if re.search(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.($|[/\\])", name) or stat.S_ISLNK(member.external_attr >> 16):
             raise ValueError(f"{archive.filename} holds {name!r}, which leads out of the data root; get it elsewhere")
     return [Member(m.filename, m.file_size, m.CRC) for m in archive.infolist() if _is_photo(m.filename)]
 
@@ -205,23 +201,17 @@ def _find_missing(plan: Plan, root: Path, staging: Path) -> dict[Path, Member]:
             continue
         targets = {staging / split / path: member for path, member in photos.items()}
         for path in [path for path in (staging / split).rglob("*") if path.is_file()]:
-            if path in targets and _is_complete(path, targets[path]):
+            member, checksums = targets.get(path), (None, zlib.crc32(path.read_bytes()))
+            if member and path.stat().st_size == member.size and member.checksum in checksums:
                 del targets[path]
             else:
-                path.unlink()
+                path.unlink()  # never written to: it may be a hard link
         missing |= targets
     return missing
 
 
-def _is_complete(path: Path, member: Member) -> bool:
-    if path.stat().st_size != member.size:
-        return False
-    return member.checksum is None or zlib.crc32(path.read_bytes()) == member.checksum
-
-
 def _check_space(source: Path, root: Path, sizes: list[int]) -> None:
-    needed = sum(-(-size // BLOCK_BYTES) * BLOCK_BYTES for size in sizes)
-    free = shutil.disk_usage(root).free
+    needed, free = sum(-(-size // BLOCK_BYTES) * BLOCK_BYTES for size in sizes), shutil.disk_usage(root).free
     is_linked = source.is_dir() and source.stat().st_dev == root.stat().st_dev  # links take no space
     if needed > free and not is_linked:
         space = f"{len(sizes):,} photos need {needed / 1e9:.1f} GB, {root} has {free / 1e9:.1f} GB free"
