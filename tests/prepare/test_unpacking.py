@@ -82,11 +82,10 @@ def test_sizes_are_compared_before_anything_is_written(sets, tmp_path, monkeypat
 def test_published_sizes_are_written_as_they_are_counted():
     cities = {f"city{number}": 23_000 for number in range(22)} | {"last": 529_506 - 22 * 23_000}
     assert PUBLISHED_SIZES["train"] == format_counts("train", cities)
-    for split, database, queries in (("sf_val", 8015, 7993), ("sf_test", 27191, 1000), ("tokyo_test", 12771, 315)):
-        assert PUBLISHED_SIZES[split] == format_counts(split, {"queries": queries, "database": database})
+    assert PUBLISHED_SIZES["sf_val"] == format_counts("sf_val", {"queries": 7993, "database": 8015})
 
 
-@pytest.mark.parametrize(("damage", "delete"), [("cut", False), ("cut", True), ("byte", True), ("text", False)])
+@pytest.mark.parametrize(("damage", "delete"), [("cut", False), ("byte", True), ("text", False)])
 def test_a_damaged_zip_is_named_and_only_removed_on_request(sets, tmp_path, damage, delete):
     data = bytearray((sets / "zips" / "tokyo_xs.zip").read_bytes())
     data[500] ^= 255 if damage == "byte" else 0
@@ -205,11 +204,11 @@ def test_check_compares_with_the_manifest(sets, tmp_path, capsys):
     assert "train: 2 cities, 8 photos of 4 places, 0.00 GB (published: 23" in capsys.readouterr().out
     photo = next((tmp_path / "train" / "rome").glob("*.jpg"))
     data = photo.read_bytes()
+    photo.write_bytes(data + b"x")
+    assert check_root(tmp_path).problems
     photo.unlink()
     assert main(["check", str(tmp_path), "--any-size"]) == 1
     assert re.search("train has 2 cities, 7 photos, .* 2 cities, 8 photos", capsys.readouterr().err)
-    photo.write_bytes(data + b"x")
-    assert check_root(tmp_path).problems
     photo.write_bytes(data)
     write_pack(tmp_path / "train", image_size=32, progress=False)
     shutil.move(tmp_path / "train", tmp_path / "away")
