@@ -26,7 +26,7 @@ def sets(tmp_path_factory):
 
 
 def unpack(source, root, name, **options):
-    return unpack_set(source, root, name, **{"any_size": True, "progress": False} | options)
+    return unpack_set(source, root, name, **{"any_size": True} | options)
 
 
 @pytest.mark.parametrize("name", ["gsv_xs", "tokyo_xs"])
@@ -43,7 +43,7 @@ def test_a_folder_level_more_or_less_is_accepted(sets, tmp_path, name, above):
 def test_two_splits_and_a_training_set_that_is_left_out(sets, tmp_path, capsys, above):
     files = {above + path: data for path, data in read_files(sets / "sf_xs").items()}
     files |= {f"__MACOSX/{Path(p).parent}/._{Path(p).name}": b"not a photo" for p in files}  # as macOS adds them
-    unpack(make_zip(tmp_path / "z.zip", files), tmp_path / "root", "sf_xs", progress=True)
+    unpack(make_zip(tmp_path / "z.zip", files), tmp_path / "root", "sf_xs")
     assert_unpacked(tmp_path / "root", sets, "sf_xs")
     assert f"3 photos in {above}train/database, 2 photos in {above}train/queries\n" in capsys.readouterr().out
     assert len(read_split(tmp_path / "root", "sf_val")[1]) == 2

@@ -1,4 +1,1 @@
-"""Steps that run once before training: unpack and check a downloaded set, write packs, import phone photos.
-
-This room imports the core only; rooms above import its modules directly.
-"""
+"""Steps that run once before training: unpack and check a downloaded set, write packs, import phone photos."""

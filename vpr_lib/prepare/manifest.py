@@ -76,10 +76,8 @@ def _check_split(path: Path, known: SplitSummary | None, any_size: bool) -> Spli
     # The photos of a pack were resized: only their number can be compared.
     elif summary.photos != known.photos or (path.is_dir() and summary.fingerprint != known.fingerprint):
         size, expected = (format_counts(path.stem, photos) for photos in (summary.photos, known.photos))
-        raise ValueError(
-            f"{path} has {size}, but {MANIFEST} lists {expected}, or other photos; move it away and fetch it again. "
-            f"If you changed it on purpose, delete {MANIFEST}"
-        )
+        advice = f"move it away and fetch it again, or delete {MANIFEST} if you changed it on purpose"
+        raise ValueError(f"{path} has {size}, but {MANIFEST} lists {expected}, or other photos; {advice}")
     return known or summary
 
 

@@ -18,7 +18,6 @@ from vpr_lib.photos import read_photo
 
 QUALITY = 90  # of the JPEGs
 CHUNK_PHOTOS = 256  # photos resized at a time: limits the memory
-CHUNK_BYTES = 1 << 22  # bytes copied at a time
 
 
 def write_pack(
@@ -26,15 +25,12 @@ def write_pack(
 ) -> Path:
     """Write the photos of a folder as one zip, resized to squares; a pack of the same photos and size is kept.
 
-    The file appears only when it is complete.
-
     Args:
         folder: photos, in subfolders too: `ROOT/train`, or a split with `database` and `queries`.
-        pack: the file to write; None: the folder's name with `.zip`, which is read instead of the folder.
+        pack: the file, which appears when complete; None: the folder's name with `.zip`, read instead of the folder.
         image_size: pixels, height and width.
 
     Raises:
-        FileNotFoundError: the folder does not exist.
         ValueError: a photo is not readable (the message names it), or an argument is invalid.
     """
     folder = Path(folder)
@@ -74,7 +70,6 @@ def copy_packs(data_root: str | Path, to: str | Path, progress: bool = True) -> 
     """Copy the packs of a data root and its `scenarios.csv` to a faster disk, for example from Drive in Colab.
 
     Args:
-        data_root: folder with `train.zip`, `<split>.zip`.
         to: folder on the local disk; created if missing. Files copied earlier are kept.
 
     Raises:
@@ -95,7 +90,7 @@ def copy_packs(data_root: str | Path, to: str | Path, progress: bool = True) -> 
     with tqdm(total=needed, unit="B", unit_scale=True, desc=f"to {to}", disable=not progress) as bar:
         for path in missing:
             with open(path, "rb") as source, open_atomically(to / path.name) as target:
-                while chunk := source.read(CHUNK_BYTES):
+                while chunk := source.read(1 << 22):  # bytes
                     target.write(chunk)
                     bar.update(len(chunk))
             shutil.copystat(path, to / path.name)

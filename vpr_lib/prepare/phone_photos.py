@@ -30,20 +30,17 @@ class ImportedPhotos(NamedTuple):
 
     folder: Path
     names: list[str]  # of the imported photos in `folder`
-    left_out: dict[str, str]  # path of a photo -> reason
+    left_out: dict[str, str]  # path of a photo -> why: not readable, no position, or too far from the split's zone
 
 
-def import_phone_photos(photos: str | Path, to: str | Path, progress: bool = True) -> ImportedPhotos:
+def import_phone_photos(photos: str | Path, to: str | Path) -> ImportedPhotos:
     """Copy photos under names that hold their position, in one UTM zone for the whole split.
-
-    Photos are left out if they are not readable, have no position, or are too far from the split's zone.
 
     Args:
         photos: folder of JPEGs or PNGs, in subfolders too.
         to: `ROOT/<split>/queries` or `ROOT/<split>/database`; created if missing.
 
     Raises:
-        FileNotFoundError: `photos` does not exist.
         ValueError: no photo can be imported.
     """
     photos, to = Path(photos), Path(to)
@@ -67,7 +64,7 @@ def import_phone_photos(photos: str | Path, to: str | Path, progress: bool = Tru
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
         raise ValueError(f"no photo in {photos} can be imported ({reasons or 'the folder is empty'})")
     to.mkdir(parents=True, exist_ok=True)
-    for path, name in tqdm(names.items(), unit="photo", desc=str(to), disable=not progress):
+    for path, name in tqdm(names.items(), unit="photo", desc=str(to)):
         if not (to / name).is_file() or (to / name).stat().st_size != path.stat().st_size:
             write_atomically(to / name, path.read_bytes())
     return ImportedPhotos(to, list(names.values()), left_out)

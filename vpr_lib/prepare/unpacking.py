@@ -50,13 +50,7 @@ Plan = dict[str, dict[str, Member]]  # {split: {path below it: photo}}
 
 
 def unpack_set(
-    source: str | Path,
-    root: str | Path,
-    name: str,
-    any_size: bool = False,
-    delete: bool = False,
-    origin: str | None = None,
-    progress: bool = True,
+    source: str | Path, root: str | Path, name: str, any_size: bool = False, delete: bool = False, origin: str = ""
 ) -> dict[str, manifest.SplitSummary]:
     """Unpack one set into a data root, which is created if missing; a later call continues an interrupted one.
 
@@ -66,13 +60,11 @@ def unpack_set(
         any_size: accept other numbers of photos than the published ones.
         delete: remove the zip when its photos are in place and checked, or when it is damaged.
         origin: where the set came from, for the manifest; default: `source`.
-        progress: show a bar, and print which photos are left out.
 
     Returns:
         {split: its entry in the manifest}.
 
     Raises:
-        FileNotFoundError: the source does not exist.
         ValueError: the zip is damaged or unsafe, photos are missing or wrong, or a split exists with other photos.
         OSError: too little space.
     """
@@ -89,13 +81,13 @@ def unpack_set(
     with FileLock(root / ".download" / "unpack.lock"), _explain_errors(source, root, delete):
         with nullcontext() if source.is_dir() else zipfile.ZipFile(source) as archive:
             plan, left_out = _plan_splits(_list_archive(archive) if archive else _list_folder(source), name)
-            if left_out and progress:
+            if left_out:
                 print("left out:", ", ".join(f"{n:,} photos in {folder}" for folder, n in left_out.most_common(5)))
             for split, photos in plan.items():
                 manifest.check_size(split, Counter(path.split("/")[0] for path in photos), any_size)
             missing = _find_missing(plan, root, staging)
             _check_space(source, root, [member.size for member in missing.values()])
-            for target, member in tqdm(missing.items(), unit="photo", desc="unpacking", disable=not progress):
+            for target, member in tqdm(missing.items(), unit="photo", desc="unpacking"):
                 _write_photo(archive or source, member.name, target)
         if missing and hasattr(os, "sync"):  # not on Windows; a power cut after the renaming would leave empty photos
             os.sync()
@@ -174,18 +166,18 @@ def _plan_splits(members: Iterable[Member], name: str) -> tuple[Plan, Counter[st
 def _find_split(folders: list[str], name: str) -> tuple[str | None, int]:
     """Return the split of a photo in the archive of a set (None: not used), and where the path below it starts.
 
-    A photo lies in a city, or in `database` or `queries`. The nearest folder above that is named as a split decides;
-    a set with only one split may do without.
+    The nearest folder above the city, `database` or `queries` that is named as a split decides; a set with only one
+    split may do without.
     """
     halves = [i for i, folder in enumerate(folders) if folder in ("database", "queries")]
     start = halves[0] if halves else len(folders) - 1
     is_foreign = any(folder in SETS and folder != name for folder in folders)
-    if is_foreign or start < 0 or bool(halves) == (name == "gsv_xs") or folders[start] in {*SPLIT_FOLDERS, *SETS}:
+    is_wrong_kind = bool(halves) == (name == "gsv_xs")  # only the training set has cities
+    if is_foreign or is_wrong_kind or start < 0 or folders[start] in {*SPLIT_FOLDERS, *SETS}:
         return None, start
     named = [folder for folder in folders[:start] if folder in SPLIT_FOLDERS]
-    if not named and len(set(SETS[name].values())) == 1:
-        named = list(SETS[name])
-    return (SETS[name].get(named[-1]) if named else None), start
+    default = next(iter(SETS[name])) if len(set(SETS[name].values())) == 1 else ""
+    return SETS[name].get(named[-1] if named else default), start
 
 
 def _find_missing(plan: Plan, root: Path, staging: Path) -> dict[Path, Member]:
