@@ -12,7 +12,7 @@ from vpr_lib.augmentation import normalize
 from vpr_lib.backbones import ResNet
 from vpr_lib.models import VPRModel
 
-SIZE, MAP = 64, 8
+MAP = 8  # positions of a feature map, height and width
 
 
 class OwnMean(nn.Module):
@@ -23,9 +23,9 @@ class OwnMean(nn.Module):
         return mean / mean.norm(dim=1, keepdim=True)
 
 
-def make_model(aggregator, standardize=True):
+def make_model(aggregator):
     torch.manual_seed(0)
-    backbone = ResNet("resnet18", weights="city", crop_after="layer2", standardize=standardize)
+    backbone = ResNet("resnet18", weights="city", crop_after="layer2")
     if isinstance(aggregator, str):
         aggregator = build_aggregator(aggregator, backbone.out_channels, MAP, MAP)
     return VPRModel(backbone, aggregator)
@@ -48,16 +48,14 @@ def explain_slowly(model, photos, monkeypatch):
     monkeypatch.setattr(F, "normalize", lambda x, **_: x)  # what is left of the aggregator: descriptors of any length
     raw = model.aggregator(features)
     torch.testing.assert_close(raw / raw.norm(dim=1, keepdim=True), unit, atol=1e-5, rtol=0)
-    maps, step = np.zeros((2, MAP, MAP)), 1e-3
+    maps = np.zeros((2, MAP, MAP))
     for photo, y, x in np.ndindex(maps.shape):
-        values = []
         for sign in (1, -1):
             changed = features.clone()
-            changed[photo, :, y, x] *= 1 + sign * step
+            changed[photo, :, y, x] *= 1 + sign * 1e-3
             a, b = model.aggregator(changed).double()
-            values.append(float(a @ b))
-        maps[photo, y, x] = max(0.0, values[0] - values[1])
-    return [m / m.max() for m in maps]
+            maps[photo, y, x] += sign * float(a @ b)
+    return [m.clip(0) / m.max() for m in maps]
 
 
 @pytest.mark.slow
@@ -83,39 +81,12 @@ def test_averages_by_hand(aggregator):
         np.testing.assert_allclose(found, expected / expected.max(), atol=1e-4)
 
 
-@pytest.mark.parametrize(("down", "right"), [(0, 1), (1, 0)])
-def test_convap_sees_the_only_quadrant_that_two_photos_share(down, right):
-    torch.manual_seed(0)
-    backbone = ResNet("resnet18", weights="city", crop_after="layer1")  # each of its positions sees 43 pixels
-    model, photos = VPRModel(backbone, build_aggregator("ConvAP", 64, 16, 16)).eval(), make_photos()
-    conv = model.aggregator.channel_pool
-    with torch.no_grad():  # as training does it: what all photos have in common is no similarity
-        others = torch.from_numpy(np.concatenate([make_photos(seed) for seed in range(1, 9)]))
-        conv.bias.copy_(-conv.weight[:, :, 0, 0] @ backbone(normalize(others)).mean((0, 2, 3)))
-    photos = np.roll(photos, (down * SIZE // 2, right * SIZE // 2), (2, 3))
-    for found in explain_similarity(model, *photos):
-        means = found.reshape(2, 8, 2, 8).mean((1, 3))
-        assert np.unravel_index(means.argmax(), (2, 2)) == (down, right)
-        assert means[down, right] > 1.5 * np.sort(means.ravel())[-2]
-
-
 def test_the_same_photo_twice_has_regions_too():
     """A gradient through the descriptors' lengths would be zero here."""
     photo = make_photos()[0]
     first, second = explain_similarity(make_model("ConvAP"), photo, photo)
     np.testing.assert_array_equal(first, second)
     assert 0.2 < first.mean() < 0.95
-
-
-def test_photos_are_standardized_as_for_descriptors():
-    first, second = make_photos()
-    dark = (first // 2).astype(np.uint8)
-    shift = []
-    for standardize in (True, False):
-        model = make_model("ConvAP", standardize)
-        bright_map, dark_map = (explain_similarity(model, photo, second)[0] for photo in (first, dark))
-        shift.append(np.abs(bright_map - dark_map).mean())
-    assert shift[0] < 0.02 < shift[1]
 
 
 def test_the_model_is_left_as_it_was():
