@@ -2,10 +2,8 @@ import io
 import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,21 +68,11 @@ def test_an_unreadable_photo_is_named_and_leaves_no_pack(folder):
     assert sorted(p.name for p in folder.parent.iterdir()) == ["train"]
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a photo that blocks is a named pipe")
-def test_a_killed_packing_leaves_no_pack(folder):
-    blocking = folder / "aba" / photo_name(1, 1)
-    os.mkfifo(blocking)
-    process = subprocess.Popen([sys.executable, "-m", "vpr_lib", "pack", str(folder)], stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 30
-    while not folder.with_name("train.zip.tmp").exists() and time.monotonic() < until:
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    assert sorted(p.name for p in folder.parent.iterdir()) == ["train", "train.zip.tmp"]
+def test_what_a_killed_packing_leaves_is_no_pack(folder):
+    folder.with_name("train.zip.tmp").write_bytes(b"half a pack")
     assert find_part(folder.parent, "train") == folder
-    blocking.unlink()
-    write_pack(folder, image_size=40, progress=False)
-    assert len(read_images(folder.with_name("train.zip"))) == 32
+    assert len(read_images(write_pack(folder, image_size=40, progress=False))) == 32
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["train", "train.zip"]
 
 
 def test_png_and_upper_case_names_are_kept(tmp_path):
@@ -134,7 +122,6 @@ def test_packs_are_copied_once(data_root, tmp_path, monkeypatch):
     copy_packs(drive, local, progress=False)
     assert (local / "val.zip").read_bytes()[-1:] == b"!"
     (local / "train.zip").unlink()
-    usage = shutil.disk_usage(local)._replace(free=0)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     with pytest.raises(OSError, match="GB free"):
         copy_packs(drive, local, progress=False)
