@@ -88,7 +88,7 @@ def unpack_set(
             missing = _find_missing(plan, root, staging)
             _check_space(source, root, [member.size for member in missing.values()])
             for target, member in tqdm(missing.items(), unit="photo", desc="unpacking"):
-                _write_photo(archive or source, member.name, target)
+                _write_photo(archive or source, member.name, staging / target)
         if missing and hasattr(os, "sync"):  # not on Windows; a power cut after the renaming would leave empty photos
             os.sync()
         for split in plan:
@@ -180,9 +180,9 @@ def _find_split(folders: list[str], name: str) -> tuple[str | None, int]:
     return SETS[name].get(named[-1] if named else default), start
 
 
-def _find_missing(plan: Plan, root: Path, staging: Path) -> dict[Path, Member]:
-    """Return {file to write: photo}; what an interrupted call left is kept or, if it is another photo, removed."""
-    missing: dict[Path, Member] = {}
+def _find_missing(plan: Plan, root: Path, staging: Path) -> dict[str, Member]:
+    """Return {path below `staging`: photo to write}; those an interrupted call left are kept, others removed."""
+    missing: dict[str, Member] = {}
     for split, photos in plan.items():
         if (root / f"{split}.zip").exists():
             raise ValueError(f"{root} has {split} as a pack, {split}.zip; move it away, or choose another root")
@@ -191,14 +191,13 @@ def _find_missing(plan: Plan, root: Path, staging: Path) -> dict[Path, Member]:
             if present != {path: member.size for path, member in photos.items()}:
                 raise ValueError(f"{root / split} exists with other photos; move it away, or choose another root")
             continue
-        targets = {staging / split / path: member for path, member in photos.items()}
-        for path in [path for path in (staging / split).rglob("*") if path.is_file()]:
-            member, checksums = targets.get(path), (None, zlib.crc32(path.read_bytes()))
-            if member and path.stat().st_size == member.size and member.checksum in checksums:
-                del targets[path]
+        missing |= {f"{split}/{path}": member for path, member in photos.items()}
+        for staged in _list_folder(staging / split):
+            path, member = staging / split / staged.name, photos.get(staged.name)
+            if member and member.size == staged.size and member.checksum in (None, zlib.crc32(path.read_bytes())):
+                del missing[f"{split}/{staged.name}"]
             else:
                 path.unlink()  # never written to: it may be a hard link
-        missing |= targets
     return missing
 
 
