@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 import utm
 from conftest import make_root
 from PIL import ExifTags, Image
@@ -46,12 +45,9 @@ def to_bytes(pixels, kind="PNG", exif=None):
 
 
 def gps_exif(latitude, longitude):
-    def parts(value):
-        return int(abs(value)), 0, abs(value) % 1 * 3600
-
     exif = Image.Exif()
-    gps = {GPS.GPSLatitude: parts(latitude), GPS.GPSLatitudeRef: "N" if latitude >= 0 else "S"}
-    gps |= {GPS.GPSLongitude: parts(longitude), GPS.GPSLongitudeRef: "E" if longitude >= 0 else "W"}
+    gps = {GPS.GPSLatitude: (abs(latitude), 0, 0), GPS.GPSLatitudeRef: "N" if latitude >= 0 else "S"}
+    gps |= {GPS.GPSLongitude: (abs(longitude), 0, 0), GPS.GPSLongitudeRef: "E" if longitude >= 0 else "W"}
     exif[ExifTags.IFD.GPSInfo] = gps
     return exif
 
@@ -71,13 +67,9 @@ def test_a_query_is_found_as_in_an_evaluation(find, split, settings, machine):
         distances = np.sqrt(((find.descriptors - found.descriptor) ** 2).sum(1))
         np.testing.assert_array_equal(found.indices, np.argsort(distances, kind="stable")[:5])
         np.testing.assert_allclose(found.distances, np.sort(distances)[:5], atol=1e-3)
-        assert found.indices.dtype == np.int64 and found.distances.dtype == np.float32
-        assert found.utm.dtype == np.float64 and found.utm.shape == (2,)
+        assert found.indices.dtype == np.int64 and found.utm.dtype == np.float64
         assert found.exif_utm is None and "no GPS position" in found.exif_note
-
-
-def test_a_photo_of_the_database_is_located_where_it_is(find, split):
-    found = find(split[0].read_bytes(3))
+    found = find(split[0].read_bytes(3))  # of the database
     assert found.indices[0] == 3 and found.distances[0] < 1e-2
     assert np.linalg.norm(found.utm - split[0].utm[3]) < 25
 
@@ -134,62 +126,44 @@ def test_far_wrong_photos_do_not_pull_the_estimate(locate_at):
 
 
 def test_photos_are_turned_upright(find):
-    upright = find(to_bytes(PIXELS))
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees clockwise
+    find.model.train()
     turned = find(to_bytes(np.rot90(PIXELS), exif=exif))
-    np.testing.assert_allclose(turned.descriptor, upright.descriptor, atol=1e-6)
-    assert np.abs(find(to_bytes(np.rot90(PIXELS))).descriptor - upright.descriptor).max() > 1e-3
+    assert find.model.training  # not changed
+    np.testing.assert_allclose(turned.descriptor, find(to_bytes(PIXELS)).descriptor, atol=1e-6)
 
 
-def test_exif_positions_are_in_the_database_zone(find):
+def test_exif_positions_are_in_the_database_zone(find, split, settings, machine):
     """The database's names say 10S. 37.7 N, 119.9 W is in zone 11, but near; 139.7 E is in Japan."""
     found = find(to_bytes(PIXELS, "JPEG", gps_exif(37.5, -122.25)))
     np.testing.assert_allclose(found.exif_utm, utm.from_latlon(37.5, -122.25)[:2], atol=0.5)
     beyond = find(to_bytes(PIXELS, "JPEG", gps_exif(37.5, -119.75)))
     edge = np.array(utm.from_latlon(37.5, -120.0, 10, "S")[:2])  # a quarter degree of longitude is 22.1 km here
     assert np.linalg.norm(beyond.exif_utm - edge) == pytest.approx(22_100, rel=0.01)
-    south = find(to_bytes(PIXELS, "JPEG", gps_exif(-0.5, -122.25)))  # metres go on below the equator
+    south = find(to_bytes(PIXELS, "JPEG", gps_exif(-0.5, -122.25)))  # meters go on below the equator
     assert south.exif_utm[1] == pytest.approx(-utm.from_latlon(0.5, -122.25)[1], abs=0.5)
-    far = find(to_bytes(PIXELS, "JPEG", gps_exif(35.68, 139.77)))
+    photo = to_bytes(PIXELS, "JPEG", gps_exif(35.68, 139.77))
+    far = find(photo)
     assert far.exif_utm is None and "54S" in far.exif_note and "10S" in far.exif_note
-
-
-def test_a_database_without_zones(find, split, settings, machine):
-    database = replace(split[0], names=np.array(["@551000@4178000@@@.jpg"] * len(split[0]), dtype=object))
-    photo = to_bytes(PIXELS, "JPEG", gps_exif(37.5, -122.25))
-    found = locate_photo(find.model, settings, database, find.descriptors, photo, 3, machine)
+    no_zones = replace(split[0], names=np.array(["@551000@4178000@@@.jpg"] * len(split[0]), dtype=object))
+    found = locate_photo(find.model, settings, no_zones, find.descriptors, photo, 3, machine)
     assert found.exif_utm is None and "UTM zone" in found.exif_note
 
 
 def test_many_kinds_of_photos(find):
-    for pixels, kind in ((PIXELS, "WEBP"), (PIXELS[..., 0], "PNG"), (PIXELS[..., 0] > 99, "PNG"), (PIXELS, "MPO")):
-        assert len(find(to_bytes(pixels, kind)).indices) == 5
     transparent = np.dstack([PIXELS, PIXELS[..., :1]])
-    assert len(find(to_bytes(transparent)).indices) == 5
+    for pixels, kind in ((PIXELS, "WEBP"), (PIXELS[..., 0] > 99, "PNG"), (PIXELS, "MPO"), (transparent, "PNG")):
+        assert len(find(to_bytes(pixels, kind)).indices) == 5
 
 
-def bomb(width, height):
-    """A PNG of a few kilobytes that decodes to as many pixels as are asked for."""
-    buffer = io.BytesIO()
-    Image.new("1", (width, height)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("photo", "message"),
-    [
-        (b"", "JPEG, PNG or WebP"),
-        (b"hello" * 100, "JPEG, PNG or WebP"),
-        (b"\x00\x00\x00\x18ftypheic" + b"\x00" * 100, "HEIC"),
-        (JPEG[:-200], "not a readable photo"),
-        (JPEG[:100], "not readable"),
-        (to_bytes(PIXELS)[:-3000], "not readable"),
-        (to_bytes(PIXELS, "GIF"), "GIF"),
-        (to_bytes(PIXELS, "BMP"), "BMP"),
-    ],
-    ids=["nothing", "text", "heic", "cut", "header", "cut png", "gif", "bmp"],
-)
+@pytest.mark.parametrize(("photo", "message"), [
+    (b"", "JPEG, PNG or WebP"),
+    (b"\x00\x00\x00\x18ftypheic" + b"\x00" * 100, "HEIC"),
+    (JPEG[:-200], "not a readable photo"),
+    (to_bytes(PIXELS)[:-3000], "not readable"),
+    (to_bytes(PIXELS, "GIF"), "GIF"),
+], ids=["nothing", "heic", "cut", "cut png", "gif"])  # fmt: skip
 def test_files_that_are_no_photo(find, photo, message):
     with pytest.raises(ValueError, match=message) as error:
         find(photo)
@@ -198,13 +172,13 @@ def test_files_that_are_no_photo(find, photo, message):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("size", [(10_000, 8_100), (12_000, 12_000), (20_000, 20_000)])
+@pytest.mark.parametrize("size", [(10_000, 8_100), (20_000, 20_000)])  # the first only exceeds the kit's own limit
 def test_huge_photos_are_refused_before_they_are_decoded(find, size, monkeypatch):
-    photo = bomb(*size)
-    assert len(photo) < 100_000
+    buffer = io.BytesIO()
+    Image.new("1", size).save(buffer, "PNG")  # a few kilobytes
     monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
     with pytest.raises(ValueError, match="at most 80 million pixels"):
-        find(photo)
+        find(buffer.getvalue())
 
 
 def test_huge_files_are_refused(find, monkeypatch):
@@ -214,18 +188,8 @@ def test_huge_files_are_refused(find, monkeypatch):
 
 
 def test_descriptors_of_another_database(find, split, settings, machine):
-    args = (find.model, settings, split[0])
-    with pytest.raises(ValueError, match="extract them again"):
-        locate_photo(*args, find.descriptors[:-1], JPEG, 3, machine)
-    with pytest.raises(ValueError, match=r"expected \(N, D\)"):
-        locate_photo(*args, find.descriptors[:, :-1], JPEG, 3, machine)
+    for descriptors, message in ((find.descriptors[:-1], "again"), (find.descriptors[:, :-1], r"\(N, D\)")):
+        with pytest.raises(ValueError, match=message):
+            locate_photo(find.model, settings, split[0], descriptors, JPEG, 3, machine)
     with pytest.raises(ValueError, match="k must be 1 to 12"):
         find(JPEG, k=13)
-
-
-def test_the_model_is_left_as_it_was(find):
-    before = [p.clone() for p in find.model.parameters()]
-    find.model.train()
-    find(JPEG)
-    assert find.model.training
-    assert all(torch.equal(p, q) for p, q in zip(find.model.parameters(), before, strict=True))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from vpr_lib.aggregators import AGGREGATORS, AvgPool, build_aggregator
@@ -11,7 +12,7 @@ from vpr_lib.augmentation import normalize
 from vpr_lib.backbones import ResNet
 from vpr_lib.models import VPRModel
 
-SIZE, MAP = 64, 8
+MAP = 8  # positions of a feature map, height and width
 
 
 class OwnMean(nn.Module):
@@ -22,9 +23,9 @@ class OwnMean(nn.Module):
         return mean / mean.norm(dim=1, keepdim=True)
 
 
-def make_model(aggregator, standardize=True):
+def make_model(aggregator):
     torch.manual_seed(0)
-    backbone = ResNet("resnet18", weights="city", crop_after="layer2", standardize=standardize)
+    backbone = ResNet("resnet18", weights="city", crop_after="layer2")
     if isinstance(aggregator, str):
         aggregator = build_aggregator(aggregator, backbone.out_channels, MAP, MAP)
     return VPRModel(backbone, aggregator)
@@ -38,81 +39,46 @@ def make_photos(seed=0):
     return photos.repeat(8, 2).repeat(8, 3)
 
 
-def describe_raw(aggregator, features):
-    """Descriptors before they are divided by their length, written once more."""
-    name = type(aggregator).__name__
-    if name == "GeM":
-        return features.clamp(min=aggregator.eps).pow(aggregator.p).mean((2, 3)).pow(1 / aggregator.p)
-    if name == "ConvAP":
-        x = torch.einsum("oc,bchw->bohw", aggregator.channel_pool.weight[:, :, 0, 0], features)
-        x = x + aggregator.channel_pool.bias[:, None, None]
-        half = MAP // 2
-        corners = [x[..., i : i + half, j : j + half].mean((2, 3)) for i in (0, half) for j in (0, half)]
-        return torch.stack(corners, 2).flatten(1)
-    if name == "MixVPR":
-        x = aggregator.mix(features.flatten(2))
-        x = torch.einsum("oc,bcp->bop", aggregator.channel_proj.weight, x) + aggregator.channel_proj.bias[:, None]
-        return (x @ aggregator.row_proj.weight.T + aggregator.row_proj.bias).flatten(1)
-    return features.sum((2, 3)) / MAP**2
-
-
 @torch.no_grad()
-def explain_slowly(model, first, second):
+def explain_slowly(model, photos, monkeypatch):
     """What the similarity gains or loses, at constant lengths, as one position of a map grows or shrinks a little."""
     model = model.double().eval()
-    features = model.backbone(normalize(torch.from_numpy(np.stack([first, second]))).double())
-    raw = describe_raw(model.aggregator, features)
-    lengths = raw.norm(dim=1)
-    torch.testing.assert_close(raw / lengths[:, None], model.aggregator(features).double(), atol=1e-5, rtol=0)
-    maps, step = np.zeros((2, MAP, MAP)), 1e-4
+    features = model.backbone(normalize(torch.from_numpy(photos)).double())
+    unit = model.aggregator(features)
+    monkeypatch.setattr(F, "normalize", lambda x, **_: x)  # what is left of the aggregator: descriptors of any length
+    raw = model.aggregator(features)
+    torch.testing.assert_close(raw / raw.norm(dim=1, keepdim=True), unit, atol=1e-5, rtol=0)
+    maps = np.zeros((2, MAP, MAP))
     for photo, y, x in np.ndindex(maps.shape):
-        values = []
         for sign in (1, -1):
             changed = features.clone()
-            changed[photo, :, y, x] *= 1 + sign * step
-            a, b = describe_raw(model.aggregator, changed)
-            values.append(float(a @ b / lengths.prod()))
-        maps[photo, y, x] = max(0.0, (values[0] - values[1]) / (2 * step))
-    model.float()
-    return [m / m.max() for m in maps]
+            changed[photo, :, y, x] *= 1 + sign * 1e-3
+            a, b = model.aggregator(changed).double()
+            maps[photo, y, x] += sign * float(a @ b)
+    return [m.clip(0) / m.max() for m in maps]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("aggregator", [*AGGREGATORS, OwnMean()], ids=str)
-def test_maps_are_what_finite_differences_say(aggregator):
+@pytest.mark.parametrize("aggregator", AGGREGATORS)
+def test_maps_are_what_finite_differences_say(aggregator, monkeypatch):
     model, photos = make_model(aggregator), make_photos()
     found = explain_similarity(model, *photos)
-    for quick, slow in zip(found, explain_slowly(model, *photos), strict=True):
+    for quick, slow in zip(found, explain_slowly(model, photos, monkeypatch), strict=True):
         assert quick.shape == (MAP, MAP) and quick.dtype == np.float32
         np.testing.assert_allclose(quick, slow, atol=2e-3)
         assert quick.min() >= 0 and quick.max() == 1
         assert quick.std() > 0.05
 
 
-def test_avg_by_hand():
+@pytest.mark.parametrize("aggregator", ["AVG", OwnMean()], ids=str)
+def test_averages_by_hand(aggregator):
     """The share of a position in the product of two means is its own product with the other mean."""
-    model, photos = make_model("AVG").eval(), make_photos()
+    model, photos = make_model(aggregator).eval(), make_photos()
     with torch.no_grad():
         a, b = model.backbone(normalize(torch.from_numpy(photos)))
     by_hand = [torch.einsum("chw,c->hw", x, other.mean((1, 2))) for x, other in ((a, b), (b, a))]
     for found, expected in zip(explain_similarity(model, *photos), by_hand, strict=True):
         np.testing.assert_allclose(found, expected / expected.max(), atol=1e-4)
-
-
-@pytest.mark.parametrize(("down", "right"), [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_convap_sees_the_only_quadrant_that_two_photos_share(down, right):
-    torch.manual_seed(0)
-    backbone = ResNet("resnet18", weights="city", crop_after="layer1")  # each of its positions sees 43 pixels
-    model, photos = VPRModel(backbone, build_aggregator("ConvAP", 64, 16, 16)).eval(), make_photos()
-    conv = model.aggregator.channel_pool
-    with torch.no_grad():  # as training does it: what all photos have in common is no similarity
-        others = torch.from_numpy(np.concatenate([make_photos(seed) for seed in range(1, 9)]))
-        conv.bias.copy_(-conv.weight[:, :, 0, 0] @ backbone(normalize(others)).mean((0, 2, 3)))
-    photos = np.roll(photos, (down * SIZE // 2, right * SIZE // 2), (2, 3))
-    for found in explain_similarity(model, *photos):
-        means = found.reshape(2, 8, 2, 8).mean((1, 3))
-        assert np.unravel_index(means.argmax(), (2, 2)) == (down, right)
-        assert means[down, right] > 1.5 * np.sort(means.ravel())[-2]
 
 
 def test_the_same_photo_twice_has_regions_too():
@@ -121,17 +87,6 @@ def test_the_same_photo_twice_has_regions_too():
     first, second = explain_similarity(make_model("ConvAP"), photo, photo)
     np.testing.assert_array_equal(first, second)
     assert 0.2 < first.mean() < 0.95
-
-
-def test_photos_are_standardized_as_for_descriptors():
-    first, second = make_photos()
-    dark = (first // 2).astype(np.uint8)
-    shift = []
-    for standardize in (True, False):
-        model = make_model("ConvAP", standardize)
-        bright_map, dark_map = (explain_similarity(model, photo, second)[0] for photo in (first, dark))
-        shift.append(np.abs(bright_map - dark_map).mean())
-    assert shift[0] < 0.02 < shift[1]
 
 
 def test_the_model_is_left_as_it_was():

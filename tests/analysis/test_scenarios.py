@@ -13,15 +13,8 @@ def write_labels(root, *lines):
 
 def test_reading_scenarios(tmp_path):
     assert read_labels(tmp_path) == {}
-    write_labels(
-        tmp_path, "query,scenario,detail", "a.jpg,occlusion,bus", '"b,1.jpg",illumination,night', "c.jpg,skyline,"
-    )
-    labels = {
-        "a.jpg": Label("occlusion", "bus"),
-        "b,1.jpg": Label("illumination", "night"),
-        "c.jpg": Label("skyline", ""),
-    }
-    assert read_labels(tmp_path) == labels
+    write_labels(tmp_path, "query,scenario,detail", "a.jpg,occlusion,bus", '"b,1.jpg",illumination,night')
+    assert read_labels(tmp_path) == {"a.jpg": Label("occlusion", "bus"), "b,1.jpg": Label("illumination", "night")}
     write_labels(tmp_path, "query,scenario", "a.jpg,ordinary", "a.jpg,ordinary")
     assert read_labels(tmp_path) == {"a.jpg": Label("ordinary")}
     assert list(SCENARIOS) == ["viewpoint", "repetitive", "skyline", "occlusion", "illumination", "ordinary"]
@@ -40,11 +33,8 @@ def test_bad_scenarios_are_named(tmp_path, lines, message):
 
 
 def test_labels_find_their_queries():
-    labels = {
-        "a.jpg": Label("illumination", "dusk"),
-        "b.jpg": Label("ordinary", "night"),
-        "c.jpg": Label("occlusion", "bus"),
-    }
+    labels = {"a.jpg": Label("illumination", "dusk"), "b.jpg": Label("ordinary", "night")}
+    labels["c.jpg"] = Label("occlusion", "bus")
     names = ["queries/b.jpg", "x/y/c.jpg", "unknown.jpg", "a.jpg"]
     assert label_scenarios(names, labels).tolist() == ["ordinary", "occlusion", "", "illumination"]
     assert label_lights(names, labels).tolist() == ["night", "", "", "dusk"]

@@ -2,10 +2,8 @@ import io
 import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,13 +30,11 @@ def test_a_pack_holds_the_folders_photos_resized(folder):
     assert list(packed.places) == list(plain.places)
     with zipfile.ZipFile(pack) as archive:
         assert archive.testzip() is None and all(m.compress_type == zipfile.ZIP_STORED for m in archive.infolist())
-        for name in archive.namelist():
-            assert Image.open(io.BytesIO(archive.read(name))).size == (40, 40)
     for row in range(len(plain)):
-        expected = decode((folder / plain.names[row]).read_bytes(), 40)
-        found = read_photo(packed, row, 40)
-        other = read_photo(packed, (row + 4) % len(plain), 40)  # of another place
-        assert 3 * np.abs(found.astype(int) - expected).mean() < np.abs(other.astype(int) - expected).mean()
+        assert Image.open(io.BytesIO(packed.read_bytes(row))).size == (40, 40)
+        expected = read_photo(plain, row, 40).astype(int)
+        found, other = (read_photo(packed, i, 40) for i in (row, (row + 4) % len(plain)))  # of another place
+        assert 3 * np.abs(found - expected).mean() < np.abs(other - expected).mean()
 
 
 def test_a_split_becomes_a_pack_and_takes_the_folders_place(data_root, tmp_path):
@@ -53,16 +49,15 @@ def test_a_split_becomes_a_pack_and_takes_the_folders_place(data_root, tmp_path)
 
 def test_packing_twice_writes_once(folder):
     pack = write_pack(folder, image_size=40, progress=False)
-    before = pack.stat().st_mtime_ns, pack.read_bytes()
+    date, data = pack.stat().st_mtime_ns, pack.read_bytes()
     write_pack(folder, image_size=40, progress=False)
-    assert pack.stat().st_mtime_ns == before[0]
-    write_photo(folder / "aba" / photo_name(1, 1, note="00009_Aba"), 3)
+    assert pack.stat().st_mtime_ns == date
+    extra = folder / "aba" / photo_name(1, 1, note="00009_Aba")
+    write_photo(extra, 3)
     write_pack(folder, image_size=40, progress=False)
     assert len(read_images(pack)) == len(read_images(folder))  # made again: the folder has changed
-    pack.unlink()
-    next(folder.rglob(photo_name(1, 1, note="00009_Aba"))).unlink()
-    write_pack(folder, image_size=40, progress=False)
-    assert pack.read_bytes() == before[1]  # equal photos, equal packs
+    extra.unlink()
+    assert write_pack(folder, image_size=40, progress=False).read_bytes() == data  # equal photos, equal packs
 
 
 def test_an_unreadable_photo_is_named_and_leaves_no_pack(folder):
@@ -73,21 +68,11 @@ def test_an_unreadable_photo_is_named_and_leaves_no_pack(folder):
     assert sorted(p.name for p in folder.parent.iterdir()) == ["train"]
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a photo that blocks is a named pipe")
-def test_a_killed_packing_leaves_no_pack(folder):
-    blocking = folder / "aba" / photo_name(1, 1)
-    os.mkfifo(blocking)
-    process = subprocess.Popen([sys.executable, "-m", "vpr_lib", "pack", str(folder)], stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 30
-    while not folder.with_name("train.zip.tmp").exists() and time.monotonic() < until:
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    assert sorted(p.name for p in folder.parent.iterdir()) == ["train", "train.zip.tmp"]
+def test_what_a_killed_packing_leaves_is_no_pack(folder):
+    folder.with_name("train.zip.tmp").write_bytes(b"half a pack")
     assert find_part(folder.parent, "train") == folder
-    blocking.unlink()
-    write_pack(folder, image_size=40, progress=False)
-    assert len(read_images(folder.with_name("train.zip"))) == 32
+    assert len(read_images(write_pack(folder, image_size=40, progress=False))) == 32
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["train", "train.zip"]
 
 
 def test_png_and_upper_case_names_are_kept(tmp_path):
@@ -111,7 +96,7 @@ def test_enlarging_the_photos_of_a_pack_warns(folder):
 
 
 def test_wrong_arguments_are_refused(folder):
-    for wrong in ({"image_size": 0}, {"quality": 96}, {"pack": folder / "train.tar"}):
+    for wrong in ({"image_size": 0}, {"pack": folder / "train.tar"}):
         with pytest.raises(ValueError, match="expected a"):
             write_pack(folder, progress=False, **wrong)
     with pytest.raises(FileNotFoundError, match="nowhere"):
@@ -137,7 +122,6 @@ def test_packs_are_copied_once(data_root, tmp_path, monkeypatch):
     copy_packs(drive, local, progress=False)
     assert (local / "val.zip").read_bytes()[-1:] == b"!"
     (local / "train.zip").unlink()
-    usage = shutil.disk_usage(local)._replace(free=0)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     with pytest.raises(OSError, match="GB free"):
         copy_packs(drive, local, progress=False)

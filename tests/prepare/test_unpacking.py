@@ -5,7 +5,6 @@ import shutil
 import stat
 import time
 import zipfile
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,18 +26,14 @@ def sets(tmp_path_factory):
 
 
 def unpack(source, root, name, **options):
-    return unpack_set(source, root, name, **{"any_size": True, "progress": False} | options)
+    return unpack_set(source, root, name, **{"any_size": True} | options)
 
 
-@pytest.mark.parametrize(
-    ("name", "above"),
-    [
-        *(("gsv_xs", above) for above in ("train/", "gsv_xs/", "", "x/gsv_xs/train/", "train/y/")),
-        *(("tokyo_xs", above) for above in ("test/", "tokyo_xs/", "", "x/tokyo_xs/test/", "test/y/")),
-    ],
-)
+@pytest.mark.parametrize("name", ["gsv_xs", "tokyo_xs"])
+@pytest.mark.parametrize("above", ["{split}/", "{set}/", "", "x/{set}/{split}/", "{split}/y/"])
 def test_a_folder_level_more_or_less_is_accepted(sets, tmp_path, name, above):
     (folder,) = SPLITS[name]
+    above = above.format(set=name, split=folder)
     files = {above + path: data for path, data in read_files(sets / name / folder).items()}
     unpack(make_zip(tmp_path / "z.zip", files), tmp_path / "root", name)
     assert_unpacked(tmp_path / "root", sets, name)
@@ -48,15 +43,13 @@ def test_a_folder_level_more_or_less_is_accepted(sets, tmp_path, name, above):
 def test_two_splits_and_a_training_set_that_is_left_out(sets, tmp_path, capsys, above):
     files = {above + path: data for path, data in read_files(sets / "sf_xs").items()}
     files |= {f"__MACOSX/{Path(p).parent}/._{Path(p).name}": b"not a photo" for p in files}  # as macOS adds them
-    unpack(make_zip(tmp_path / "z.zip", files), tmp_path / "root", "sf_xs", progress=True)
+    unpack(make_zip(tmp_path / "z.zip", files), tmp_path / "root", "sf_xs")
     assert_unpacked(tmp_path / "root", sets, "sf_xs")
-    assert re.search(rf"5 photos in {above}train\n", capsys.readouterr().out)
+    assert f"3 photos in {above}train/database, 2 photos in {above}train/queries\n" in capsys.readouterr().out
     assert len(read_split(tmp_path / "root", "sf_val")[1]) == 2
 
 
-@pytest.mark.parametrize(
-    "name", ["../evil.jpg", "train/../../evil", "/evil.jpg", "..\\evil.jpg", "C:/evil.jpg", "link"]
-)
+@pytest.mark.parametrize("name", ["../evil.jpg", "x/..", "/evil.jpg", "..\\evil.jpg", "C:/x.jpg", "link"])
 def test_a_member_that_leads_out_of_the_root_is_refused(sets, tmp_path, name):
     member = zipfile.ZipInfo(name)
     if name == "link":
@@ -74,10 +67,10 @@ def test_sizes_are_compared_before_anything_is_written(sets, tmp_path, monkeypat
     archive, root = sets / "zips" / "sf_xs.zip", tmp_path / "root"
     with pytest.raises(ValueError, match=r"sf_val .*3 database, 2 queries.* 8,015 database, 7,993 queries"):
         unpack(archive, root, "sf_xs", any_size=False)
-    with pytest.raises(ValueError, match=r"nothing for train"):  # any size, but not none
+    with pytest.raises(ValueError, match=r"train .*nothing"):  # any size, but not none
         unpack(archive, root, "gsv_xs")
     half = {path: data for path, data in read_files(sets / "sf_xs").items() if "val/queries" not in path}
-    with pytest.raises(ValueError, match=r"3 database for sf_val"):  # a split without queries is never complete
+    with pytest.raises(ValueError, match=r"sf_val .*3 database"):  # a split without queries is never complete
         unpack(make_zip(tmp_path / "z.zip", half), root, "sf_xs")
     assert not list(root.rglob("*.jpg"))
     for split in ("sf_val", "sf_test"):
@@ -89,11 +82,10 @@ def test_sizes_are_compared_before_anything_is_written(sets, tmp_path, monkeypat
 def test_published_sizes_are_written_as_they_are_counted():
     cities = {f"city{number}": 23_000 for number in range(22)} | {"last": 529_506 - 22 * 23_000}
     assert PUBLISHED_SIZES["train"] == format_counts("train", cities)
-    for split, database, queries in (("sf_val", 8015, 7993), ("sf_test", 27191, 1000), ("tokyo_test", 12771, 315)):
-        assert PUBLISHED_SIZES[split] == format_counts(split, {"queries": queries, "database": database})
+    assert PUBLISHED_SIZES["sf_val"] == format_counts("sf_val", {"queries": 7993, "database": 8015})
 
 
-@pytest.mark.parametrize(("damage", "delete"), [("cut", False), ("cut", True), ("byte", True), ("text", False)])
+@pytest.mark.parametrize(("damage", "delete"), [("cut", False), ("byte", True), ("text", False)])
 def test_a_damaged_zip_is_named_and_only_removed_on_request(sets, tmp_path, damage, delete):
     data = bytearray((sets / "zips" / "tokyo_xs.zip").read_bytes())
     data[500] ^= 255 if damage == "byte" else 0
@@ -109,13 +101,10 @@ def test_a_damaged_zip_is_named_and_only_removed_on_request(sets, tmp_path, dama
 def test_broken_photos_and_bad_names_are_named(sets, tmp_path, wrong):
     files = {f"test/{path}": data for path, data in read_files(sets / "tokyo_xs" / "test").items()}
     first = next(iter(files))
-    if wrong == "photo":
-        files[first] = files[first][:-500]
-    else:
-        files["test/database/holiday.jpg" if wrong == "name" else "tokyo_xs/" + first] = b""
-    with pytest.raises(ValueError) as error:
+    bad = {"photo": first, "name": "test/database/holiday.jpg", "twice": f"tokyo_xs/{first}"}[wrong]
+    files[bad] = files[first][:-500]
+    with pytest.raises(ValueError, match=re.escape(Path(bad).name)):
         unpack(make_zip(tmp_path / "z.zip", files), tmp_path / "root", "tokyo_xs")
-    assert ("holiday.jpg" if wrong == "name" else Path(first).name) in str(error.value)
     assert wrong == "photo" or not list((tmp_path / "root").rglob("*.jpg"))  # names are read before photos are written
     assert not (tmp_path / "root" / "tokyo_test").exists()
 
@@ -139,17 +128,18 @@ def count_writes(monkeypatch, stop_at=None, error=None, pause_s=0.0):
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
 def test_an_interrupted_unpacking_continues(sets, tmp_path, monkeypatch, error):
     archive, root = Path(shutil.copy(sets / "zips" / "gsv_xs.zip", tmp_path)), tmp_path / "root"
-    other = {path.replace("paris", "lyon"): data + b"x" for path, data in read_files(sets / "gsv_xs").items()}
+    files = read_files(sets / "gsv_xs")
+    other = {path.replace("paris", "lyon"): data[:-1] + b"x" for path, data in files.items()}  # of the same sizes
     for source in (make_zip(tmp_path / "z.zip", other), archive):  # the second must not use what the first left
         with monkeypatch.context() as patch:
-            written = count_writes(patch, stop_at=6, error=error)  # in the second city
+            written = count_writes(patch, stop_at=6, error=error)
             with pytest.raises(type(error), match=re.escape(str(root)) if error.args else None):
                 unpack(source, root, "gsv_xs", delete=True)
         assert len(written) == 6 and source.exists()
         assert not (root / "train").exists() and not (root / "manifest.json").exists()
     written = count_writes(monkeypatch)
     unpack(archive, root, "gsv_xs", delete=True)
-    assert len(written) == 4  # the first city was complete
+    assert len(written) == 2  # six were complete
     assert_unpacked(root, sets, "gsv_xs")
     assert not archive.exists() and not (root / ".download" / "gsv_xs").exists()
 
@@ -176,18 +166,17 @@ def test_space_is_checked_before_unpacking(sets, tmp_path, monkeypatch):
 def test_the_manifest_holds_sizes_and_source_without_secrets(sets, tmp_path):
     unpack(sets / "zips" / "gsv_xs.zip", tmp_path, "gsv_xs", origin="https://me:word@host.example/x/a.zip?token=1")
     entry = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))["train"]
-    files = read_files(sets / "gsv_xs" / "train")
-    assert entry["photos"] == Counter(path.split("/")[0] for path in files) == {"paris": 4, "rome": 4}
-    assert entry["bytes"]["rome"] == sum(len(data) for path, data in files.items() if path.startswith("rome"))
+    assert entry["photos"] == {"paris": 4, "rome": 4}
+    assert entry["bytes"]["rome"] == sum(map(len, read_files(sets / "gsv_xs" / "train" / "rome").values()))
     assert entry["fingerprint"] == read_images(sets / "gsv_xs" / "train").fingerprint
     assert (entry["places"], entry["set"], entry["source"]) == (4, "gsv_xs", "https://host.example/x/a.zip")
 
 
 def test_what_is_there_is_not_changed(sets, tmp_path):
     unpack(sets / "zips" / "sf_xs.zip", tmp_path, "sf_xs")
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.suffix in (".jpg", ".json")}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.j*")}  # photos and the manifest
     unpack(sets / "zips" / "sf_xs.zip", tmp_path, "sf_xs")
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.suffix in (".jpg", ".json")} == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.j*")} == before
     write_photo(tmp_path / "tokyo_test" / "queries" / photo_name(1, 2), 0)  # a photo of one's own
     with pytest.raises(ValueError, match=r"tokyo_test exists"):
         unpack(sets / "zips" / "tokyo_xs.zip", tmp_path, "tokyo_xs")
@@ -215,11 +204,11 @@ def test_check_compares_with_the_manifest(sets, tmp_path, capsys):
     assert "train: 2 cities, 8 photos of 4 places, 0.00 GB (published: 23" in capsys.readouterr().out
     photo = next((tmp_path / "train" / "rome").glob("*.jpg"))
     data = photo.read_bytes()
+    photo.write_bytes(data + b"x")
+    assert check_root(tmp_path).problems
     photo.unlink()
     assert main(["check", str(tmp_path), "--any-size"]) == 1
     assert re.search("train has 2 cities, 7 photos, .* 2 cities, 8 photos", capsys.readouterr().err)
-    photo.write_bytes(data + b"x")
-    assert check_root(tmp_path).problems
     photo.write_bytes(data)
     write_pack(tmp_path / "train", image_size=32, progress=False)
     shutil.move(tmp_path / "train", tmp_path / "away")

@@ -46,18 +46,12 @@ def notice_name(name: str) -> list[Suggestion]:
 
 
 def notice_illumination(photo: np.ndarray, positives: np.ndarray) -> Suggestion:
-    """Illumination: brightness and color differ from the median of the positives.
-
-    Args:
-        photo: (H, W, 3).
-        positives: (P, H, W, 3), those with a similar heading.
-    """
+    """Illumination: brightness and color of a photo (H, W, 3) differ from the median of its positives (P, H, W, 3)."""
     mean = photo.mean((0, 1))  # (3,)
     usual = np.median(positives.mean((1, 2)), axis=0)  # (3,)
     ratio = float((mean.mean() + DARK) / (usual.mean() + DARK))
     shares = mean / (mean.sum() + 1) - usual / (usual.sum() + 1)  # red, green and blue
-    color = float(np.abs(shares).sum())
-    score = _rate(float(np.hypot(np.log(ratio) / BRIGHTNESS, color / COLOR)), 1.0)
+    score = _rate(np.hypot(np.log(ratio) / BRIGHTNESS, np.abs(shares).sum() / COLOR), 1.0)
     tint = ("redder", "greener", "bluer")[int(shares.argmax())]
     why = f"{100 * ratio:.0f}% as bright and {100 * shares.max():.0f} points {tint} than its positives"
     return Suggestion("illumination", score, why)
@@ -65,7 +59,7 @@ def notice_illumination(photo: np.ndarray, positives: np.ndarray) -> Suggestion:
 
 def notice_viewpoint(turn_deg: float, shift_m: float) -> Suggestion:
     """Viewpoint: heading and position differ from the nearest positive."""
-    score = _rate(float(np.hypot(turn_deg / TURN_DEG, shift_m / SHIFT_M)), 1.0)
+    score = _rate(np.hypot(turn_deg / TURN_DEG, shift_m / SHIFT_M), 1.0)
     return Suggestion("viewpoint", score, f"{shift_m:.0f} m and {turn_deg:.0f} degrees from the nearest positive")
 
 
@@ -75,25 +69,20 @@ def notice_repetitive(row: int, database: ImageTable, evaluation: Evaluation) ->
     Positives that are not among the predictions are less similar than all of them.
     """
     valid = evaluation.indices[row] >= 0
-    indices = evaluation.indices[row][valid]
-    distances = evaluation.distances[row][valid]
+    indices, distances = evaluation.indices[row][valid], evaluation.distances[row][valid]
     distances_m = np.linalg.norm(database.utm[indices] - evaluation.query_utm[row], axis=1)
     far = np.flatnonzero(distances_m > FAR_M)
     nearest_positive = distances[np.isin(indices, evaluation.positives[row])].min(initial=np.inf)
     if not len(far) or distances[far[0]] >= nearest_positive:
         return []
     standout = 1 - float(distances[far[0]] / max(distances[-1], 1e-6))
-    why = f"a photo {distances_m[far[0]]:.0f} m away is more similar than its positives"
-    why += f", its descriptor {100 * standout:.0f}% nearer than that of the last prediction"
+    nearer = f"its descriptor {100 * standout:.0f}% nearer than that of the last prediction"
+    why = f"a photo {distances_m[far[0]]:.0f} m away is more similar than its positives, {nearer}"
     return [Suggestion("repetitive", _rate(standout, STANDOUT), why)]
 
 
 def notice_skyline(photo: np.ndarray) -> Suggestion:
-    """Skyline: most of the upper image has no vertical edges.
-
-    Args:
-        photo: (H, W, 3).
-    """
+    """Skyline: most of the upper part of a photo (H, W, 3) has no vertical edges."""
     light = np.log(photo.mean(2) + DARK)  # the logarithm keeps edges in dark photos
     steps = np.abs(np.diff(light[:SKY_ROWS], axis=1))
     fraction = float((steps <= EDGE * light.std()).mean())
@@ -102,16 +91,13 @@ def notice_skyline(photo: np.ndarray) -> Suggestion:
 
 
 def notice_occlusion(photo: np.ndarray, others: np.ndarray) -> Suggestion:
-    """Occlusion: blocks below the top quarter have no similar block nearby in any other photo.
+    """Occlusion: blocks of a photo (H, W, 3) have no similar block nearby in the other photos (P, H, W, 3).
 
-    Args:
-        photo: (H, W, 3).
-        others: (P, H, W, 3), positives and predictions.
+    The others are positives and predictions. Blocks in the top quarter, mostly sky, are not counted.
     """
     blocks = _average_blocks(photo[None])[0]
-    other_blocks = _average_blocks(others)
-    down, right = 1, 2  # blocks by which the content may have moved
-    padded = np.pad(other_blocks, ((0, 0), (down, down), (right, right), (0, 0)), mode="edge")
+    # The content may have moved by one block up or down and by two to the sides.
+    padded = np.pad(_average_blocks(others), ((0, 0), (1, 1), (2, 2), (0, 0)), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (BLOCKS, BLOCKS), (1, 2))  # (P, 3, 5, 3, B, B)
     least = np.abs(windows - blocks.transpose(2, 0, 1)).mean(3).min((0, 1, 2))  # (B, B)
     fraction = float((least[BLOCKS // 4 :] > DIFFERENCE).mean())

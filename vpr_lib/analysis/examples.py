@@ -33,22 +33,10 @@ class Example:
 
 
 def name_outcomes(models: Sequence[str], rights: np.ndarray) -> np.ndarray:
-    """Name which of two models are right: "Only MixVPR right", "Both right", "Fail cases".
-
-    Args:
-        models: names of the two models.
-        rights: (Q, 2) bool.
-
-    Returns:
-        (Q,) str.
-    """
-    names = {
-        (True, True): "Both right",
-        (True, False): f"Only {models[0]} right",
-        (False, True): f"Only {models[1]} right",
-        (False, False): FAIL_CASES,
-    }
-    return np.array([names[bool(first), bool(second)] for first, second in rights], dtype=str)
+    """Name which of two models are right, (Q, 2) bool: "Only MixVPR right", "Both right", "Fail cases" as (Q,) str."""
+    first, second = rights.T
+    names = ["Both right", f"Only {models[0]} right", f"Only {models[1]} right"]
+    return np.select([first & second, first, second], names, FAIL_CASES)
 
 
 def choose_examples(
@@ -61,10 +49,8 @@ def choose_examples(
     no model is right are added as `FAIL_CASES`.
 
     Args:
-        names: Q names.
-        labels: Q labels; queries with "" are used for `FAIL_CASES` only.
+        names, labels: of Q queries; those with the label "" are used for `FAIL_CASES` only.
         rights: (Q, M) bool, which models are right.
-        count: queries per label.
 
     Returns:
         {label: indices of at most `count` queries}, in the order in which the labels first appear.
@@ -90,8 +76,7 @@ def read_example(
     """Read thumbnails of a query and of each model's first prediction.
 
     Args:
-        query: row of the query.
-        database, queries: the split.
+        query: its row in `queries`.
         evaluations: {model: its evaluation on the split}.
         max_pixels: longer side of the thumbnails.
     """

@@ -31,9 +31,9 @@ class Location:
 
     indices: np.ndarray  # (k,) int64, database rows, best first
     distances: np.ndarray  # (k,) float32, between descriptors
-    utm: np.ndarray  # (2,) float64, metres, estimated position
+    utm: np.ndarray  # (2,) float64, meters, estimated position
     spread_m: float  # weighted mean distance of the k photos from the estimate
-    exif_utm: np.ndarray | None  # (2,) float64, metres, position in the photo's EXIF data
+    exif_utm: np.ndarray | None  # (2,) float64, meters, position in the photo's EXIF data
     descriptor: np.ndarray  # (D,) float32
     exif_note: str = ""  # why `exif_utm` is None
 
@@ -50,17 +50,14 @@ def locate_photo(
     """Search a photo in a database and estimate its position.
 
     Args:
-        model: trained model.
-        settings: settings of its run; image size and precision are used.
-        database: photos with known positions.
-        descriptors: (N, D), descriptors of the database from `descriptors.extract_descriptors`.
+        settings: of the model's run; image size and precision are used.
+        descriptors: (N, D), of the database, from `extract_descriptors`.
         photo: content of a JPEG, PNG or WebP file; rotated as its EXIF data say.
         k: number of database photos to return.
         machine: selects the device.
 
     Raises:
-        ValueError: the bytes are not a photo, or a very large one; the number of descriptors differs from the
-            database's; or k exceeds it.
+        ValueError: the bytes are not a photo, or a very large one; descriptors and database differ; or k is too large.
     """
     if len(descriptors) != len(database):
         raise ValueError(f"{len(descriptors)} descriptors for a database of {len(database)} photos; extract them again")
@@ -73,10 +70,13 @@ def locate_photo(
     prepared = prepare_for_inference(model, device)
     dtype = choose_dtype(settings.precision, device)
     descriptor = extract_from_images(prepared, torch.from_numpy(image)[None], device, dtype)  # (1, D)
-    all_distances, all_indices = search_database(descriptors, descriptor, k, str(device))  # (1, k) each
-    distances, indices = all_distances[0], all_indices[0]
+    (distances,), (indices,) = search_database(descriptors, descriptor, k, str(device))  # (k,) each
     position, spread_m = _estimate_position(database.utm[indices], distances)
-    exif_utm, exif_note = _find_exif_utm(exif, database)
+    exif_utm, exif_note = None, ""
+    try:
+        exif_utm = np.array(project_to_zone(parse_exif(exif), parse_name(database.names[0]).zone), dtype=np.float64)
+    except ValueError as error:
+        exif_note = str(error)
     return Location(indices, distances, position, spread_m, exif_utm, descriptor[0], exif_note)
 
 
@@ -84,26 +84,18 @@ def _read_exif(photo: bytes) -> Image.Exif:
     """EXIF data of a photo; format and size are checked before pixels are decoded."""
     if len(photo) > MAX_BYTES:
         raise ValueError(f"the file has {len(photo) / 1e6:.0f} MB; at most {MAX_BYTES / 1e6:.0f} MB are read")
-    limit = f"at most {MAX_PIXELS / 1e6:.0f} million pixels are decoded"
+    expected = f"JPEG, PNG or WebP of at most {MAX_PIXELS / 1e6:.0f} million pixels"
     with warnings.catch_warnings():
         # Pillow warns from a smaller number of pixels on than is allowed here.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             with open_photo(photo) as opened:
-                width, height = opened.size
-                accepted = opened.format in FORMATS and width * height <= MAX_PIXELS
-                exif = opened.getexif() if accepted else None  # decodes the pixels of a PNG
-                file_format = opened.format
+                (width, height), file_format = opened.size, opened.format
+                if file_format in FORMATS and width * height <= MAX_PIXELS:
+                    return opened.getexif()  # decodes the pixels of a PNG
         except ValueError:
-            raise ValueError(
-                f"the file is not readable as JPEG, PNG or WebP, or it is too large ({limit}); "
-                "copy it again, or export a HEIC photo as JPEG"
-            ) from None
-    if file_format not in FORMATS:
-        raise ValueError(f"the file is a {file_format}; expected JPEG, PNG or WebP, export it as one of them")
-    if exif is None:
-        raise ValueError(f"the photo has {width} x {height} pixels; {limit}")
-    return exif
+            raise ValueError(f"not readable as {expected}; copy it again, or export a HEIC photo as JPEG") from None
+    raise ValueError(f"the file is a {file_format} of {width} x {height} pixels; export it as {expected}")
 
 
 def _estimate_position(positions: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, float]:
@@ -111,26 +103,10 @@ def _estimate_position(positions: np.ndarray, distances: np.ndarray) -> tuple[np
 
     The weight of a photo falls with the distance of its descriptor from the best one. The cluster is the photos within
     `CLUSTER_M` of the photo whose neighborhood has the largest sum of weights; photos elsewhere have no influence.
-
-    Args:
-        positions: (k, 2) float64, metres.
-        distances: (k,) between descriptors, ascending.
-
-    Returns:
-        (2,) float64, metres, the estimate; and the weighted mean distance of all k photos from it, metres.
+    Returned with the estimate (2,) is the weighted mean distance of all k photos from it, in meters.
     """
     weights = np.exp((distances[0] - distances.astype(np.float64)) / SOFTNESS)
     near = np.linalg.norm(positions[:, None] - positions[None], axis=2) <= CLUSTER_M  # (k, k)
     members = near[(near * weights).sum(1).argmax()]
     estimate = np.average(positions[members], axis=0, weights=weights[members])
-    spread = np.average(np.linalg.norm(positions - estimate, axis=1), weights=weights)
-    return estimate, float(spread)
-
-
-def _find_exif_utm(exif: Image.Exif, database: ImageTable) -> tuple[np.ndarray | None, str]:
-    """Position in a photo's EXIF data, (2,) float64 in the UTM zone of the database, and ""; or None and the reason."""
-    try:
-        east_north = project_to_zone(parse_exif(exif), parse_name(database.names[0]).zone)
-    except ValueError as error:
-        return None, str(error)
-    return np.array(east_north, dtype=np.float64), ""
+    return estimate, float(np.average(np.linalg.norm(positions - estimate, axis=1), weights=weights))

@@ -25,11 +25,10 @@ def explain_similarity(model: VPRModel, first: np.ndarray, second: np.ndarray) -
 
     Args:
         model: backbone and any aggregator; not changed. It runs in eval mode and float32.
-        first, second: (3, H, W) uint8 from `photos.read_photo`, at the size the model was trained with.
+        first, second: (3, H, W) uint8 from `read_photo`, at the size the model was trained with.
 
     Returns:
-        For each photo (h, w) float32 in [0, 1], the size of its feature map, scaled to a maximum of 1; all 0 where no
-        position contributes.
+        For each photo (h, w) float32, the size of its feature map, scaled to a maximum of 1, or all 0.
 
     Raises:
         ValueError: the photos have different sizes, are not uint8, or do not fit the aggregator.
@@ -58,31 +57,20 @@ class _ConstantNorms(TorchFunctionMode):
     """While active, norms (including those in `torch.nn.functional.normalize`) have no gradient."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if func is F.normalize:
-            return _divide_by_norm(*args, **(kwargs or {}))
-        result = func(*args, **(kwargs or {}))
+        result = (_divide_by_norm if func is F.normalize else func)(*args, **(kwargs or {}))
         return result.detach() if func in NORMS else result
 
 
 def _divide_by_norm(
     input: torch.Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
 ) -> torch.Tensor:
-    """`torch.nn.functional.normalize` with a constant norm."""
     return input / torch.linalg.vector_norm(input.detach(), p, dim, keepdim=True).clamp(min=eps)
 
 
 def blend_map(photo: np.ndarray, saliency: np.ndarray) -> np.ndarray:
-    """Draw a saliency map over its photo: dark gray at 0, bright yellow at 1.
-
-    Args:
-        photo: (H, W, 3) uint8.
-        saliency: (h, w) in [0, 1]; resized to the photo.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
+    """Draw a saliency map (h, w) over its photo (H, W, 3) uint8: dark gray at 0, bright yellow at 1."""
     height, width = photo.shape[:2]
-    weight = cv2.resize(saliency.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
+    weight = cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
     gray = photo.mean(2, keepdims=True) * 0.5
     bright = 0.5 * photo + 0.5 * np.array(HIGHLIGHT)
     return np.round(gray * (1 - weight) + bright * weight).clip(0, 255).astype(np.uint8)

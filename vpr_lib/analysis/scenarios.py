@@ -33,9 +33,6 @@ class Label:
 def read_labels(data_root: str | Path) -> dict[str, Label]:
     """Read `<data_root>/scenarios.csv`, with the columns query, scenario and optionally detail.
 
-    Args:
-        data_root: folder with evaluation splits.
-
     Returns:
         {file name of a query, without folders: label}; empty if the file does not exist.
 
@@ -60,34 +57,15 @@ def read_labels(data_root: str | Path) -> dict[str, Label]:
 
 
 def label_scenarios(names: Sequence[str], labels: Mapping[str, Label]) -> np.ndarray:
-    """Look up the scenario of each query.
-
-    Args:
-        names: Q names of queries, as in an `ImageTable`; folders are ignored.
-        labels: from `read_labels`.
-
-    Returns:
-        (Q,) str, keys of `SCENARIOS`; "" where unknown.
-    """
-    matching = [labels.get(base_name(name)) for name in names]
-    return np.array([label.scenario if label else "" for label in matching], dtype=str)
+    """Look up the scenario of each query, (Q,) str: a key of `SCENARIOS`, or "" where the file name has no label."""
+    return np.array([labels.get(base_name(name), Label("")).scenario for name in names], dtype=str)
 
 
 def label_lights(names: Sequence[str], labels: Mapping[str, Label]) -> np.ndarray:
-    """Look up the light of each query: the detail of an illumination change, or any detail in `LIGHTS`.
-
-    Args:
-        names: Q names of queries, as in an `ImageTable`; folders are ignored.
-        labels: from `read_labels`.
-
-    Returns:
-        (Q,) str, details; "" where unknown.
-    """
-    lights = []
-    for name in names:
-        label = labels.get(base_name(name), Label(""))
-        lights.append(label.detail if label.scenario == "illumination" or label.detail in LIGHTS else "")
-    return np.array(lights, dtype=str)
+    """Look up the light of each query, (Q,) str: the detail of an illumination change or in `LIGHTS`; "" otherwise."""
+    matching = [labels.get(base_name(name), Label("")) for name in names]
+    has_light = [label.scenario == "illumination" or label.detail in LIGHTS for label in matching]
+    return np.where(has_light, [label.detail for label in matching], "")
 
 
 def base_name(name: str) -> str:

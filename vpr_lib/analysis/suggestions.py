@@ -11,18 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vpr_lib.analysis.cues import (
-    SHIFT_M,
-    SIZE,
-    TURN_DEG,
-    Suggestion,
-    notice_illumination,
-    notice_name,
-    notice_occlusion,
-    notice_repetitive,
-    notice_skyline,
-    notice_viewpoint,
-)
+from vpr_lib.analysis import cues
 from vpr_lib.analysis.scenarios import SCENARIOS
 from vpr_lib.evaluation import Evaluation
 from vpr_lib.images import ImageTable
@@ -44,7 +33,7 @@ class SuggestionScore:
 
 def suggest_scenarios(
     database: ImageTable, queries: ImageTable, evaluation: Evaluation, rows: Sequence[int] | None = None
-) -> list[list[Suggestion]]:
+) -> list[list[cues.Suggestion]]:
     """Suggest scenarios for queries.
 
     Args:
@@ -53,48 +42,39 @@ def suggest_scenarios(
         rows: queries to consider; None for all.
 
     Returns:
-        Suggestions of each query in `rows`, best first. For a query without positives only its own photo and name are
-        used.
+        Suggestions of each query in `rows`, best first; without positives, they are from its photo and name only.
 
     Raises:
         ValueError: a photo is not readable (the message names it), or the evaluation belongs to other queries.
     """
     if not np.array_equal(evaluation.query_utm, queries.utm):
-        raise ValueError(
-            f"the evaluation on {evaluation.split} has other queries than these {len(queries)}; run it again"
-        )
-    # Neighboring queries share positives.
-    read_database = functools.lru_cache(maxsize=4096)(functools.partial(_read_small, database))
+        raise ValueError(f"{evaluation.split} was evaluated with other queries than these {len(queries)}; run it again")
+    read_database = functools.lru_cache(4096)(functools.partial(_read_small, database))  # queries share positives
     rows = range(len(queries)) if rows is None else rows
     return [_suggest_for_query(row, database, queries, evaluation, read_database) for row in rows]
 
 
 def measure_suggestions(
-    suggested: Sequence[Sequence[Suggestion]], scenarios: Sequence[str]
+    suggested: Sequence[Sequence[cues.Suggestion]], scenarios: Sequence[str]
 ) -> dict[str, SuggestionScore]:
     """Compare suggestions with known scenarios.
 
     Args:
         suggested: suggestions of each query, from `suggest_scenarios`.
-        scenarios: known scenario of each query; queries with "" are left out.
+        scenarios: known scenario of each of these queries; those with "" are left out.
 
     Returns:
         {scenario: score}, without "ordinary".
-
-    Raises:
-        ValueError: the lengths differ.
     """
     if len(suggested) != len(scenarios):
         raise ValueError(f"suggestions for {len(suggested)} queries, scenarios of {len(scenarios)}; expected as many")
+    names = [{suggestion.scenario for suggestion in suggestions} for suggestions in suggested]
+    known = [(truth, named) for truth, named in zip(scenarios, names, strict=True) if truth]
     scores = {}
-    for scenario in SCENARIOS:
-        if scenario == "ordinary":
-            continue
-        named = [any(s.scenario == scenario for s in names) for names in suggested]
-        pairs = [(name, truth == scenario) for name, truth in zip(named, scenarios, strict=True) if truth]
-        num_suggested = sum(name for name, _ in pairs)
-        num_true = sum(true for _, true in pairs)
-        num_both = sum(name and true for name, true in pairs)
+    for scenario in [scenario for scenario in SCENARIOS if scenario != "ordinary"]:
+        num_true = sum(truth == scenario for truth, _ in known)
+        num_suggested = sum(scenario in named for _, named in known)
+        num_both = sum(truth == scenario and scenario in named for truth, named in known)
         precision = 100 * num_both / num_suggested if num_suggested else math.nan
         recall = 100 * num_both / num_true if num_true else math.nan
         scores[scenario] = SuggestionScore(num_true, num_suggested, precision, recall)
@@ -107,25 +87,26 @@ def _suggest_for_query(
     queries: ImageTable,
     evaluation: Evaluation,
     read_database: Callable[[int], np.ndarray],
-) -> list[Suggestion]:
+) -> list[cues.Suggestion]:
     photo = _read_small(queries, row)
-    noticed = [*notice_name(queries.names[row]), notice_skyline(photo)]
+    noticed = [*cues.notice_name(queries.names[row]), cues.notice_skyline(photo)]
     positives = evaluation.positives[row]
     if len(positives):
-        turns_deg = _measure_turns(database.headings[positives], queries.headings[row])
+        turns_deg = np.abs((database.headings[positives] - queries.headings[row] + 180) % 360 - 180)
+        turns_deg = np.nan_to_num(turns_deg)  # 0 where a heading is unknown
         shifts_m = np.linalg.norm(database.utm[positives] - queries.utm[row], axis=1)
-        nearest = np.argsort(np.hypot(turns_deg / TURN_DEG, shifts_m / SHIFT_M), kind="stable")[:NUM_POSITIVES]
-        alike = [read_database(int(i)) for i in positives[nearest]]
+        order = np.argsort(np.hypot(turns_deg / cues.TURN_DEG, shifts_m / cues.SHIFT_M), kind="stable")
+        alike = [read_database(int(i)) for i in positives[order[:NUM_POSITIVES]]]
         predicted = [read_database(int(i)) for i in evaluation.indices[row, :NUM_PREDICTIONS] if i >= 0]
         noticed += [
-            notice_illumination(photo, np.stack(alike)),
-            notice_viewpoint(float(turns_deg[nearest[0]]), float(shifts_m[nearest[0]])),
-            notice_occlusion(photo, np.stack([*alike, *predicted])),
+            cues.notice_illumination(photo, np.stack(alike)),
+            cues.notice_viewpoint(float(turns_deg[order[0]]), float(shifts_m[order[0]])),
+            cues.notice_occlusion(photo, np.stack([*alike, *predicted])),
         ]
         if all(suggestion.score < 0.5 for suggestion in noticed):  # otherwise that explains a wrong prediction
-            noticed += notice_repetitive(row, database, evaluation)
-    best: dict[str, Suggestion] = {}
-    for suggestion in sorted(noticed, key=lambda s: -s.score):
+            noticed += cues.notice_repetitive(row, database, evaluation)
+    best: dict[str, cues.Suggestion] = {}
+    for suggestion in sorted(noticed, key=lambda suggestion: -suggestion.score):
         if suggestion.score >= 0.5:
             best.setdefault(suggestion.scenario, suggestion)
     return list(best.values())
@@ -133,9 +114,4 @@ def _suggest_for_query(
 
 def _read_small(table: ImageTable, row: int) -> np.ndarray:
     """A photo as (SIZE, SIZE, 3) float32, 0 to 255."""
-    return read_photo(table, row, SIZE).transpose(1, 2, 0).astype(np.float32)
-
-
-def _measure_turns(headings: np.ndarray, heading: float) -> np.ndarray:
-    """Angles between headings, degrees, 0 to 180; 0 where one is unknown."""
-    return np.nan_to_num(np.abs((headings - heading + 180) % 360 - 180))
+    return read_photo(table, row, cues.SIZE).transpose(1, 2, 0).astype(np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.data_roots import find_part, find_splits
-from vpr_lib.images import ImageTable, read_images
+from vpr_lib.images import read_images
 from vpr_lib.photos import read_photo
 
 PUBLISHED_SIZES = {  # as `format_counts` writes them
@@ -50,54 +50,44 @@ def check_root(root: str | Path, splits: Iterable[str] = (), any_size: bool = Fa
     """Compare splits with the manifest; those that it does not list, with the published sizes, then add them to it.
 
     Args:
-        root: the data root.
-        splits: the splits to check; default: all in the root, and the published ones unless `any_size`.
+        splits: default: all in the root, and the published ones unless `any_size`.
         any_size: accept any size of a split that the manifest does not list.
-
-    Raises:
-        FileNotFoundError: the root does not exist.
-        ValueError: the manifest is damaged.
     """
     root = Path(root)
     present = find_splits(root)
     if (root / "train").is_dir() or (root / "train.zip").is_file():
         present.insert(0, "train")
-    known = read_manifest(root)
-    check = RootCheck({}, [], [])
-    for split in splits or dict.fromkeys([*present, *([] if any_size else PUBLISHED_SIZES)]):
-        if split not in present:
-            check.missing.append(split)
-            continue
+    splits = dict.fromkeys(splits or [*present, *([] if any_size else PUBLISHED_SIZES)])
+    known = _read_manifest(root)
+    check = RootCheck({}, [split for split in splits if split not in present], [])
+    for split in [split for split in splits if split in present]:
         try:
             check.splits[split] = _check_split(find_part(root, split), known.get(split), any_size)
         except (ValueError, OSError) as error:
             check.problems.append(str(error))
-    write_manifest(root, check.splits)
+    add_to_manifest(root, check.splits)
     return check
 
 
 def _check_split(path: Path, known: SplitSummary | None, any_size: bool) -> SplitSummary:
-    summary = summarize_photos(read_images(path))
+    summary = summarize_photos(path)
     if known is None:
-        if not any_size:
-            check_size(path.stem, summary.photos)
-        return summary
+        check_size(path.stem, summary.photos, any_size)
     # The photos of a pack were resized: only their number can be compared.
-    if summary.photos != known.photos or (path.is_dir() and summary.fingerprint != known.fingerprint):
+    elif summary.photos != known.photos or (path.is_dir() and summary.fingerprint != known.fingerprint):
         size, expected = (format_counts(path.stem, photos) for photos in (summary.photos, known.photos))
-        raise ValueError(
-            f"{path} has {size}, but {MANIFEST} lists {expected}, or other photos; move it away and fetch it again. "
-            f"If you changed it on purpose, delete {MANIFEST}"
-        )
-    return known
+        advice = f"move it away and fetch it again, or delete {MANIFEST} if you changed it on purpose"
+        raise ValueError(f"{path} has {size}, but {MANIFEST} lists {expected}, or other photos; {advice}")
+    return known or summary
 
 
-def check_size(split: str, photos: Mapping[str, int]) -> None:
-    """Raise ValueError if a split has another size than published; arguments as in `format_counts`."""
+def check_size(split: str, photos: Mapping[str, int], any_size: bool) -> None:
+    """Raise ValueError if a split has another size than published, or, with `any_size`, lacks a half."""
     size = format_counts(split, photos)
-    published = PUBLISHED_SIZES.get(split, size)
-    if size != published:
-        raise ValueError(f"{split} has {size}; published: {published}. --any-size accepts other sizes")
+    expected = PUBLISHED_SIZES.get(split, "a database and queries")
+    is_whole = len(photos) > (0 if split == "train" else 1)
+    if not is_whole or (split in PUBLISHED_SIZES and size != expected and not any_size):
+        raise ValueError(f"{split} has {size}; expected {expected}. --any-size accepts other numbers of photos")
 
 
 def format_counts(split: str, photos: Mapping[str, int]) -> str:
@@ -108,8 +98,9 @@ def format_counts(split: str, photos: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[key]:,} {key}" for key in sorted(counts))
 
 
-def summarize_photos(table: ImageTable) -> SplitSummary:
+def summarize_photos(path: Path, name: str = "", source: str = "") -> SplitSummary:
     """Count the photos of a split and decode a sample of them; one that is not readable is a ValueError."""
+    table = read_images(path)
     for row in np.unique(np.linspace(0, len(table) - 1, NUM_DECODED).astype(int)):
         read_photo(table, row, 32)
     folders = np.array([name.split("/")[0] for name in table.names])  # cities, or database and queries
@@ -119,28 +110,26 @@ def summarize_photos(table: ImageTable) -> SplitSummary:
         places=len(set(table.places) - {""}),
         fingerprint=table.fingerprint,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
+        set=name,
+        source=source,
     )
 
 
-def read_manifest(root: Path) -> dict[str, SplitSummary]:
-    """Read the manifest of a data root; empty if there is none, ValueError if it is damaged."""
+def _read_manifest(root: Path) -> dict[str, SplitSummary]:
     path = root / MANIFEST
     try:
-        return {split: SplitSummary(**entry) for split, entry in json.loads(path.read_text(encoding="utf-8")).items()}
+        return {split: SplitSummary(**entry) for split, entry in json.loads(path.read_bytes()).items()}
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a manifest ({error}); delete it, the next check writes a new one") from None
 
 
-def write_manifest(root: Path, summaries: Mapping[str, SplitSummary]) -> None:
-    """Add splits to the manifest; an entry of the same photos is kept with its date."""
-    known = read_manifest(root)
-    changed = {
-        split: summary
-        for split, summary in summaries.items()
-        if split not in known or known[split].fingerprint != summary.fingerprint
-    }
+def add_to_manifest(root: Path, summaries: Mapping[str, SplitSummary]) -> None:
+    """Add splits to the manifest of a data root; an entry of the same photos is kept with its date."""
+    known = _read_manifest(root)
+    fingerprints = {split: summary.fingerprint for split, summary in known.items()}
+    changed = {split: new for split, new in summaries.items() if new.fingerprint != fingerprints.get(split)}
     if changed:
         entries = {split: asdict(summary) for split, summary in (known | changed).items()}
         write_atomically(root / MANIFEST, json.dumps(entries, indent=2).encode() + b"\n")

@@ -30,62 +30,48 @@ class ImportedPhotos(NamedTuple):
 
     folder: Path
     names: list[str]  # of the imported photos in `folder`
-    left_out: dict[str, str]  # path of a photo -> reason
+    left_out: dict[str, str]  # path of a photo -> why: not readable, no position, or too far from the split's zone
 
 
-def import_phone_photos(photos: str | Path, to: str | Path, progress: bool = True) -> ImportedPhotos:
+def import_phone_photos(photos: str | Path, to: str | Path) -> ImportedPhotos:
     """Copy photos under names that hold their position, in one UTM zone for the whole split.
 
     Args:
         photos: folder of JPEGs or PNGs, in subfolders too.
         to: `ROOT/<split>/queries` or `ROOT/<split>/database`; created if missing.
-        progress: show a progress bar.
-
-    Returns:
-        The imported photos, and those left out: not readable, without a position, or too far from the split's zone.
 
     Raises:
-        FileNotFoundError: `photos` does not exist.
         ValueError: no photo can be imported.
     """
-    photos = Path(photos)
-    to = Path(to)
+    photos, to = Path(photos), Path(to)
     if not photos.is_dir():
         raise FileNotFoundError(f"no folder at {photos}; expected one with photos")
     zone = _find_zone(to.parent)
     names: dict[Path, str] = {}
     left_out: dict[str, str] = {}
-    for path in sorted(p for p in photos.rglob("*") if p.is_file() and to not in p.parents):
-        relative = path.relative_to(photos)
+    for path in sorted(path for path in photos.rglob("*") if path.is_file() and to not in path.parents):
         try:
-            position = _read_position(path)
+            if not path.name.lower().endswith(PHOTO_SUFFIXES):
+                raise ValueError(f"not a photo ({', '.join(PHOTO_SUFFIXES)}); export a phone's HEIC photos as JPEG")
+            with open_photo(path.read_bytes()) as photo:
+                exif = photo.getexif()
+            position = parse_exif(exif)
             zone = zone or _get_zone(position)
-            names[path] = _name_photo(relative, position, zone)
+            names[path] = _name_photo(path.relative_to(photos), position, zone)
         except (ValueError, OSError) as error:
-            left_out[relative.as_posix()] = str(error)
+            left_out[path.relative_to(photos).as_posix()] = str(error)
     if not names:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
         raise ValueError(f"no photo in {photos} can be imported ({reasons or 'the folder is empty'})")
     to.mkdir(parents=True, exist_ok=True)
-    for path, name in tqdm(names.items(), unit="photo", desc=str(to), disable=not progress):
+    for path, name in tqdm(names.items(), unit="photo", desc=str(to)):
         if not (to / name).is_file() or (to / name).stat().st_size != path.stat().st_size:
             write_atomically(to / name, path.read_bytes())
     return ImportedPhotos(to, list(names.values()), left_out)
 
 
-def _read_position(path: Path) -> Position:
-    if not path.name.lower().endswith(PHOTO_SUFFIXES):
-        raise ValueError(f"not a photo ({', '.join(PHOTO_SUFFIXES)}); export a phone's HEIC photos as JPEG")
-    with open_photo(path.read_bytes()) as photo:
-        exif = photo.getexif()
-    return parse_exif(exif)
-
-
 def parse_exif(exif: Image.Exif) -> Position:
-    """GPS position, heading and date in the EXIF data of a photo.
-
-    Raises:
-        ValueError: there is no GPS position, or it lies outside the UTM grid.
+    """GPS position, heading and date in EXIF data; ValueError if there is no position, or one outside the UTM grid.
 
     Source: Exif 2.32 (CIPA DC-008), section 4.6.6.
     """
@@ -95,6 +81,7 @@ def parse_exif(exif: Image.Exif) -> Position:
         longitude = _to_degrees(gps[GPS.GPSLongitude], gps[GPS.GPSLongitudeRef] == "W")
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         raise ValueError("no GPS position in its EXIF data; enable location in the camera app") from None
+    # Some phones write 0/0 (NaN) or 0, 0 before they have a position.
     if not (-80 <= latitude <= 84 and -180 <= longitude <= 180) or (latitude == 0 and longitude == 0):
         raise ValueError(f"its GPS position {latitude:.5f}, {longitude:.5f} lies outside the UTM grid")
     date = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime, "")
@@ -107,30 +94,17 @@ def parse_exif(exif: Image.Exif) -> Position:
 
 def _to_degrees(parts: tuple[float, float, float], negative: bool) -> float:
     degrees, minutes, seconds = map(float, parts)
-    value = degrees + minutes / 60 + seconds / 3600
-    if value != value:  # NaN: 0/0, which some phones write before they have a position
-        raise ValueError("not a number")
-    return -value if negative else value
+    return (degrees + minutes / 60 + seconds / 3600) * (-1 if negative else 1)
 
 
 def project_to_zone(position: Position, zone: str) -> tuple[float, float]:
-    """East and north of a position in meters, in its own UTM zone or a neighboring one.
-
-    Args:
-        position: latitude and longitude.
-        zone: number and letter, "10S", as in `parse_name(name).zone`.
-
-    Raises:
-        ValueError: `zone` is not a UTM zone, or the position is more than one zone away.
-    """
+    """East and north in meters of a position, in its own UTM zone or a neighboring one; ValueError for others."""
     if not UTM_ZONE.fullmatch(zone):
         raise ValueError(f"{zone!r} is not a UTM zone; expected a number and a letter such as 10S")
-    number = int(zone[:-1])
-    own_zone = _get_zone(position)
+    number, own_zone = int(zone[:-1]), _get_zone(position)
     if (int(own_zone[:-1]) - number + 1) % 60 > 2:  # 60 zones around the Earth; zone 1 is next to zone 60
         raise ValueError(f"its GPS position lies in UTM zone {own_zone}, too far from zone {zone}")
-    east, north, *_ = utm.from_latlon(position.latitude, position.longitude, number, zone[-1])
-    return east, north
+    return utm.from_latlon(position.latitude, position.longitude, number, zone[-1])[:2]
 
 
 def _get_zone(position: Position) -> str:
@@ -140,8 +114,8 @@ def _get_zone(position: Position) -> str:
 
 def _find_zone(split: Path) -> str | None:
     """UTM zone of the photos that a split holds already."""
-    names = (path.name for half in ("database", "queries") for path in (split / half).rglob("@*@*"))
-    return next((zone for zone in (parse_name(name).zone for name in names) if UTM_ZONE.fullmatch(zone)), None)
+    paths = (path for half in ("database", "queries") for path in (split / half).rglob("@*@*"))
+    return next((zone for zone in (parse_name(path.name).zone for path in paths) if UTM_ZONE.fullmatch(zone)), None)
 
 
 def _name_photo(path: Path, position: Position, zone: str) -> str:

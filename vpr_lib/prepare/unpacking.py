@@ -16,9 +16,8 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +25,6 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from vpr_lib.file_names import PHOTO_SUFFIXES, parse_name
-from vpr_lib.images import read_images
 from vpr_lib.options import check_choice
 from vpr_lib.prepare import manifest
 
@@ -45,42 +43,34 @@ class Member(NamedTuple):
 
     name: str
     size: int  # bytes
+    checksum: int | None = None  # CRC-32, in a zip
 
 
-Members = dict[str, Member]  # by their path below a city, `database` or `queries`
-Plan = dict[str, dict[str, Members]]  # {split: {city, `database` or `queries`: its photos}}
+Plan = dict[str, dict[str, Member]]  # {split: {path below it: photo}}
 
 
 def unpack_set(
-    source: str | Path,
-    root: str | Path,
-    name: str,
-    any_size: bool = False,
-    delete: bool = False,
-    origin: str | None = None,
-    progress: bool = True,
+    source: str | Path, root: str | Path, name: str, any_size: bool = False, delete: bool = False, origin: str = ""
 ) -> dict[str, manifest.SplitSummary]:
-    """Unpack one set into a data root; a later call continues an interrupted one.
+    """Unpack one set into a data root, which is created if missing; a later call continues an interrupted one.
 
     Args:
         source: a zip, or a folder with the set, whose photos become hard links, or copies on another disk.
-        root: the data root; created if missing.
-        name: gsv_xs, sf_xs or tokyo_xs.
+        name: a key of `SETS`.
         any_size: accept other numbers of photos than the published ones.
         delete: remove the zip when its photos are in place and checked, or when it is damaged.
         origin: where the set came from, for the manifest; default: `source`.
-        progress: show a bar, and print which photos are left out.
 
     Returns:
         {split: its entry in the manifest}.
 
     Raises:
-        FileNotFoundError: the source does not exist.
         ValueError: the zip is damaged or unsafe, photos are missing or wrong, or a split exists with other photos.
         OSError: too little space.
     """
-    source = Path(source)
-    root = Path(root)
+    source, root, origin = Path(source), Path(root), origin or str(source)
+    if "://" in origin:
+        origin = re.sub(r"(?<=://)[^/@]*@|[?#].*", "", origin)  # without user, password and token
     check_choice("set", name, SETS)
     if not source.exists():
         raise FileNotFoundError(f"no archive or folder at {source}; expected {name} as a zip, or unpacked")
@@ -91,19 +81,22 @@ def unpack_set(
     with FileLock(root / ".download" / "unpack.lock"), _explain_errors(source, root, delete):
         with nullcontext() if source.is_dir() else zipfile.ZipFile(source) as archive:
             plan, left_out = _plan_splits(_list_archive(archive) if archive else _list_folder(source), name)
-            if left_out and progress:
+            if left_out:
                 print("left out:", ", ".join(f"{n:,} photos in {folder}" for folder, n in left_out.most_common(5)))
-            _check_plan(plan, source, any_size)
-            missing = _find_missing_folders(plan, root, staging)
-            _check_space(source, root, missing)
-            _write_folders(archive or source, missing, progress)
+            for split, photos in plan.items():
+                manifest.check_size(split, Counter(path.split("/")[0] for path in photos), any_size)
+            missing = _find_missing(plan, root, staging)
+            _check_space(source, root, [member.size for member in missing.values()])
+            for target, member in tqdm(missing.items(), unit="photo", desc="unpacking"):
+                _write_photo(archive or source, member.name, staging / target)
+        if missing and hasattr(os, "sync"):  # not on Windows; a power cut after the renaming would leave empty photos
+            os.sync()
         for split in plan:
             path = root / split if (root / split).exists() else staging / split
-            summary = manifest.summarize_photos(read_images(path))
-            summaries[split] = replace(summary, set=name, source=_remove_secrets(origin or str(source)))
+            summaries[split] = manifest.summarize_photos(path, name, origin)
             if path != root / split:
                 os.replace(path, root / split)
-        manifest.write_manifest(root, summaries)
+        manifest.add_to_manifest(root, summaries)
         shutil.rmtree(staging, ignore_errors=True)
     if delete and source.is_file():
         source.unlink()
@@ -132,10 +125,9 @@ def _list_archive(archive: zipfile.ZipFile) -> list[Member]:
     """List the photos of a zip, after a check that no member is a link or would be written outside of the root."""
     for member in archive.infolist():
         name = member.filename
-        outside = ".." in re.split(r"[/\\]", name) or re.match(r"[/\\]|[A-Za-z]:", name)
-        if outside or stat.S_ISLNK(member.external_attr >> 16):
+        if re.search(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.($|[/\\])", name) or stat.S_ISLNK(member.external_attr >> 16):
             raise ValueError(f"{archive.filename} holds {name!r}, which leads out of the data root; get it elsewhere")
-    return [Member(m.filename, m.file_size) for m in archive.infolist() if _is_photo(m.filename)]
+    return [Member(m.filename, m.file_size, m.CRC) for m in archive.infolist() if _is_photo(m.filename)]
 
 
 def _list_folder(folder: Path) -> list[Member]:
@@ -161,100 +153,64 @@ def _plan_splits(members: Iterable[Member], name: str) -> tuple[Plan, Counter[st
         *folders, _ = parts = member.name.split("/")
         split, start = _find_split(folders, name)
         if split is None:
-            named = [i for i, folder in enumerate(folders) if folder in SPLIT_FOLDERS]
-            left_out["/".join(folders[: named[-1] + 1] if named else folders) or "."] += 1
+            left_out["/".join(folders) or "."] += 1
             continue
         parse_name(member.name)  # raises where the name has no UTM coordinates
-        photos = plan[split].setdefault(parts[start], {})
-        path = "/".join(parts[start + 1 :])
-        if path in photos:
-            raise ValueError(f"{member.name} and {photos[path].name} would both become {split}/{parts[start]}/{path}")
-        photos[path] = member
+        path = "/".join(parts[start:])
+        if path in plan[split]:
+            raise ValueError(f"{member.name} and {plan[split][path].name} would both become {split}/{path}")
+        plan[split][path] = member
     return plan, left_out
 
 
 def _find_split(folders: list[str], name: str) -> tuple[str | None, int]:
     """Return the split of a photo in the archive of a set (None: not used), and where the path below it starts.
 
-    A photo lies in a city, or in `database` or `queries`. The nearest folder above that is named as a split decides;
-    a set with only one split may do without.
+    The nearest folder above the city, `database` or `queries` that is named as a split decides; a set with only one
+    split may do without.
     """
     halves = [i for i, folder in enumerate(folders) if folder in ("database", "queries")]
-    if name == "gsv_xs":
-        start = len(folders) - 1
-        is_used = not halves and start >= 0 and folders[start] not in {*SPLIT_FOLDERS, *SETS}
-    else:
-        start = halves[0] if halves else 0
-        is_used = bool(halves)
-    if not is_used or any(folder in SETS and folder != name for folder in folders):
+    start = halves[0] if halves else len(folders) - 1
+    is_foreign = any(folder in SETS and folder != name for folder in folders)
+    is_wrong_kind = bool(halves) == (name == "gsv_xs")  # only the training set has cities
+    if is_foreign or is_wrong_kind or start < 0 or folders[start] in {*SPLIT_FOLDERS, *SETS}:
         return None, start
     named = [folder for folder in folders[:start] if folder in SPLIT_FOLDERS]
-    if not named and len(set(SETS[name].values())) == 1:
-        named = list(SETS[name])
-    return (SETS[name].get(named[-1]) if named else None), start
+    default = next(iter(SETS[name])) if len(set(SETS[name].values())) == 1 else ""
+    return SETS[name].get(named[-1] if named else default), start
 
 
-def _check_plan(plan: Plan, source: Path, any_size: bool) -> None:
-    """Compare the plan with the published sizes, before half a million photos are written."""
-    for split, folders in plan.items():
-        counts = {folder: len(photos) for folder, photos in folders.items()}
-        if not counts or (split != "train" and len(counts) < 2):
-            size = manifest.format_counts(split, counts)
-            raise ValueError(f"{source} has {size} for {split}; expected {manifest.PUBLISHED_SIZES[split]}")
-        if not any_size:
-            manifest.check_size(split, counts)
-
-
-def _find_missing_folders(plan: Plan, root: Path, staging: Path) -> dict[Path, Members]:
-    """Return {folder to write: its photos}; remove incomplete folders of an interrupted call."""
-    missing: dict[Path, Members] = {}
-    for split, folders in plan.items():
+def _find_missing(plan: Plan, root: Path, staging: Path) -> dict[str, Member]:
+    """Return {path below `staging`: photo to write}; those an interrupted call left are kept, others removed."""
+    missing: dict[str, Member] = {}
+    for split, photos in plan.items():
         if (root / f"{split}.zip").exists():
             raise ValueError(f"{root} has {split} as a pack, {split}.zip; move it away, or choose another root")
         if (root / split).exists():
-            whole = {f"{folder}/{path}": photos[path] for folder, photos in folders.items() for path in photos}
-            if not _holds(root / split, whole):
+            present = {member.name: member.size for member in _list_folder(root / split)}
+            if present != {path: member.size for path, member in photos.items()}:
                 raise ValueError(f"{root / split} exists with other photos; move it away, or choose another root")
             continue
-        for path in (staging / split).glob("*"):
-            if path.name not in folders or not _holds(path, folders[path.name]):
-                shutil.rmtree(path)
-        targets = {staging / split / folder: photos for folder, photos in folders.items()}
-        missing |= {target: photos for target, photos in targets.items() if not target.is_dir()}
+        missing |= {f"{split}/{path}": member for path, member in photos.items()}
+        for staged in _list_folder(staging / split):
+            path, member = staging / split / staged.name, photos.get(staged.name)
+            if member and member.size == staged.size and member.checksum in (None, zlib.crc32(path.read_bytes())):
+                del missing[f"{split}/{staged.name}"]
+            else:
+                path.unlink()  # never written to: it may be a hard link
     return missing
 
 
-def _holds(folder: Path, photos: Members) -> bool:
-    sizes = {member.name: member.size for member in _list_folder(folder)}
-    return sizes == {path: member.size for path, member in photos.items()}
-
-
-def _check_space(source: Path, root: Path, missing: Mapping[Path, Members]) -> None:
-    sizes = [member.size for photos in missing.values() for member in photos.values()]
-    needed = sum(-(-size // BLOCK_BYTES) * BLOCK_BYTES for size in sizes)
-    free = shutil.disk_usage(root).free
+def _check_space(source: Path, root: Path, sizes: list[int]) -> None:
+    needed, free = sum(-(-size // BLOCK_BYTES) * BLOCK_BYTES for size in sizes), shutil.disk_usage(root).free
     is_linked = source.is_dir() and source.stat().st_dev == root.stat().st_dev  # links take no space
     if needed > free and not is_linked:
         space = f"{len(sizes):,} photos need {needed / 1e9:.1f} GB, {root} has {free / 1e9:.1f} GB free"
         raise OSError(f"{space}; make room, or choose a root on another disk")
 
 
-def _write_folders(source: zipfile.ZipFile | Path, missing: Mapping[Path, Members], progress: bool) -> None:
-    """Write each folder as `<name>.part` and rename it when complete: an interruption costs at most one folder."""
-    total = sum(map(len, missing.values()))
-    with tqdm(total=total, unit="photo", desc="unpacking", disable=not progress) as bar:
-        for folder, photos in missing.items():
-            partial = folder.with_name(f"{folder.name}.part")
-            for path, member in photos.items():
-                (partial / path).parent.mkdir(parents=True, exist_ok=True)
-                _write_photo(source, member.name, partial / path)
-                bar.update()
-            if hasattr(os, "sync"):  # not on Windows; a power cut after the renaming would leave empty photos
-                os.sync()
-            os.replace(partial, folder)
-
-
 def _write_photo(source: zipfile.ZipFile | Path, name: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(source, zipfile.ZipFile):
         with source.open(name) as photo, open(target, "wb") as file:  # compares the checksum, too
             shutil.copyfileobj(photo, file)
@@ -263,8 +219,3 @@ def _write_photo(source: zipfile.ZipFile | Path, name: str, target: Path) -> Non
         os.link(os.path.realpath(source / name), target)
     except OSError:  # another disk, or one without links
         shutil.copyfile(source / name, target)
-
-
-def _remove_secrets(origin: str) -> str:
-    """Remove user, password and token from an address."""
-    return re.sub(r"(?<=://)[^/@]*@|[?#].*", "", origin) if "://" in origin else origin
