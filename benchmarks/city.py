@@ -11,7 +11,7 @@ from collections import Counter
 from vpr_lib.city import photo
 from vpr_lib.city.planning import make_views
 from vpr_lib.city.render import draw_view, encode_jpeg
-from vpr_lib.city.settings import CitySettings
+from vpr_lib.city.views import CitySettings
 
 STAGES = (
     "draw_sky",

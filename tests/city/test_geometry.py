@@ -7,13 +7,10 @@ import pytest
 from PIL import Image
 
 from vpr_lib.city import walls
-from vpr_lib.city.buildings import FACES, REPETITIVE
-from vpr_lib.city.camera import Camera
-from vpr_lib.city.canvas import Canvas
-from vpr_lib.city.facades import Facade, draw_facade
-from vpr_lib.city.layout import make_city
-from vpr_lib.city.light import LIGHTS, Moment
+from vpr_lib.city.canvas import LIGHTS, Camera, Canvas, Moment
+from vpr_lib.city.layout import FACES, REPETITIVE, make_city
 from vpr_lib.city.photo import draw_photo
+from vpr_lib.city.walls import Facade, draw_facade
 
 
 @pytest.fixture(scope="module")

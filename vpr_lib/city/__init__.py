@@ -15,6 +15,6 @@ Reading order:
 """
 
 from vpr_lib.city.render import write_city
-from vpr_lib.city.settings import CitySettings
+from vpr_lib.city.views import CitySettings
 
 __all__ = ["CitySettings", "write_city"]

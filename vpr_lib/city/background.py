@@ -5,11 +5,9 @@ import math
 import numpy as np
 from PIL import Image, ImageChops
 
-from vpr_lib.city.camera import NEAR_M, Camera, turn_between
-from vpr_lib.city.canvas import Canvas
+from vpr_lib.city.canvas import NEAR_M, Camera, Canvas, turn_between
 from vpr_lib.city.layout import Street
-from vpr_lib.city.seeding import make_rng
-from vpr_lib.city.textures import Color, make_clouds, make_surface_noise
+from vpr_lib.city.textures import Color, make_clouds, make_rng, make_surface_noise
 
 MARKINGS_M = 70.0  # road markings farther away are not drawn
 SIDEWALK: Color = (168, 163, 156)

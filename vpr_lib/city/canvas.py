@@ -1,15 +1,159 @@
-"""The photo being drawn, with what every drawing function needs to know about it."""
+"""The photo being drawn: the camera that projects it, the moment it is taken, its light."""
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from vpr_lib.city.camera import Camera
 from vpr_lib.city.layout import City
-from vpr_lib.city.light import LIGHTINGS, Moment
 from vpr_lib.city.textures import Color, make_glow
+
+NEAR_M = 0.25  # nearest depth that is drawn
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A level camera; as with a shifted lens, the horizon may lie off the center while verticals stay vertical."""
+
+    x: float  # metres east
+    y: float  # metres north
+    heading: float  # degrees clockwise from north
+    height: float = 2.4  # metres above the road
+    fov: float = 72.0  # horizontal field of view, degrees
+    horizon: float = 0.58  # row of the horizon as a share of the photo's height
+    size: int = 320  # pixels, height and width
+
+    @property
+    def focal(self) -> float:
+        """Focal length in pixels."""
+        return self.size / 2 / math.tan(math.radians(self.fov / 2))
+
+    @property
+    def forward(self) -> np.ndarray:
+        """(2,) unit vector east, north."""
+        return np.array([math.sin(math.radians(self.heading)), math.cos(math.radians(self.heading))])
+
+    @property
+    def right(self) -> np.ndarray:
+        """(2,) unit vector to the right of the photo."""
+        return np.array([math.cos(math.radians(self.heading)), -math.sin(math.radians(self.heading))])
+
+    def to_view(self, points: np.ndarray) -> np.ndarray:
+        """(..., 2) metres east and north -> (..., 2) metres to the right and ahead."""
+        offset = np.asarray(points, float)[..., :2] - (self.x, self.y)
+        return np.stack([offset @ self.right, offset @ self.forward], axis=-1)
+
+    def to_pixels(self, view: np.ndarray, z: np.ndarray | float) -> np.ndarray:
+        """Right and ahead (..., 2), height z (...) -> column and row (..., 2); ahead must be positive."""
+        scale = self.focal / view[..., 1]
+        columns = self.size / 2 + view[..., 0] * scale
+        return np.stack([columns, self.horizon * self.size + (self.height - z) * scale], axis=-1)
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) metres -> (N, 2) column and row; nan for points behind the camera."""
+        view = self.to_view(points)
+        view = np.where(view[:, 1:] > NEAR_M, view, np.nan)
+        return self.to_pixels(view, np.asarray(points, float)[:, 2])
+
+    def project_polygon(self, points: np.ndarray) -> np.ndarray | None:
+        """A plane polygon (N, 3) in metres -> (M, 2) pixels of the part ahead; None if there is none."""
+        points = np.asarray(points, float)
+        corners = np.column_stack([self.to_view(points), points[:, 2]])
+        if (corners[:, 1] < NEAR_M).any():
+            corners = _clip_near(corners)
+        if len(corners) < 3:
+            return None
+        return self.to_pixels(corners[:, :2], corners[:, 2])
+
+
+def _clip_near(corners: np.ndarray) -> np.ndarray:
+    """The part of a polygon (N, 3: right, ahead, up) that lies at least `NEAR_M` ahead.
+
+    Source: Sutherland and Hodgman, Reentrant polygon clipping (1974), for one plane.
+    """
+    kept = []
+    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        if start[1] >= NEAR_M:
+            kept.append(start)
+        if (start[1] >= NEAR_M) != (end[1] >= NEAR_M):
+            kept.append(start + (end - start) * (NEAR_M - start[1]) / (end[1] - start[1]))
+    return np.array(kept).reshape(-1, 3)
+
+
+def turn_between(heading: float, other: float) -> float:
+    """Degrees from the `other` heading to this one, -180 to 180, clockwise."""
+    return (heading - other + 180) % 360 - 180
+
+
+LIGHTS = ("day", "overcast", "sunset", "night", "backlight", "rain")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a photo is taken."""
+
+    year: int  # changes signs and shops
+    month: int  # 1 to 12, changes leaves
+    light: str  # one of `LIGHTS`
+    sun: float  # heading the sun shines from, degrees
+    seed: int  # of cars, people, clouds, lit windows and sensor noise
+
+    @property
+    def dark(self) -> bool:
+        """Whether lamps and windows are lit."""
+        return self.light in ("night", "sunset")
+
+    @property
+    def season(self) -> str:
+        """winter, spring, summer or autumn."""
+        return ("winter", "spring", "summer", "autumn")[self.month % 12 // 3]
+
+
+@dataclass(frozen=True, eq=False)
+class Lighting:
+    """Colors of a light, RGB from 0 to 1 (the sensor clips what exceeds 1)."""
+
+    ambient: np.ndarray
+    sun: np.ndarray
+    elevation: float  # of the sun, degrees
+    zenith: np.ndarray
+    horizon: np.ndarray  # of the sky, and of the haze
+    haze_m: float  # distance at which haze takes 63% of a color
+    clouds: float  # share of the sky
+    glow: float = 0.0  # strength of lamps and windows
+
+    @property
+    def ground(self) -> np.ndarray:
+        """(3,) RGB factor of what lies flat."""
+        return self.ambient + 0.8 * math.sin(math.radians(self.elevation)) * self.sun
+
+    def shade_walls(self, sun_heading: float, normals: np.ndarray) -> np.ndarray:
+        """(..., 2) horizontal unit normals of walls -> (..., 3) RGB factors."""
+        heading, elevation = math.radians(sun_heading), math.radians(self.elevation)
+        toward_sun = np.array([math.sin(heading), math.cos(heading)]) * math.cos(elevation)
+        return self.ambient + np.maximum(normals @ toward_sun, 0)[..., None] * self.sun
+
+
+def _rgb(red: float, green: float, blue: float) -> np.ndarray:
+    return np.array([red, green, blue], float)
+
+
+LIGHTINGS = {
+    "day": Lighting(_rgb(0.6, 0.63, 0.7), _rgb(0.62, 0.56, 0.46), 42,
+                    _rgb(0.28, 0.48, 0.82), _rgb(0.74, 0.83, 0.93), 900, 0.35),
+    "overcast": Lighting(_rgb(0.76, 0.78, 0.8), _rgb(0.05, 0.05, 0.05), 50,
+                         _rgb(0.62, 0.65, 0.7), _rgb(0.8, 0.82, 0.84), 500, 0.95),
+    "sunset": Lighting(_rgb(0.4, 0.33, 0.36), _rgb(0.62, 0.32, 0.12), 9,
+                       _rgb(0.25, 0.28, 0.5), _rgb(0.98, 0.6, 0.35), 600, 0.45, 0.5),
+    "night": Lighting(_rgb(0.3, 0.26, 0.25), _rgb(0.04, 0.04, 0.05), 50,
+                      _rgb(0.015, 0.02, 0.05), _rgb(0.1, 0.09, 0.12), 700, 0.3, 1),
+    "backlight": Lighting(_rgb(0.36, 0.36, 0.38), _rgb(0.75, 0.62, 0.42), 14,
+                          _rgb(0.5, 0.6, 0.78), _rgb(1.05, 0.96, 0.8), 260, 0.2),
+    "rain": Lighting(_rgb(0.5, 0.52, 0.56), _rgb(0.0, 0.0, 0.0), 50,
+                     _rgb(0.42, 0.45, 0.5), _rgb(0.62, 0.65, 0.68), 190, 1.0, 0.15),
+}  # fmt: skip
 
 
 class Canvas:

@@ -10,14 +10,11 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from vpr_lib.city.background import draw_distance, draw_ground, draw_reflections, draw_sky, find_sun
-from vpr_lib.city.camera import Camera
-from vpr_lib.city.canvas import Canvas
+from vpr_lib.city.canvas import Camera, Canvas, Moment
 from vpr_lib.city.layout import City
-from vpr_lib.city.light import Moment
-from vpr_lib.city.occluders import Occluder, draw_occluder
-from vpr_lib.city.seeding import make_rng
-from vpr_lib.city.sprites import draw_rain
-from vpr_lib.city.street_objects import draw_street_objects
+from vpr_lib.city.sprites_and_meshes import draw_rain
+from vpr_lib.city.street_objects import Occluder, draw_occluder, draw_street_objects
+from vpr_lib.city.textures import make_rng
 from vpr_lib.city.walls import draw_walls, find_visible_walls
 
 NOISE_SIZE = 700  # pixels of the sensor noise, height and width

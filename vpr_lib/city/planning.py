@@ -6,14 +6,135 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vpr_lib.city import camera_placement as placement
-from vpr_lib.city.camera import Camera
-from vpr_lib.city.camera_placement import DAYLIGHT, DIM, Spot
-from vpr_lib.city.layout import City, make_city
-from vpr_lib.city.occluders import find_occluder
-from vpr_lib.city.seeding import make_rng
-from vpr_lib.city.settings import CitySettings
-from vpr_lib.city.views import TRAIN_SITES, View, name_photo, number_city
+from vpr_lib.city.canvas import Camera, Moment, turn_between
+from vpr_lib.city.layout import REPETITIVE, City, Street, make_city
+from vpr_lib.city.street_objects import find_occluder
+from vpr_lib.city.textures import make_rng
+from vpr_lib.city.views import TRAIN_SITES, CitySettings, View, name_photo, number_city
+from vpr_lib.city.walls import find_visible_walls
+
+WATERFRONT_STEP_M = 45.0  # between spots along the waterfront
+DAYLIGHT = {"day": 0.7, "overcast": 0.3}  # light: probability
+DIM = {"night": 0.3, "sunset": 0.25, "backlight": 0.2, "rain": 0.25}
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A position on a street."""
+
+    street: Street
+    along: float
+    waterfront: bool = False
+
+    def place_camera(self, heading: float, size: int, shift: float = 0.0, side: float = 0.0) -> Camera:
+        """A camera here, `shift` metres along the street and `side` across it."""
+        x, y = self.street.point(self.along + shift, side)
+        return Camera(float(x), float(y), heading % 360, size=size)
+
+
+def count_blocks(spots: int, step_m: float) -> int:
+    """Blocks on a side of a city that has room for so many spots."""
+    return max(5, math.ceil(math.sqrt(spots * step_m / 140)) + 2)
+
+
+def list_spots(city: City, step_m: float) -> list[Spot]:
+    """Spots on the inner streets, `step_m` apart along each."""
+    east, north = city.extent  # nearly equal; a street is compared with its own length
+    inner = [street for street in city.streets if 40 < street.center < (east if street.horizontal else north) - 40]
+    return [Spot(street, float(at)) for street in inner for at in np.arange(street.start + 45, street.end - 45, step_m)]
+
+
+def list_waterfront_spots(city: City) -> list[Spot]:
+    """Spots along the waterfront."""
+    street = city.streets[0]
+    positions = np.arange(street.start + 20, street.end - 20, WATERFRONT_STEP_M)
+    return [Spot(street, float(at), waterfront=True) for at in positions]
+
+
+def list_central_spots(city: City, number: int, step_m: float) -> list[Spot]:
+    """The spots nearest to the repetitive block that is nearest to the middle of the city, in the order of streets."""
+    spots = list_spots(city, step_m)
+    blocks = city.repetitive_blocks.reshape(-1, 2, 2).mean(1)
+    center = blocks[((blocks - np.array(city.extent) / 2) ** 2).sum(1).argmin()]
+    distances = [np.abs(spot.street.point(spot.along) - center).max() for spot in spots]
+    return [spots[i] for i in sorted(np.argsort(distances, kind="stable")[:number])]
+
+
+def pick_spots(rng: np.random.Generator, spots: list[Spot], number: int) -> list[Spot]:
+    """A random sample of the spots, in their order.
+
+    Raises:
+        ValueError: there are too few.
+    """
+    if len(spots) < number:
+        raise ValueError(f"the city has room for {len(spots)} spots, {number} are required; ask for fewer photos")
+    return [spots[i] for i in sorted(rng.permutation(len(spots))[:number])]
+
+
+def pick_moment(rng: np.random.Generator, lights: dict[str, float], years: tuple[int, int], heading: float) -> Moment:
+    """A random date and light (weights in `lights`); in a backlit photo the sun shines into the camera."""
+    total = sum(lights.values())
+    light = str(rng.choice(list(lights), p=[weight / total for weight in lights.values()]))
+    sun = heading + rng.uniform(-18, 18) if light == "backlight" else rng.uniform(0, 360)
+    return Moment(int(rng.integers(*years)), int(rng.integers(1, 13)), light, sun % 360, int(rng.integers(2**31)))
+
+
+def pick_turn(rng: np.random.Generator) -> float:
+    """Random degrees from the street's direction: along it, oblique, or toward the houses."""
+    turn = rng.choice((0, 45, 90), p=(0.25, 0.45, 0.3)) + rng.normal(0, 10)
+    return float(rng.choice((-1, 1)) * turn + rng.choice((0, 180)))
+
+
+def vary_camera(rng: np.random.Generator, spot: Spot, camera: Camera, metres: float, degrees: float) -> Camera:
+    """The camera of another visit: on the road, with a slightly different position, heading, height and tilt."""
+    shift, side = rng.normal(0, metres), rng.uniform(-0.6, 0.6) * spot.street.road
+    moved = spot.place_camera(camera.heading + rng.normal(0, degrees), camera.size, shift, side)
+    return replace(moved, height=float(rng.uniform(2.0, 2.7)), horizon=float(0.58 + rng.normal(0, 0.02)))
+
+
+def find_other_viewpoint(rng: np.random.Generator, city: City, spot: Spot, camera: Camera) -> Camera | None:
+    """A camera 5 to 20 m away that sees the same houses, turned by 20 to 60 degrees; None where there is none."""
+    nearest = find_visible_walls(city, camera).nearest[camera.size // 2]
+    if nearest == 0:
+        return None
+    target = np.array([camera.x, camera.y]) + camera.forward / nearest
+    for _ in range(12):
+        shift, side = rng.choice((-1, 1)) * rng.uniform(5, 19), rng.uniform(-0.6, 0.6) * spot.street.road
+        moved = spot.place_camera(0.0, camera.size, shift, side)
+        east, north = target - (moved.x, moved.y)
+        heading = math.degrees(math.atan2(east, north)) % 360
+        turn = abs(turn_between(heading, camera.heading))
+        distance = math.hypot(moved.x - camera.x, moved.y - camera.y)
+        if 20 <= turn <= 60 and 5 <= distance <= 20 and math.hypot(east, north) > 5:
+            return replace(moved, heading=heading)
+    return None
+
+
+def are_close(camera: Camera, other: Camera) -> bool:
+    """Whether two cameras are less than 5 m and 20 degrees apart."""
+    turn = abs(turn_between(camera.heading, other.heading))
+    return turn < 20 and math.hypot(camera.x - other.x, camera.y - other.y) < 5
+
+
+def show_same_building(city: City, camera: Camera, other: Camera) -> bool:
+    """Whether the same house, or none, is in the middle of two photos."""
+    middle = np.array([camera.size / 2])
+    return bool((_find_buildings(city, camera, middle) == _find_buildings(city, other, middle)).all())
+
+
+def measure_repetitive_share(city: City, camera: Camera) -> float:
+    """Share of the photo's columns, 0 to 1, whose nearest house belongs to a repetitive block."""
+    nearest = _find_buildings(city, replace(camera, size=64), np.arange(64) + 0.5)
+    return sum(city.buildings[i].style == REPETITIVE for i in nearest if i >= 0) / 64
+
+
+def _find_buildings(city: City, camera: Camera, columns: np.ndarray) -> np.ndarray:
+    """(N,) index of the nearest house at each column of the photo; -1 where there is none."""
+    visible = find_visible_walls(city, camera)
+    inside = (visible.columns[:, :1] <= columns) & (columns <= visible.columns[:, 1:])  # (V, N)
+    first = np.vstack([inside, np.ones((1, len(columns)), bool)]).argmax(0)  # V where no wall is
+    return np.append(visible.index // 4, -1)[first]
+
 
 PLACE_STEP_M = 32.0  # between training places along a street
 HEADINGS = 4  # photos of a database spot, a quarter turn apart
@@ -42,21 +163,21 @@ def _make_train_views(settings: CitySettings, number: int, places: int) -> Itera
     names = list(TRAIN_SITES)
     name, earlier = names[number % len(names)], number // len(names)
     folder = f"{name}{earlier + 1}" if earlier else name
-    seed, blocks = number_city(settings, number + 1), placement.count_blocks(places, PLACE_STEP_M)
+    seed, blocks = number_city(settings, number + 1), count_blocks(places, PLACE_STEP_M)
     city, rng = make_city(seed, blocks), make_rng("train", seed)
     at_water = min(round(0.06 * places), 6)
-    spots = placement.pick_spots(rng, placement.list_spots(city, PLACE_STEP_M), places - at_water)
-    spots += placement.pick_spots(rng, placement.list_waterfront_spots(city), at_water)
+    spots = pick_spots(rng, list_spots(city, PLACE_STEP_M), places - at_water)
+    spots += pick_spots(rng, list_waterfront_spots(city), at_water)
     difficulty = settings.difficulty
     for place, spot in enumerate(spots):
-        heading = 180 + rng.uniform(-50, 50) if spot.waterfront else spot.street.direction + placement.pick_turn(rng)
+        heading = 180 + rng.uniform(-50, 50) if spot.waterfront else spot.street.direction + pick_turn(rng)
         base = spot.place_camera(heading, settings.size)
         for photo in range(settings.photos_per_place):
-            camera = placement.vary_camera(rng, spot, base, 1.8 * difficulty, 7 * difficulty)
+            camera = vary_camera(rng, spot, base, 1.8 * difficulty, 7 * difficulty)
             if rng.random() < 0.25 * difficulty:
-                camera = placement.find_other_viewpoint(rng, city, spot, base) or camera
+                camera = find_other_viewpoint(rng, city, spot, base) or camera
             lights = DIM if rng.random() < settings.dim_share else DAYLIGHT
-            moment = placement.pick_moment(rng, lights, (2008, 2022), camera.heading)
+            moment = pick_moment(rng, lights, (2008, 2022), camera.heading)
             occluder = find_occluder(rng, camera) if rng.random() < 0.06 * difficulty else None
             pano, note = f"{seed}p{place:05}v{photo:02}", f"{place:07}_{folder}"
             file_name = name_photo(name, camera, moment, pano, note, earlier)
@@ -78,19 +199,19 @@ def _make_split_views(settings: CitySettings, split: str, number: int, database:
     """
     at_water = max(1, round(WATERFRONT_SHARE * database / HEADINGS))
     inland = math.ceil(database / HEADINGS) - at_water
-    blocks = max(placement.count_blocks(inland, SPOT_STEP_M), math.ceil(at_water * placement.WATERFRONT_STEP_M / 75))
+    blocks = max(count_blocks(inland, SPOT_STEP_M), math.ceil(at_water * WATERFRONT_STEP_M / 75))
     city = _find_city(settings, number, blocks)
     rng = make_rng(split, city.seed)
     views, anchors = [], []
-    spots = placement.pick_spots(rng, placement.list_waterfront_spots(city), at_water)
-    spots += placement.list_central_spots(city, inland, SPOT_STEP_M)
+    spots = pick_spots(rng, list_waterfront_spots(city), at_water)
+    spots += list_central_spots(city, inland, SPOT_STEP_M)
     for spot in spots:
         first = rng.uniform(0, 90)
         headings = [120, 160, 200, 240] if spot.waterfront else [first + 90 * turn for turn in range(HEADINGS)]
         for heading in headings[: database - len(views)]:
             heading_noise, side = rng.normal(0, 3), rng.uniform(-0.4, 0.4) * spot.street.road
             camera = spot.place_camera(heading + heading_noise, settings.size, side=side)
-            moment = placement.pick_moment(rng, DAYLIGHT, (2009, 2015), camera.heading)
+            moment = pick_moment(rng, DAYLIGHT, (2009, 2015), camera.heading)
             anchors.append(_Anchor(spot, camera))
             file_name = name_photo(split, camera, moment, f"{city.seed}d{len(views):05}")
             views.append(View(f"{split}/database/{file_name}", city.seed, blocks, camera, moment))
@@ -126,7 +247,7 @@ def _make_mixed_queries(
     pools = dict.fromkeys(QUERY_SHARES, inland)
     at_water = [anchor for anchor in anchors if anchor.spot.waterfront]
     pools["skyline"] = [anchor for anchor in at_water if abs(anchor.camera.heading - 180) < 35]
-    pools["repetitive"] = [anchor for anchor in inland if placement.measure_repetitive_share(city, anchor.camera) > 0.5]
+    pools["repetitive"] = [anchor for anchor in inland if measure_repetitive_share(city, anchor.camera) > 0.5]
     views = []
     for scenario, count in counts.items():
         pool, chosen = pools[scenario], []
@@ -148,15 +269,15 @@ def _make_query(
     """A query of a scenario near a database photo; None where the scenario is not possible."""
     camera = _revisit(settings, anchor, rng)
     if scenario == "viewpoint":
-        camera = placement.find_other_viewpoint(rng, city, anchor.spot, anchor.camera)
-        if camera is None or not placement.show_same_building(city, anchor.camera, camera):
+        camera = find_other_viewpoint(rng, city, anchor.spot, anchor.camera)
+        if camera is None or not show_same_building(city, anchor.camera, camera):
             return None
-        if any(placement.are_close(camera, other.camera) for other in others):  # a photo of another spot is too easy
+        if any(are_close(camera, other.camera) for other in others):  # a photo of another spot is too easy
             return None
-    if scenario == "repetitive" and placement.measure_repetitive_share(city, camera) < 0.4:
+    if scenario == "repetitive" and measure_repetitive_share(city, camera) < 0.4:
         return None
     occluder = find_occluder(rng, camera, city) if scenario == "occlusion" else None
-    moment = placement.pick_moment(rng, DIM if scenario == "illumination" else DAYLIGHT, QUERY_YEARS, camera.heading)
+    moment = pick_moment(rng, DIM if scenario == "illumination" else DAYLIGHT, QUERY_YEARS, camera.heading)
     details = {"ordinary": "day", "illumination": moment.light}
     detail = occluder.kind if occluder else details.get(scenario, "")
     return View("", city.seed, 0, camera, moment, occluder, scenario, detail)
@@ -172,11 +293,11 @@ def _make_tokyo_queries(
         base = _revisit(settings, inland[i], rng)
         for light in ("day", "sunset", "night"):
             camera = replace(base, heading=(base.heading + rng.normal(0, 2)) % 360)
-            moment = placement.pick_moment(rng, {light: 1.0}, QUERY_YEARS, camera.heading)
+            moment = pick_moment(rng, {light: 1.0}, QUERY_YEARS, camera.heading)
             scenario = "ordinary" if light == "day" else "illumination"
             views.append(View("", city.seed, 0, camera, moment, None, scenario, light))
     return views
 
 
 def _revisit(settings: CitySettings, anchor: _Anchor, rng: np.random.Generator) -> Camera:
-    return placement.vary_camera(rng, anchor.spot, anchor.camera, 2.5 * settings.difficulty, 8 * settings.difficulty)
+    return vary_camera(rng, anchor.spot, anchor.camera, 2.5 * settings.difficulty, 8 * settings.difficulty)

@@ -13,7 +13,7 @@ import torch
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.checkpoints import to_bytes
 from vpr_lib.city.render import write_city
-from vpr_lib.city.settings import CitySettings
+from vpr_lib.city.views import CitySettings
 from vpr_lib.machine import Machine
 from vpr_lib.run_folders import Run
 from vpr_lib.runs import train_run

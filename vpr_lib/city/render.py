@@ -20,8 +20,7 @@ from vpr_lib.atomic_files import write_atomically
 from vpr_lib.city.layout import make_city
 from vpr_lib.city.photo import draw_photo
 from vpr_lib.city.planning import QUERY_SHARES, make_views
-from vpr_lib.city.settings import CitySettings
-from vpr_lib.city.views import View
+from vpr_lib.city.views import CitySettings, View
 from vpr_lib.machine import count_cores
 
 OUTPUTS = ("train", "sf_val", "sf_test", "tokyo_test", "scenarios.csv", "contact_sheet.jpg")

@@ -1,12 +1,17 @@
-"""Colors, noise, soft light and image pyramids that everything else is drawn with."""
+"""Random numbers that follow from seeds, and what everything is drawn with: colors, noise, soft light, pyramids."""
 
 import colorsys
+import zlib
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image
 
-from vpr_lib.city.seeding import make_rng
+
+def make_rng(*keys: int | str) -> np.random.Generator:
+    """A generator that depends on all keys and on nothing else."""
+    return np.random.default_rng([zlib.crc32(key.encode()) if isinstance(key, str) else int(key) for key in keys])
+
 
 Color = tuple[int, int, int]  # RGB, 0 to 255
 
