@@ -56,9 +56,9 @@ class Building:
     x1: float
     y1: float
     floors: int
-    style: str
     roof: str
-    wall: str
+    wall: str  # material
+    style: str  # key of `STYLES`
     look: int
     seed: int
     street_faces: tuple[str, ...]  # those of `FACES` that stand on a street
@@ -74,7 +74,7 @@ class Building:
         return {"gable": 2.6, "mansard": 2.2, "hip": 2.0, "stepped": 2.0, "cornice": 0.8, "flat": 0.4}[self.roof]
 
 
-def fill_block(rng: np.random.Generator, block: np.ndarray, style_name: str, look: int) -> list[Building]:
+def _fill_block(rng: np.random.Generator, block: np.ndarray, style_name: str, look: int) -> list[Building]:
     """Houses around a block (x0, y0, x1, y1); those of the repetitive style share one look."""
     x0, y0, x1, y1 = block
     style = STYLES[style_name]
@@ -93,16 +93,10 @@ def fill_block(rng: np.random.Generator, block: np.ndarray, style_name: str, loo
                 "west": (x0, low, x0 + depth, high),
                 "east": (x1 - depth, low, x1, high),
             }[side]
-            street_faces = [side]
-            if side in ("south", "north"):  # corner houses stand on two streets
-                if low == start:
-                    street_faces.append("west")
-                if high == end:
-                    street_faces.append("east")
-            floors, roof, wall = design
+            corners = (("west", low == start), ("east", high == end)) if side in ("south", "north") else ()
+            street_faces = (side, *(other for other, at_corner in corners if at_corner))  # two for a corner house
             seed = int(rng.integers(2**31))
-            corners = map(float, rectangle)
-            buildings.append(Building(*corners, floors, style_name, roof, wall, look, seed, tuple(street_faces)))
+            buildings.append(Building(*map(float, rectangle), *design, style_name, look, seed, street_faces))
     return buildings
 
 
@@ -114,8 +108,7 @@ def _pick_design(rng: np.random.Generator, style: Style) -> tuple[int, str, str]
 
 def _divide_side(rng: np.random.Generator, start: float, end: float, style: Style) -> list[tuple[float, float]]:
     """Cut the side of a block into houses, with gaps between some of them."""
-    houses = []
-    at = start
+    houses, at = [], start
     while end - at > style.width[0]:
         width = min(rng.uniform(*style.width), end - at)
         if end - at - width < style.width[0]:
@@ -192,16 +185,6 @@ class City:
         return east, north
 
 
-@dataclass(frozen=True, eq=False)
-class _Districts:
-    """Where which style is built: each spot has the style of the nearest center; unit: blocks."""
-
-    centers: np.ndarray  # (2 * styles, 2)
-
-    def pick_style(self, spot: tuple[float, float]) -> str:
-        return (list(STYLES) * 2)[np.argmin(((self.centers - spot) ** 2).sum(1))]
-
-
 @lru_cache(maxsize=4)
 def make_city(seed: int, blocks: int = 7) -> City:
     """Make a city of `blocks` x `blocks` blocks, with water along its south side."""
@@ -209,32 +192,26 @@ def make_city(seed: int, blocks: int = 7) -> City:
     streets = _make_streets(rng, blocks)
     columns = [street for street in streets if not street.horizontal]
     rows = [street for street in streets if street.horizontal]
-    districts = _Districts(rng.uniform(0, blocks, (2 * len(STYLES), 2)))
+    districts = rng.uniform(0, blocks, (2 * len(STYLES), 2))
     buildings, repetitive_blocks = [], []
     for i, (west, east) in enumerate(pairwise(columns)):
         for k, (south, north) in enumerate(pairwise(rows)):
-            style = districts.pick_style((i + 0.5, k + 0.5))
+            style = _pick_style(districts, (i + 0.5, k + 0.5))
             edges = [west.road + west.walk, south.road + south.walk, -east.road - east.walk, -north.road - north.walk]
             block = np.array([west.center, south.center, east.center, north.center]) + edges
-            buildings += fill_block(rng, block, style, int(rng.integers(2**31)))
+            buildings += _fill_block(rng, block, style, int(rng.integers(2**31)))
             if style == REPETITIVE:
                 repetitive_blocks.append(block)
     width = max(street.center for street in columns)
     trees, lamps, parking = _furnish_streets(rng, streets, districts, width / blocks)
     towers, hills, woods, piers = _make_surroundings(rng, width)
-    return City(
-        seed=seed,
-        streets=streets,
-        buildings=buildings,
-        trees=trees,
-        lamps=lamps,
-        parking=parking,
-        towers=towers,
-        hills=hills,
-        woods=woods,
-        piers=piers,
-        repetitive_blocks=np.array(repetitive_blocks).reshape(-1, 4),
-    )
+    repetitive = np.array(repetitive_blocks).reshape(-1, 4)
+    return City(seed, streets, buildings, trees, lamps, parking, towers, hills, woods, piers, repetitive)
+
+
+def _pick_style(districts: np.ndarray, spot: tuple[float, float]) -> str:
+    """The style of the nearest district center (rows of `districts`: each style twice), in blocks."""
+    return (list(STYLES) * 2)[np.argmin(((districts - spot) ** 2).sum(1))]
 
 
 def _make_streets(rng: np.random.Generator, blocks: int) -> list[Street]:
@@ -250,7 +227,7 @@ def _make_streets(rng: np.random.Generator, blocks: int) -> list[Street]:
 
 
 def _furnish_streets(
-    rng: np.random.Generator, streets: list[Street], districts: _Districts, block_m: float
+    rng: np.random.Generator, streets: list[Street], districts: np.ndarray, block_m: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Trees, lamps and parking along every street; see `City`."""
     trees, lamps, parking = [], [], []
@@ -266,35 +243,29 @@ def _furnish_streets(
             at = street.start + rng.uniform(2, 9)
             while at < street.end:
                 if np.abs(crossings - at).min() > 13:  # no street crosses here
-                    style = STYLES[districts.pick_style(street.point(at, curb) / block_m)]
+                    style = STYLES[_pick_style(districts, street.point(at, curb) / block_m)]
                     if rng.random() < style.trees:
-                        position = street.point(at, side * (street.road + 1.2))
-                        trees.append([*position, rng.uniform(4, 9), rng.integers(6)])
-                    position = street.point(at + 3, side * (street.road - 1.1))
-                    parking.append([*position, street.direction + 180 * reverse, rng.uniform(0.1, 0.8)])
+                        trees.append(
+                            [*street.point(at, side * (street.road + 1.2)), rng.uniform(4, 9), rng.integers(6)]
+                        )
+                    spot = street.point(at + 3, side * (street.road - 1.1))
+                    parking.append([*spot, street.direction + 180 * reverse, rng.uniform(0.1, 0.8)])
                 at += rng.uniform(6.5, 9)
     return np.array(trees), np.array(lamps), np.array(parking)
 
 
 def _make_surroundings(rng: np.random.Generator, width: float) -> tuple[np.ndarray, ...]:
     """Towers across the water, hills and woods around the city, piers; see `City`."""
-    number = 90
-    towers = np.c_[
-        rng.uniform(-900, width + 900, number),
-        -rng.uniform(350, 1100, number),
-        rng.uniform(14, 46, number),
-        rng.gamma(2.0, 22, number) + 8,
-    ]
+    east, north = rng.uniform(-900, width + 900, 90), -rng.uniform(350, 1100, 90)
+    towers = np.c_[east, north, rng.uniform(14, 46, 90), rng.gamma(2.0, 22, 90) + 8]
     angles = np.linspace(0, 2 * np.pi, 181)[:-1]
-    heights = sum(
-        rng.uniform(0.1, 0.7) * 120 / (k + 1) * (1 + np.sin(k * angles + rng.uniform(0, 6.3)))
-        for k in (1, 2, 3, 5, 9, 17)
-    )
+    heights = np.zeros(180)
+    for k in (1, 2, 3, 5, 9, 17):
+        heights += rng.uniform(0.1, 0.7) * 120 / (k + 1) * (1 + np.sin(k * angles + rng.uniform(0, 6.3)))
     hills = np.c_[width / 2 + 2600 * np.cos(angles), width / 2 + 2600 * np.sin(angles), heights]
     edge = np.linspace(-0.5, 1.5, 81) * width  # west, north and east of the city, not across the water
-    rim = np.concatenate(
-        [np.c_[0 * edge - 250, edge[::-1]], np.c_[edge, 0 * edge + width + 250], np.c_[0 * edge + width + 250, edge]]
-    )
+    low, high = np.full(81, -250.0), np.full(81, width + 250)
+    rim = np.concatenate([np.c_[low, edge[::-1]], np.c_[edge, high], np.c_[high, edge]])
     rim = rim[rim[:, 1] > -40]
     woods = np.c_[rim, 11 + 5 * np.sin(np.arange(len(rim)) * 1.7) + rng.uniform(0, 7, len(rim))]
     piers = np.c_[np.cumsum(rng.uniform(60, 190, 8)) - 60, rng.uniform(20, 60, 8), rng.uniform(4, 10, 8)]

@@ -7,9 +7,8 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from vpr_lib.machine import count_cores
 OUTPUTS = ("train", "sf_val", "sf_test", "tokyo_test", "scenarios.csv", "contact_sheet.jpg")
 VERSION = 2  # of the renderer; increased when pixels or names change
 CHUNK_SIZE = 32  # photos a worker takes at once: neighbors, which share the cached pictures of their houses
-CONTACT_SHEET_QUALITY = 88
 
 
 def write_city(
@@ -72,8 +70,12 @@ def write_city(
     for parent in {(folder / view.path).parent for view in views}:
         parent.mkdir(parents=True, exist_ok=True)
     chunks = [(folder, settings.quality, missing[i : i + CHUNK_SIZE]) for i in range(0, len(missing), CHUNK_SIZE)]
-    with _make_pool(workers) as run:
-        counts = run(_write_photos, chunks)  # forks the workers before the progress bar starts its thread
+    workers = count_cores() if workers < 0 else workers
+    # Forked workers start at once, but forking is safe on Linux only.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(workers, context) if workers > 1 else nullcontext() as pool:
+        # The workers are forked before the progress bar starts its thread.
+        counts = pool.map(_write_photos, chunks) if pool else map(_write_photos, chunks)
         done = len(views) - len(missing)
         with tqdm(total=len(views), initial=done, unit="photo", desc=str(folder), disable=not progress) as bar:
             for count in counts:
@@ -112,13 +114,11 @@ def _claim_folder(folder: Path, state: dict, force: bool) -> None:
         changed = [f"{key} is {old.get(key)} there, {new[key]} requested" for key in new if old.get(key) != new[key]]
         if existing.get("version") != state["version"]:
             changed.append("it is of another version of the renderer")
-        if not changed and not force:
+        if not force and not changed:
             return
         if not force:
-            raise ValueError(
-                f"{folder} holds another rendered city: {'; '.join(changed)}. Choose another folder, or replace its "
-                "photos with --force"
-            )
+            advice = "Choose another folder, or replace its photos with --force"
+            raise ValueError(f"{folder} holds another rendered city: {'; '.join(changed)}. {advice}")
         _write_state(folder, existing | {"complete": False, "version": 0})  # in case deleting is interrupted
         for name in OUTPUTS:
             target = folder / name
@@ -136,19 +136,6 @@ def _check_space(folder: Path, photos: int, size: int) -> None:
         raise OSError(f"{photos} photos need about {needed / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free")
 
 
-@contextmanager
-def _make_pool(workers: int) -> Iterator[Callable]:
-    """`map` over processes; results come in order."""
-    workers = count_cores() if workers < 0 else workers
-    if workers < 2:
-        yield map
-        return
-    # Forked workers start at once, but forking is safe on Linux only.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield pool.map
-
-
 def _write_photos(chunk: tuple[Path, int, list[View]]) -> int:
     """Draw and save some photos; returns how many. A file gets its name when all of it is written."""
     folder, quality, views = chunk
@@ -162,25 +149,20 @@ def _write_photos(chunk: tuple[Path, int, list[View]]) -> int:
 
 def _is_whole_jpeg(path: Path) -> bool:
     """Whether a JPEG is complete to its last byte: after a power cut a renamed file may be short."""
-    try:
-        with path.open("rb") as file:
-            file.seek(-2, os.SEEK_END)
-            return file.read() == b"\xff\xd9"
-    except OSError:
-        return False
+    return path.is_file() and path.read_bytes()[-2:] == b"\xff\xd9"
 
 
 def _write_scenarios(folder: Path, views: list[View]) -> None:
     """Write `scenarios.csv`: the scenario of each query, and a detail such as the light."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("query", "scenario", "detail"))
-    writer.writerows((Path(view.path).name, view.scenario, view.detail) for view in views if view.scenario)
+    rows = [(Path(view.path).name, view.scenario, view.detail) for view in views if view.scenario]
+    csv.writer(buffer, lineterminator="\n").writerows([("query", "scenario", "detail"), *rows])
     write_atomically(folder / "scenarios.csv", buffer.getvalue().encode())
 
 
-def _write_contact_sheet(path: Path, views: list[View], size: int = 200) -> None:
+def _write_contact_sheet(path: Path, views: list[View]) -> None:
     """Write an overview: photos of one place, and up to six queries of each scenario."""
+    size = 200
     place = Path(views[0].path).name.split("@")[-2]
     rows = {"one place": [view for view in views if f"@{place}@" in view.path][:6]}
     for scenario in QUERY_SHARES:
@@ -194,4 +176,4 @@ def _write_contact_sheet(path: Path, views: list[View], size: int = 200) -> None
         for column, view in enumerate(chosen):
             photo = draw_view(replace(view, camera=replace(view.camera, size=size)))
             sheet.paste(photo, (column * size, top + 18))
-    write_atomically(path, encode_jpeg(sheet, CONTACT_SHEET_QUALITY))
+    write_atomically(path, encode_jpeg(sheet, quality=88))
