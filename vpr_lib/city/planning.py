@@ -62,17 +62,16 @@ def _make_train_views(settings: CitySettings, number: int, places: int) -> Itera
     at_water = min(round(0.06 * places), 6)
     spots = _pick_spots(rng, _list_spots(city, PLACE_STEP_M), places - at_water)
     spots += _pick_spots(rng, _list_waterfront_spots(city), at_water)
-    difficulty = settings.difficulty
     for place, spot in enumerate(spots):
         heading = 180 + rng.uniform(-50, 50) if spot.waterfront else spot.street.direction + _pick_turn(rng)
         base = spot.place_camera(heading, settings.size)
         for photo in range(settings.photos_per_place):
-            camera = _vary_camera(rng, spot, base, 1.8 * difficulty, 7 * difficulty)
-            if rng.random() < 0.25 * difficulty:
+            camera = _vary_camera(rng, spot, base, 1.8 * settings.difficulty, 7 * settings.difficulty)
+            if rng.random() < 0.25 * settings.difficulty:
                 camera = _find_other_viewpoint(rng, city, spot, base) or camera
             lights = DIM if rng.random() < settings.dim_share else DAYLIGHT
             moment = _pick_moment(rng, lights, (2008, 2022), camera.heading)
-            occluder = find_occluder(rng, camera) if rng.random() < 0.06 * difficulty else None
+            occluder = find_occluder(rng, camera) if rng.random() < 0.06 * settings.difficulty else None
             pano, note = f"{seed}p{place:05}v{photo:02}", f"{place:07}_{folder}"
             file_name = name_photo(name, camera, moment, pano, note, earlier)
             yield View(f"train/{folder.lower()}/{file_name}", seed, blocks, camera, moment, occluder)
@@ -99,7 +98,7 @@ class _SplitPlanner:
                 heading_noise, side = self.rng.normal(0, 3), self.rng.uniform(-0.4, 0.4) * spot.street.road
                 camera = spot.place_camera(heading + heading_noise, settings.size, side=side)
                 self.anchors.append((spot, camera))
-                self._add("database", camera, _pick_moment(self.rng, DAYLIGHT, (2009, 2015), camera.heading))
+                self._add(camera, _pick_moment(self.rng, DAYLIGHT, (2009, 2015), camera.heading))
 
     def _find_city(self, number: int) -> City:
         """The first city numbered `number`, `number` + 10, ... that has a repetitive block inside."""
@@ -111,15 +110,13 @@ class _SplitPlanner:
         raise ValueError(f"no city of {self.blocks} x {self.blocks} blocks has a repetitive district; try another seed")
 
     def _add(
-        self, part: str, camera: Camera, moment: Moment, occluder: Occluder | None = None, scenario: str = "",
-        detail: str = "",
-    ) -> None:  # fmt: skip
-        """Add a photo to the `database` or the `queries`."""
-        views = getattr(self, part)
-        pano = f"{self.city.seed}{part[0]}{len(views):05}" + (
-            f"-{detail}" if self.split == "tokyo_test" and detail else ""
-        )
-        path = f"{self.split}/{part}/{name_photo(self.split, camera, moment, pano)}"
+        self, camera: Camera, moment: Moment, scenario: str = "", detail: str = "", occluder: Occluder | None = None
+    ) -> None:
+        """Add a photo to the queries, or to the database if it has no scenario."""
+        part, views = ("queries", self.queries) if scenario else ("database", self.database)
+        suffix = f"-{detail}" if scenario and self.split == "tokyo_test" else ""
+        file_name = name_photo(self.split, camera, moment, f"{self.city.seed}{part[0]}{len(views):05}{suffix}")
+        path = f"{self.split}/{part}/{file_name}"
         views.append(View(path, self.city.seed, self.blocks, camera, moment, occluder, scenario, detail))
 
     def make_mixed_queries(self, number: int) -> list[View]:
@@ -131,19 +128,16 @@ class _SplitPlanner:
         counts = {scenario: max(1, int(share * number)) for scenario, share in QUERY_SHARES.items()}
         counts["ordinary"] += number - sum(counts.values())
         inland = self._list_inland()
-        at_water = [anchor for anchor in self.anchors if anchor[0].waterfront]
-        pools = dict.fromkeys(QUERY_SHARES, inland) | {
-            "skyline": [(spot, camera) for spot, camera in at_water if abs(camera.heading - 180) < 35],
-            "repetitive": [anchor for anchor in inland if measure_repetitive_share(self.city, anchor[1]) > 0.5],
-        }
+        pools = dict.fromkeys(QUERY_SHARES, inland)
+        pools["skyline"] = [pair for pair in self.anchors if pair[0].waterfront and abs(pair[1].heading - 180) < 35]
+        pools["repetitive"] = [pair for pair in inland if measure_repetitive_share(self.city, pair[1]) > 0.5]
         for scenario, count in counts.items():
             pool, first = pools[scenario], len(self.queries)
             for _ in range(8 * count):
                 if pool and len(self.queries) < first + count:
                     self._try_query(*pool[int(self.rng.integers(len(pool)))], scenario)
-            possible = len(self.queries) - first
-            if possible < count:
-                problem = f"only {possible} of {count} {scenario} queries are possible"
+            if len(self.queries) < first + count:
+                problem = f"only {len(self.queries) - first} of {count} {scenario} queries are possible"
                 raise ValueError(f"{problem}; ask for fewer, or a larger database")
         return self.database + self.queries
 
@@ -158,17 +152,16 @@ class _SplitPlanner:
             middle = np.array([anchor.size / 2])
             if camera is None or _find_buildings(city, anchor, middle) != _find_buildings(city, camera, middle):
                 return
-            if any(_are_close(camera, other) for _, other in self.anchors):  # a photo of another spot is too easy
+            gaps = [_measure_gap(camera, other) for _, other in self.anchors]
+            if any(metres < 5 and degrees < 20 for metres, degrees in gaps):  # a photo of another spot is too easy
                 return
         if scenario == "repetitive" and measure_repetitive_share(city, camera) < 0.4:
             return
         occluder = find_occluder(rng, camera, city) if scenario == "occlusion" else None
         lights = DIM if scenario == "illumination" else DAYLIGHT
         moment = _pick_moment(rng, lights, QUERY_YEARS, camera.heading)
-        details = {"ordinary": "day", "illumination": moment.light}
-        self._add(
-            "queries", camera, moment, occluder, scenario, occluder.kind if occluder else details.get(scenario, "")
-        )
+        details = {"ordinary": "day", "illumination": moment.light, "occlusion": occluder and occluder.kind}
+        self._add(camera, moment, scenario, details.get(scenario, ""), occluder)
 
     def make_tokyo_queries(self, places: int) -> list[View]:
         """The database and places photographed three times: by day, at sunset and at night."""
@@ -179,7 +172,7 @@ class _SplitPlanner:
                 camera = replace(base, heading=(base.heading + self.rng.normal(0, 2)) % 360)
                 moment = _pick_moment(self.rng, {light: 1.0}, QUERY_YEARS, camera.heading)
                 scenario = "ordinary" if light == "day" else "illumination"
-                self._add("queries", camera, moment, None, scenario, light)
+                self._add(camera, moment, scenario, light)
         return self.database + self.queries
 
     def _revisit(self, spot: _Spot, camera: Camera) -> Camera:
@@ -196,9 +189,7 @@ def _list_spots(city: City, step_m: float) -> list[_Spot]:
     """Spots on the inner streets, `step_m` apart along each."""
     east, north = city.extent  # nearly equal; a street is compared with its own length
     inner = [street for street in city.streets if 40 < street.center < (east if street.horizontal else north) - 40]
-    return [
-        _Spot(street, float(at)) for street in inner for at in np.arange(street.start + 45, street.end - 45, step_m)
-    ]
+    return [_Spot(each, float(at)) for each in inner for at in np.arange(each.start + 45, each.end - 45, step_m)]
 
 
 def _list_waterfront_spots(city: City) -> list[_Spot]:
@@ -253,18 +244,17 @@ def _find_other_viewpoint(rng: np.random.Generator, city: City, spot: _Spot, cam
         shift, side = rng.choice((-1, 1)) * rng.uniform(5, 19), rng.uniform(-0.6, 0.6) * spot.street.road
         moved = spot.place_camera(0.0, camera.size, shift, side)
         east, north = target - (moved.x, moved.y)
-        heading = math.degrees(math.atan2(east, north)) % 360
-        turn = abs(turn_between(heading, camera.heading))
-        distance = math.hypot(moved.x - camera.x, moved.y - camera.y)
-        if 20 <= turn <= 60 and 5 <= distance <= 20 and math.hypot(east, north) > 5:
-            return replace(moved, heading=heading)
+        moved = replace(moved, heading=math.degrees(math.atan2(east, north)) % 360)
+        metres, degrees = _measure_gap(moved, camera)
+        if 20 <= degrees <= 60 and 5 <= metres <= 20 and math.hypot(east, north) > 5:
+            return moved
     return None
 
 
-def _are_close(camera: Camera, other: Camera) -> bool:
-    """Whether two cameras are less than 5 m and 20 degrees apart."""
+def _measure_gap(camera: Camera, other: Camera) -> tuple[float, float]:
+    """Metres and degrees between two cameras."""
     turn = abs(turn_between(camera.heading, other.heading))
-    return turn < 20 and math.hypot(camera.x - other.x, camera.y - other.y) < 5
+    return math.hypot(camera.x - other.x, camera.y - other.y), turn
 
 
 def measure_repetitive_share(city: City, camera: Camera) -> float:

@@ -7,6 +7,19 @@ from vpr_lib.city.canvas import Camera, Moment
 from vpr_lib.city.street_objects import Occluder
 from vpr_lib.file_names import format_name
 
+# Where the imaginary cities lie: zone, letter, metres east and north of the corner, degrees clockwise they are turned.
+SPLIT_SITES = {
+    "sf_val": (10, "S", 547_300.0, 4_178_900.0, 9.0),
+    "sf_test": (10, "S", 549_800.0, 4_166_200.0, 9.0),
+    "tokyo_test": (54, "S", 386_100.0, 3_948_700.0, -17.0),
+}
+TRAIN_SITES = {
+    "Alderport": (31, "U", 448_200.0, 5_411_300.0, 23.0),
+    "Brynhaven": (33, "T", 290_400.0, 4_640_800.0, -31.0),
+    "Corvale": (18, "T", 583_700.0, 4_507_600.0, 29.0),
+    "Dunmere": (56, "H", 334_500.0, 6_251_200.0, -6.0),
+}
+NEXT_CITY_M = 20_000.0  # from a city to the next one at the same site, north: their places do not overlap
 RANGES = {
     "seed": (0, math.inf), "size": (32, math.inf), "quality": (1, 95), "cities": (1, 99), "places": (2, math.inf),
     "photos_per_place": (2, math.inf), "val_database": (32, math.inf), "val_queries": (6, math.inf),
@@ -23,7 +36,7 @@ class CitySettings:
         ValueError: a value is out of range.
     """
 
-    seed: int = 0
+    seed: int = 0  # its cities have the seeds 1000 * seed + 1, ... + 999: no two data roots share one
     size: int = 320  # pixels, height and width
     quality: int = 88  # of the JPEGs
     cities: int = 4  # in train; numbered from 1, those of the splits from 101
@@ -47,21 +60,6 @@ class CitySettings:
             raise ValueError(f"places is {self.places}; expected at least one for each of {self.cities} cities")
 
 
-# Where the imaginary cities lie: zone, letter, metres east and north of the corner, degrees clockwise they are turned.
-SPLIT_SITES = {
-    "sf_val": (10, "S", 547_300.0, 4_178_900.0, 9.0),
-    "sf_test": (10, "S", 549_800.0, 4_166_200.0, 9.0),
-    "tokyo_test": (54, "S", 386_100.0, 3_948_700.0, -17.0),
-}
-TRAIN_SITES = {
-    "Alderport": (31, "U", 448_200.0, 5_411_300.0, 23.0),
-    "Brynhaven": (33, "T", 290_400.0, 4_640_800.0, -31.0),
-    "Corvale": (18, "T", 583_700.0, 4_507_600.0, 29.0),
-    "Dunmere": (56, "H", 334_500.0, 6_251_200.0, -6.0),
-}
-NEXT_CITY_M = 20_000.0  # from a city to the next one at the same site, north: their places do not overlap
-
-
 @dataclass(frozen=True)
 class View:
     """One photo to take: where it goes, what it shows."""
@@ -74,11 +72,6 @@ class View:
     occluder: Occluder | None = None
     scenario: str = ""  # of a query
     detail: str = ""  # such as the light, or the kind of occluder
-
-
-def number_city(settings: CitySettings, number: int) -> int:
-    """The seed of a data root's city, number 1 to 999; no two data roots share one."""
-    return settings.seed * 1000 + number
 
 
 def name_photo(site: str, camera: Camera, moment: Moment, pano: str, note: str = "", earlier: int = 0) -> str:
@@ -94,13 +87,6 @@ def name_photo(site: str, camera: Camera, moment: Moment, pano: str, note: str =
     return format_name(
         east=f"{east + camera.x * cosine + camera.y * sine:.2f}",
         north=f"{north - camera.x * sine + camera.y * cosine:.2f}",
-        zone=zone,
-        letter=letter,
-        pano=pano,
-        heading=f"{(camera.heading + angle) % 360:.2f}",
-        pitch=f"{pitch:.2f}",
-        roll="0.00",
-        height=f"{camera.height:.2f}",
-        date=f"{moment.year}{moment.month:02}",
-        note=note,
-    )
+        zone=zone, letter=letter, pano=pano, heading=f"{(camera.heading + angle) % 360:.2f}", pitch=f"{pitch:.2f}",
+        roll="0.00", height=f"{camera.height:.2f}", date=f"{moment.year}{moment.month:02}", note=note,
+    )  # fmt: skip
