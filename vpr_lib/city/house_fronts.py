@@ -1,7 +1,7 @@
 """A house front drawn flat: colors, wall, roof, windows, doors, garages, shops."""
 
-from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
@@ -14,8 +14,7 @@ SCALE = 16  # pixels a metre
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 
-@dataclass(frozen=True)
-class Paint:
+class Paint(NamedTuple):
     """Colors of a house."""
 
     wall: Color
@@ -24,31 +23,19 @@ class Paint:
     roof: Color
 
 
-@dataclass(frozen=True, eq=False)
 class Front:
-    """A house front being drawn."""
+    """A house front being drawn on a picture of its bare wall (RGB)."""
 
-    building: Building
-    paint: Paint
-    picture: Image.Image  # RGB, drawn on
-    eaves: int  # row where the roof begins
-    panes: list[Box] = field(default_factory=list)  # boxes of the windows drawn so far
-    signs: list[Box] = field(default_factory=list)  # boxes of the shop signs drawn so far
-
-    @property
-    def draw(self) -> ImageDraw.ImageDraw:
-        """For drawing on the picture."""
-        return ImageDraw.Draw(self.picture)
-
-    @property
-    def floor_height(self) -> float:
-        """Pixels from one floor to the next."""
-        return STYLES[self.building.style].floor_height * SCALE
-
-    def floor_bases(self) -> list[float]:
-        """Row of the floor of each story above the ground floor."""
-        ground = self.picture.height - 0.6 * SCALE
-        return [ground - level * self.floor_height for level in range(1, self.building.floors)]
+    def __init__(self, building: Building, paint: Paint, picture: Image.Image) -> None:
+        self.building, self.paint = building, paint
+        self.draw = ImageDraw.Draw(picture)
+        self.width, self.height = picture.size
+        self.eaves = round(building.roof_height * SCALE)  # row where the roof begins
+        self.floor_height = STYLES[building.style].floor_height * SCALE  # pixels
+        floors = range(1, building.floors)  # above the ground floor
+        self.floor_bases = [self.height - 0.6 * SCALE - floor * self.floor_height for floor in floors]  # rows
+        self.panes: list[Box] = []  # windows drawn so far
+        self.signs: list[Box] = []  # shop signs drawn so far
 
 
 def pick_paint(building: Building, rng: np.random.Generator) -> Paint:
@@ -89,12 +76,8 @@ def draw_wall(size: tuple[int, int], building: Building, paint: Paint, rng: np.r
 
 
 def draw_roof(front: Front, rng: np.random.Generator) -> Image.Image | None:
-    """What stands above the eaves, and their molding.
-
-    Returns:
-        "L", 255 where the house or its roof is; None where they fill the picture.
-    """
-    draw, paint, width, eaves = front.draw, front.paint, front.picture.width, front.eaves
+    """Draw what is above the eaves; a mask ("L", 255 where the house is), None where the house fills the picture."""
+    draw, paint, width, eaves = front.draw, front.paint, front.width, front.eaves
     roof = front.building.roof
     draw.rectangle((0, eaves, width, eaves + 5), fill=paint.trim)
     if roof in ("flat", "cornice"):
@@ -104,7 +87,7 @@ def draw_roof(front: Front, rng: np.random.Generator) -> Image.Image | None:
             for x in range(0, width, 10):
                 draw.rectangle((x, eaves - 5, x + 4, eaves), fill=scale_color(paint.trim, 0.75))
         return None
-    mask = Image.new("L", front.picture.size, 255)
+    mask = Image.new("L", (width, front.height), 255)
     draw_mask = ImageDraw.Draw(mask)
     draw_mask.rectangle((0, 0, width, eaves - 1), fill=0)
     if roof == "gable":
@@ -130,7 +113,7 @@ def draw_roof(front: Front, rng: np.random.Generator) -> Image.Image | None:
 
 def _draw_sloping_roof(front: Front) -> tuple[int, ...]:
     """A hip or mansard roof; its outline."""
-    draw, paint, width, eaves = front.draw, front.paint, front.picture.width, front.eaves
+    draw, paint, width, eaves = front.draw, front.paint, front.width, front.eaves
     mansard = front.building.roof == "mansard"
     inset = width // 12 if mansard else width // 3
     outline = (0, eaves, inset, 0, width - inset, 0, width, eaves)
@@ -154,10 +137,8 @@ def draw_windows(front: Front, rng: np.random.Generator, face: int) -> None:
     if front.building.wall == "glass":
         _draw_curtain_wall(front, rng)
         return
-    draw = front.draw
-    width = front.picture.width
-    spacing = rng.uniform(1.7, 3.2) * SCALE
-    number = max(1, round((width - 0.5 * SCALE) / spacing))
+    draw, width = front.draw, front.width
+    number = max(1, round((width - 0.5 * SCALE) / (rng.uniform(1.7, 3.2) * SCALE)))
     pitch = (width - 0.4 * SCALE) / number
     wide = min(pitch * rng.uniform(0.42, 0.72), 2.4 * SCALE)
     tall = front.floor_height * rng.uniform(0.45, 0.62)
@@ -165,7 +146,7 @@ def draw_windows(front: Front, rng: np.random.Generator, face: int) -> None:
     band = rng.random() < 0.5
     shutter = hsv_color(rng.random(), 0.5, 0.45)
     chance = int(make_rng("curtain", front.building.seed, face).integers(2**31))
-    for base in front.floor_bases():
+    for base in front.floor_bases:
         if band:
             draw.rectangle((0, base + 1, width, base + 4), fill=front.paint.trim)
         bottom = round(base - 0.9 * SCALE)
@@ -198,12 +179,11 @@ def _draw_window(front: Front, box: Box, kind: str, shutter: Color, chance: int)
     if chance % 5 < 2:  # a curtain or a blind, drawn to some height
         color = hsv_color((chance % 97) / 97, 0.15, 0.55 + (chance % 7) / 20)
         draw.rectangle((left, top, right, top + height * (2 + chance % 6) // 8), fill=color)
-    if kind in ("cross", "arch", "shutters"):
-        middle, bar = (left + right) // 2, top + height // 3
-        draw.line((middle, top, middle, bottom), fill=paint.trim, width=1)
-    else:
-        bar = (top + bottom) // 2
-    draw.line((left, bar, right, bar), fill=paint.trim, width=1)
+    crossed = kind in ("cross", "arch", "shutters")
+    if crossed:
+        draw.line(((left + right) // 2, top, (left + right) // 2, bottom), fill=paint.trim)
+    bar = top + height // 3 if crossed else (top + bottom) // 2
+    draw.line((left, bar, right, bar), fill=paint.trim)
     if kind == "lintel":
         draw.rectangle((left - 4, top - 7, right + 4, top - 3), fill=paint.trim)
     draw.rectangle((left - 4, bottom + 2, right + 4, bottom + 4), fill=scale_color(paint.trim, 0.85))
@@ -212,12 +192,11 @@ def _draw_window(front: Front, box: Box, kind: str, shutter: Color, chance: int)
 
 def _draw_curtain_wall(front: Front, rng: np.random.Generator) -> None:
     """The glass front of an office tower."""
-    draw = front.draw
-    width = front.picture.width
+    draw, width = front.draw, front.width
     pitch = rng.uniform(1.1, 2.6) * SCALE
     share = rng.uniform(0.55, 0.88)
     own_rng = make_rng("glass", front.building.seed)
-    for base in front.floor_bases():
+    for base in front.floor_bases:
         top = round(base - front.floor_height * share)
         for slot, tone in enumerate(own_rng.uniform(0.75, 1.6, int(width / pitch) + 1)):
             box = (round(slot * pitch + 2), top, round((slot + 1) * pitch - 2), round(base - 2))
@@ -228,15 +207,13 @@ def _draw_curtain_wall(front: Front, rng: np.random.Generator) -> None:
 
 def draw_ground_floor(front: Front, rng: np.random.Generator, shop: int) -> None:
     """A shop, or a door with windows or a garage where `shop` is -1."""
-    draw, paint = front.draw, front.paint
-    width, base = front.picture.size
+    draw, paint, width, base = front.draw, front.paint, front.width, front.height
     draw.rectangle((0, base - 8, width, base), fill=scale_color(paint.wall, 0.6))  # plinth
     if shop >= 0:
         _draw_shop(front, make_rng("shop", front.building.seed, shop))
         return
     slots = max(1, width // round(2.2 * SCALE))
-    pitch = width / slots
-    door_slot = int(rng.integers(slots))
+    pitch, door_slot = width / slots, int(rng.integers(slots))
     door_color = hsv_color(rng.random(), 0.55, rng.uniform(0.25, 0.7))
     garage = rng.random() < 0.35
     for slot in range(slots):
@@ -257,9 +234,8 @@ def draw_ground_floor(front: Front, rng: np.random.Generator, shop: int) -> None
 
 def _draw_door(front: Front, middle: int, color: Color) -> None:
     """A door with a fanlight and a house number."""
-    draw, paint, base = front.draw, front.paint, front.picture.height
-    half = round(1.1 * SCALE) // 2
-    left, top, right = middle - half, base - round(2.2 * SCALE), middle + half
+    draw, paint, base = front.draw, front.paint, front.height
+    left, top, right = middle - 9, base - round(2.2 * SCALE), middle + 9
     draw.rectangle((left - 4, top - 4, right + 4, base - 3), fill=paint.trim)
     draw.rectangle((left, top, right, base - 3), fill=color)
     draw.rectangle((left + 4, top + 4, right - 4, top + 16), fill=scale_color(paint.glass, 1.3))
@@ -268,15 +244,13 @@ def _draw_door(front: Front, middle: int, color: Color) -> None:
 
 def _draw_shop(front: Front, rng: np.random.Generator) -> None:
     """Shop windows under a sign, with or without an awning."""
-    draw = front.draw
-    width, base = front.picture.size
+    draw, width, base = front.draw, front.width, front.height
     top = base - round(front.floor_height - 0.5 * SCALE)
     frame_color = hsv_color(rng.random(), rng.uniform(0.2, 0.7), rng.uniform(0.2, 0.75))
     draw.rectangle((4, top, width - 4, base), fill=frame_color)
     sign_bottom = top + round(0.75 * SCALE)
     number = max(2, width // round(2.6 * SCALE))
-    pitch = (width - 8) / number
-    door_slot = int(rng.integers(number))
+    pitch, door_slot = (width - 8) / number, int(rng.integers(number))
     for slot in range(number):
         low = base - 3 if slot == door_slot else base - 12
         left, right = round(4 + slot * pitch + 4), round(4 + (slot + 1) * pitch - 4)

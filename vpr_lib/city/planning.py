@@ -99,6 +99,7 @@ class _SplitPlanner:
                 camera = spot.place_camera(heading + heading_noise, settings.size, side=side)
                 self.anchors.append((spot, camera))
                 self._add(camera, _pick_moment(self.rng, DAYLIGHT, (2009, 2015), camera.heading))
+        self.inland = [(spot, camera) for spot, camera in self.anchors if not spot.waterfront]
 
     def _find_city(self, number: int) -> City:
         """The first city numbered `number`, `number` + 10, ... that has a repetitive block inside."""
@@ -127,10 +128,9 @@ class _SplitPlanner:
         """
         counts = {scenario: max(1, int(share * number)) for scenario, share in QUERY_SHARES.items()}
         counts["ordinary"] += number - sum(counts.values())
-        inland = self._list_inland()
-        pools = dict.fromkeys(QUERY_SHARES, inland)
+        pools = dict.fromkeys(QUERY_SHARES, self.inland)
         pools["skyline"] = [pair for pair in self.anchors if pair[0].waterfront and abs(pair[1].heading - 180) < 35]
-        pools["repetitive"] = [pair for pair in inland if measure_repetitive_share(self.city, pair[1]) > 0.5]
+        pools["repetitive"] = [pair for pair in self.inland if measure_repetitive_share(self.city, pair[1]) > 0.5]
         for scenario, count in counts.items():
             pool, first = pools[scenario], len(self.queries)
             for _ in range(8 * count):
@@ -140,9 +140,6 @@ class _SplitPlanner:
                 problem = f"only {len(self.queries) - first} of {count} {scenario} queries are possible"
                 raise ValueError(f"{problem}; ask for fewer, or a larger database")
         return self.database + self.queries
-
-    def _list_inland(self) -> list[tuple[_Spot, Camera]]:
-        return [(spot, camera) for spot, camera in self.anchors if not spot.waterfront]
 
     def _try_query(self, spot: _Spot, anchor: Camera, scenario: str) -> None:
         """Add a query of a scenario near a database photo, where it is possible."""
@@ -158,26 +155,22 @@ class _SplitPlanner:
         if scenario == "repetitive" and measure_repetitive_share(city, camera) < 0.4:
             return
         occluder = find_occluder(rng, camera, city) if scenario == "occlusion" else None
-        lights = DIM if scenario == "illumination" else DAYLIGHT
-        moment = _pick_moment(rng, lights, QUERY_YEARS, camera.heading)
+        moment = _pick_moment(rng, DIM if scenario == "illumination" else DAYLIGHT, QUERY_YEARS, camera.heading)
         details = {"ordinary": "day", "illumination": moment.light, "occlusion": occluder and occluder.kind}
         self._add(camera, moment, scenario, details.get(scenario, ""), occluder)
 
     def make_tokyo_queries(self, places: int) -> list[View]:
         """The database and places photographed three times: by day, at sunset and at night."""
-        inland = self._list_inland()
-        for i in np.resize(self.rng.permutation(len(inland)), places):
-            base = self._revisit(*inland[i])
+        for i in np.resize(self.rng.permutation(len(self.inland)), places):
+            base = self._revisit(*self.inland[i])
             for light in ("day", "sunset", "night"):
                 camera = replace(base, heading=(base.heading + self.rng.normal(0, 2)) % 360)
                 moment = _pick_moment(self.rng, {light: 1.0}, QUERY_YEARS, camera.heading)
-                scenario = "ordinary" if light == "day" else "illumination"
-                self._add(camera, moment, scenario, light)
+                self._add(camera, moment, "ordinary" if light == "day" else "illumination", light)
         return self.database + self.queries
 
     def _revisit(self, spot: _Spot, camera: Camera) -> Camera:
-        difficulty = self.settings.difficulty
-        return _vary_camera(self.rng, spot, camera, 2.5 * difficulty, 8 * difficulty)
+        return _vary_camera(self.rng, spot, camera, 2.5 * self.settings.difficulty, 8 * self.settings.difficulty)
 
 
 def _count_blocks(spots: int, step_m: float) -> int:

@@ -32,7 +32,7 @@ class Facade:
 
 
 @lru_cache(maxsize=8192)
-def number_shop(building: Building, face: int, year: int) -> int:
+def _number_shop(building: Building, face: int, year: int) -> int:
     """Number of the shop on a face that year; a new one comes every 4 to 14 years. -1 where there is none."""
     if FACES[face] not in building.street_faces:
         return -1
@@ -43,33 +43,8 @@ def number_shop(building: Building, face: int, year: int) -> int:
     return int((changes <= year).sum())
 
 
-def get_facade(building: Building, face: int, shop: int, level: int) -> Facade:
-    """One face of a house, cached.
-
-    Args:
-        building: the house.
-        face: index into `FACES`; one that stands on no street is a blank wall.
-        shop: see `number_shop`.
-        level: of the largest picture that will be used; from `COARSE_LEVEL` on, larger ones are not kept.
-    """
-    return _get_coarse_facade(building, face, shop) if level >= COARSE_LEVEL else _get_fine_facade(building, face, shop)
-
-
-@lru_cache(maxsize=160)
-def _get_fine_facade(building: Building, face: int, shop: int) -> Facade:
-    return draw_facade(building, face, shop)
-
-
-@lru_cache(maxsize=2500)
-def _get_coarse_facade(building: Building, face: int, shop: int) -> Facade:
-    fine = draw_facade(building, face, shop)
-    dropped = min(COARSE_LEVEL, len(fine.levels) - 1)
-    levels, masks = ([None] * dropped + pictures[dropped:] for pictures in (fine.levels, fine.masks))
-    return replace(fine, levels=levels, masks=masks)
-
-
 def draw_facade(building: Building, face: int, shop: int) -> Facade:
-    """Draw one face of a house; see `get_facade`."""
+    """Draw one face of a house (an index into `FACES`, see `_number_shop`); away from streets it is a blank wall."""
     width = building.x1 - building.x0 if FACES[face] in ("south", "north") else building.y1 - building.y0
     rng = make_rng("look", building.look)
     paint = pick_paint(building, rng)
@@ -79,7 +54,7 @@ def draw_facade(building: Building, face: int, shop: int) -> Facade:
         return Facade([picture], [None], building.height, np.empty((0, 4), int), np.empty((0, 4), int))
     top = building.height + building.roof_height
     picture = draw_wall(_measure_picture(width, top, SCALE), building, paint, rng)
-    front = Front(building, paint, picture, eaves=round(building.roof_height * SCALE))
+    front = Front(building, paint, picture)
     draw_windows(front, rng, face)
     draw_ground_floor(front, make_rng("own", building.seed, face), shop)
     mask = draw_roof(front, rng)
@@ -93,8 +68,24 @@ def _measure_picture(width_m: float, height_m: float, scale: int) -> tuple[int, 
     return max(8, round(width_m * scale)), max(8, round(height_m * scale))
 
 
+_get_fine_facade = lru_cache(maxsize=160)(draw_facade)
+
+
+@lru_cache(maxsize=2500)
+def _get_coarse_facade(building: Building, face: int, shop: int) -> Facade:
+    fine = draw_facade(building, face, shop)
+    dropped = min(COARSE_LEVEL, len(fine.levels) - 1)
+    levels, masks = ([None] * dropped + pictures[dropped:] for pictures in (fine.levels, fine.masks))
+    return replace(fine, levels=levels, masks=masks)
+
+
+def get_facade(building: Building, face: int, shop: int, level: int) -> Facade:
+    """A cached facade; from `level` `COARSE_LEVEL` on, without the larger pictures."""
+    return _get_coarse_facade(building, face, shop) if level >= COARSE_LEVEL else _get_fine_facade(building, face, shop)
+
+
 @lru_cache(maxsize=600)
-def draw_night_lights(
+def _draw_night_lights(
     building: Building, face: int, shop: int, evening: int, level: int
 ) -> tuple[Image.Image, Image.Image]:
     """What shines from a face after dark: RGB, and its strength ("L"); `evening` chooses which windows are lit."""
@@ -169,7 +160,7 @@ def draw_walls(canvas: Canvas, visible: VisibleWalls) -> None:
     for row in reversed(range(len(visible.index))):
         house, face = divmod(int(visible.index[row]), 4)
         building = city.buildings[house]
-        shop = number_shop(building, face, moment.year)
+        shop = _number_shop(building, face, moment.year)
         inverse = visible.inverse_depth[row]
         pixels_per_metre = canvas.camera.focal * inverse.max() ** 0.75 * inverse.min() ** 0.25  # of the nearer part
         level = min(PYRAMID_LEVELS - 1, round(math.log2(max(1.0, SCALE / pixels_per_metre))))
@@ -177,7 +168,7 @@ def draw_walls(canvas: Canvas, visible: VisibleWalls) -> None:
         level = min(level, len(facade.levels) - 1)
         picture = canvas.shade_picture(facade.levels[level], lights[row], 1 / inverse.mean())
         if moment.dark and len(facade.panes):
-            light, strength = draw_night_lights(building, face, shop, moment.seed % 3, level)
+            light, strength = _draw_night_lights(building, face, shop, moment.seed % 3, level)
             picture.paste(light, (0, 0), strength)
         _paste_wall(canvas, picture, facade.masks[level], facade.top, visible, row)
 
