@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vpr_lib.city import walls
-from vpr_lib.city.canvas import LIGHTS, Camera, Canvas, Moment
+from vpr_lib.city.canvas import LIGHTINGS, Camera, Canvas, Moment
 from vpr_lib.city.layout import FACES, REPETITIVE, make_city
 from vpr_lib.city.photo import draw_photo
 from vpr_lib.city.walls import Facade, draw_facade
@@ -126,7 +126,7 @@ def test_roofs_end_where_they_are_projected():
 def test_light_and_date_change_the_photo(city):
     street = city.streets[3]
     camera = Camera(*street.point(150.0), street.direction + 40, size=96)
-    photos = {light: np.asarray(draw_photo(city, camera, Moment(2015, 6, light, 30.0, 1))) for light in LIGHTS}
+    photos = {light: np.asarray(draw_photo(city, camera, Moment(2015, 6, light, 30.0, 1))) for light in LIGHTINGS}
     means = {light: photo.mean() for light, photo in photos.items()}
     assert means["night"] < 0.6 * means["sunset"] and means["sunset"] < means["day"]
     assert (photos["night"].max(-1) > 180).any()  # lit windows or lamps

@@ -52,16 +52,8 @@ def find_sun(canvas: Canvas) -> tuple[float, float]:
     return camera.size / 2 + camera.focal * math.tan(turn), camera.horizon * camera.size - lift
 
 
-def draw_distance(canvas: Canvas) -> None:
-    """Hills and woods around the city, and the towers on the far shore."""
-    _draw_ridge(canvas, canvas.city.hills, (84, 98, 84), 700)
-    _draw_ridge(canvas, canvas.city.woods, (62, 84, 52), 300)
-    _draw_towers(canvas)
-
-
 def _draw_ridge(canvas: Canvas, ridge: np.ndarray, color: Color, distance_m: float) -> None:
-    camera = canvas.camera
-    view = camera.to_view(ridge)
+    camera, view = canvas.camera, canvas.camera.to_view(ridge)
     ahead = view[:, 1] > 50
     pixels = camera.to_pixels(view[ahead], ridge[ahead, 2])
     pixels = pixels[np.argsort(pixels[:, 0])]
@@ -72,13 +64,16 @@ def _draw_ridge(canvas: Canvas, ridge: np.ndarray, color: Color, distance_m: flo
         canvas.draw.polygon(outline.ravel().tolist(), fill=fill)
 
 
-def _draw_towers(canvas: Canvas) -> None:
+def draw_distance(canvas: Canvas) -> None:
+    """Hills and woods around the city, and the towers on the far shore."""
+    _draw_ridge(canvas, canvas.city.hills, (84, 98, 84), 700)
+    _draw_ridge(canvas, canvas.city.woods, (62, 84, 52), 300)
     camera, towers = canvas.camera, canvas.city.towers
     view = camera.to_view(towers)
     inside = np.abs(view[:, 0]) < view[:, 1] * math.tan(math.radians(camera.fov / 2)) + 50
     light = canvas.lighting.shade_walls(canvas.moment.sun, np.array([0.0, 1.0]))
     for number in np.flatnonzero((view[:, 1] > 50) & inside):
-        _, _, width, height = towers[number]
+        width, height = towers[number, 2:]
         scale = camera.focal / view[number, 1]
         column, base = camera.to_pixels(view[number], 0.0)
         left, top, right = column - width / 2 * scale, base - height * scale, column + width / 2 * scale
@@ -94,12 +89,10 @@ def _draw_towers(canvas: Canvas) -> None:
 
 def draw_ground(canvas: Canvas) -> None:
     """Sidewalks, roads with curbs and markings, the water; noise that lies on the ground."""
-    camera, city = canvas.camera, canvas.city
-    wet = canvas.moment.light == "rain"
+    camera, city, wet = canvas.camera, canvas.city, canvas.moment.light == "rain"
     light = canvas.lighting.ground * 0.72 if wet else canvas.lighting.ground
     horizon = round(camera.horizon * camera.size)
-    fill = canvas.shade_color(SIDEWALK, light, 25)
-    canvas.draw.rectangle((0, horizon, camera.size, camera.size), fill=fill)
+    canvas.draw.rectangle((0, horizon, camera.size, camera.size), fill=canvas.shade_color(SIDEWALK, light, 25))
     if camera.y < 200:
         _draw_water(canvas, light)
     for curb_m, color in ((0.25, CURB), (0.0, ASPHALT)):
@@ -117,10 +110,10 @@ def draw_ground(canvas: Canvas) -> None:
 def _draw_water(canvas: Canvas, light: np.ndarray) -> None:
     """The water, and a low wall along its edge."""
     shore = canvas.city.shore
-    surface = np.array([[-4000, shore, 0], [5000, shore, 0], [5000, -3500, 0], [-4000, -3500, 0]], float)
+    surface = np.array([[-4000, shore, 0], [5000, shore, 0], [5000, -3500, 0], [-4000, -3500, 0]])
     color = 0.55 * np.array(WATER) * light + 0.35 * 255 * canvas.lighting.horizon
     canvas.draw_polygon(surface, tuple(color.clip(0, 255).astype(int).tolist()))
-    wall = np.array([[-4000, shore, 0], [5000, shore, 0], [5000, shore, 0.5], [-4000, shore, 0.5]], float)
+    wall = np.array([[-4000, shore, 0], [5000, shore, 0], [5000, shore, 0.5], [-4000, shore, 0.5]])
     canvas.draw_polygon(wall, canvas.shade_color(CURB, light, 20))
 
 
@@ -146,17 +139,16 @@ def _draw_markings(canvas: Canvas, fill: Color) -> None:
 def _list_markings(street: Street, crossings: list[Street], along: float) -> np.ndarray:
     """(N, 4) start and end along the street, low and high across it, of the markings near `along`."""
     markings = []
-    centers = np.array([other.center for other in crossings])
-    roads = np.array([other.road for other in crossings])
+    centers, roads = np.array([(other.center, other.road) for other in crossings]).T
     first = math.ceil(max(street.start, along - MARKINGS_M) / 6)
     for number in range(first, int(min(street.end, along + MARKINGS_M) / 6)):
         if (np.abs(centers - 6 * number) > roads + 4).all():
             markings.append((6 * number, 6 * number + 2.6, -0.08, 0.08))
     for other in crossings:
         if abs(other.center - along) < MARKINGS_M:
+            stripes = np.arange(-street.road + 0.4, street.road - 0.5, 1.1)
             for side in (-1, 1):
                 start = other.center + side * (other.road + 1.9) - 1.3
-                stripes = np.arange(-street.road + 0.4, street.road - 0.5, 1.1)
                 markings += [(start, start + 2.6, low, low + 0.55) for low in stripes]
     return np.array(markings)
 
@@ -179,7 +171,7 @@ def draw_reflections(canvas: Canvas) -> None:
     """Mirror on the wet road what stands above it."""
     size, horizon = canvas.camera.size, round(canvas.camera.horizon * canvas.camera.size)
     bottom = min(size, 2 * horizon)
-    above = canvas.image.crop((0, horizon - (bottom - horizon), size, horizon))
+    above = canvas.image.crop((0, 2 * horizon - bottom, size, horizon))
     mirror = above.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     small = mirror.resize((size // 4, max(1, mirror.height // 16))).resize(mirror.size, Image.Resampling.BILINEAR)
     road = canvas.image.crop((0, horizon, size, bottom))

@@ -42,7 +42,7 @@ class Camera:
 
     def to_view(self, points: np.ndarray) -> np.ndarray:
         """(..., 2) metres east and north -> (..., 2) metres to the right and ahead."""
-        offset = np.asarray(points, float)[..., :2] - (self.x, self.y)
+        offset = points[..., :2] - (self.x, self.y)
         return np.stack([offset @ self.right, offset @ self.forward], axis=-1)
 
     def to_pixels(self, view: np.ndarray, z: np.ndarray | float) -> np.ndarray:
@@ -54,18 +54,14 @@ class Camera:
     def project(self, points: np.ndarray) -> np.ndarray:
         """(N, 3) metres -> (N, 2) column and row; nan for points behind the camera."""
         view = self.to_view(points)
-        view = np.where(view[:, 1:] > NEAR_M, view, np.nan)
-        return self.to_pixels(view, np.asarray(points, float)[:, 2])
+        return self.to_pixels(np.where(view[:, 1:] > NEAR_M, view, np.nan), points[:, 2])
 
     def project_polygon(self, points: np.ndarray) -> np.ndarray | None:
         """A plane polygon (N, 3) in metres -> (M, 2) pixels of the part ahead; None if there is none."""
-        points = np.asarray(points, float)
         corners = np.column_stack([self.to_view(points), points[:, 2]])
         if (corners[:, 1] < NEAR_M).any():
             corners = _clip_near(corners)
-        if len(corners) < 3:
-            return None
-        return self.to_pixels(corners[:, :2], corners[:, 2])
+        return self.to_pixels(corners[:, :2], corners[:, 2]) if len(corners) >= 3 else None
 
 
 def _clip_near(corners: np.ndarray) -> np.ndarray:
@@ -87,16 +83,13 @@ def turn_between(heading: float, other: float) -> float:
     return (heading - other + 180) % 360 - 180
 
 
-LIGHTS = ("day", "overcast", "sunset", "night", "backlight", "rain")
-
-
 @dataclass(frozen=True)
 class Moment:
     """When a photo is taken."""
 
     year: int  # changes signs and shops
     month: int  # 1 to 12, changes leaves
-    light: str  # one of `LIGHTS`
+    light: str  # key of `LIGHTINGS`
     sun: float  # heading the sun shines from, degrees
     seed: int  # of cars, people, clouds, lit windows and sensor noise
 
@@ -117,12 +110,12 @@ class Lighting:
 
     ambient: np.ndarray
     sun: np.ndarray
-    elevation: float  # of the sun, degrees
     zenith: np.ndarray
     horizon: np.ndarray  # of the sky, and of the haze
+    elevation: float  # of the sun, degrees
     haze_m: float  # distance at which haze takes 63% of a color
     clouds: float  # share of the sky
-    glow: float = 0.0  # strength of lamps and windows
+    glow: float  # strength of lamps and windows
 
     @property
     def ground(self) -> np.ndarray:
@@ -136,33 +129,23 @@ class Lighting:
         return self.ambient + np.maximum(normals @ toward_sun, 0)[..., None] * self.sun
 
 
-def _rgb(red: float, green: float, blue: float) -> np.ndarray:
-    return np.array([red, green, blue], float)
-
-
-LIGHTINGS = {
-    "day": Lighting(_rgb(0.6, 0.63, 0.7), _rgb(0.62, 0.56, 0.46), 42,
-                    _rgb(0.28, 0.48, 0.82), _rgb(0.74, 0.83, 0.93), 900, 0.35),
-    "overcast": Lighting(_rgb(0.76, 0.78, 0.8), _rgb(0.05, 0.05, 0.05), 50,
-                         _rgb(0.62, 0.65, 0.7), _rgb(0.8, 0.82, 0.84), 500, 0.95),
-    "sunset": Lighting(_rgb(0.4, 0.33, 0.36), _rgb(0.62, 0.32, 0.12), 9,
-                       _rgb(0.25, 0.28, 0.5), _rgb(0.98, 0.6, 0.35), 600, 0.45, 0.5),
-    "night": Lighting(_rgb(0.3, 0.26, 0.25), _rgb(0.04, 0.04, 0.05), 50,
-                      _rgb(0.015, 0.02, 0.05), _rgb(0.1, 0.09, 0.12), 700, 0.3, 1),
-    "backlight": Lighting(_rgb(0.36, 0.36, 0.38), _rgb(0.75, 0.62, 0.42), 14,
-                          _rgb(0.5, 0.6, 0.78), _rgb(1.05, 0.96, 0.8), 260, 0.2),
-    "rain": Lighting(_rgb(0.5, 0.52, 0.56), _rgb(0.0, 0.0, 0.0), 50,
-                     _rgb(0.42, 0.45, 0.5), _rgb(0.62, 0.65, 0.68), 190, 1.0, 0.15),
-}  # fmt: skip
+# Ambient, sun, zenith, horizon; elevation, haze, clouds, glow; see `Lighting`.
+_VALUES = {
+    "day": (((0.6, 0.63, 0.7), (0.62, 0.56, 0.46), (0.28, 0.48, 0.82), (0.74, 0.83, 0.93)), 42, 900, 0.35, 0),
+    "overcast": (((0.76, 0.78, 0.8), (0.05, 0.05, 0.05), (0.62, 0.65, 0.7), (0.8, 0.82, 0.84)), 50, 500, 0.95, 0),
+    "sunset": (((0.4, 0.33, 0.36), (0.62, 0.32, 0.12), (0.25, 0.28, 0.5), (0.98, 0.6, 0.35)), 9, 600, 0.45, 0.5),
+    "night": (((0.3, 0.26, 0.25), (0.04, 0.04, 0.05), (0.015, 0.02, 0.05), (0.1, 0.09, 0.12)), 50, 700, 0.3, 1),
+    "backlight": (((0.36, 0.36, 0.38), (0.75, 0.62, 0.42), (0.5, 0.6, 0.78), (1.05, 0.96, 0.8)), 14, 260, 0.2, 0),
+    "rain": (((0.5, 0.52, 0.56), (0, 0, 0), (0.42, 0.45, 0.5), (0.62, 0.65, 0.68)), 50, 190, 1.0, 0.15),
+}
+LIGHTINGS = {light: Lighting(*np.array(colors), *numbers) for light, (colors, *numbers) in _VALUES.items()}
 
 
 class Canvas:
     """A photo being drawn: its city (None where only single objects are drawn), camera and moment."""
 
     def __init__(self, city: City | None, camera: Camera, moment: Moment, fill: Color = (0, 0, 0)) -> None:
-        self.city = city
-        self.camera = camera
-        self.moment = moment
+        self.city, self.camera, self.moment = city, camera, moment
         self.lighting = LIGHTINGS[moment.light]
         self.image = Image.new("RGB", (camera.size, camera.size), fill)
         self.draw = ImageDraw.Draw(self.image)

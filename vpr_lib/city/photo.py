@@ -21,23 +21,12 @@ NOISE_SIZE = 700  # pixels of the sensor noise, height and width
 
 
 def draw_photo(city: City, camera: Camera, moment: Moment, occluder: Occluder | None = None) -> Image.Image:
-    """Draw a photo.
-
-    Args:
-        city: from `make_city`.
-        camera: where it is taken; `camera.size` pixels are drawn.
-        moment: when it is taken.
-        occluder: an object in front of everything else.
-
-    Returns:
-        RGB image; the same arguments give the same pixels.
-    """
-    camera = replace(camera, size=2 * camera.size)
-    canvas = Canvas(city, camera, moment)
+    """Draw a photo of `camera.size` pixels, RGB; `occluder` is in front of everything. Equal arguments, equal pixels."""
+    canvas = Canvas(city, replace(camera, size=2 * camera.size), moment)
     draw_sky(canvas)
     draw_distance(canvas)
     draw_ground(canvas)
-    visible = find_visible_walls(city, camera)
+    visible = find_visible_walls(city, canvas.camera)
     draw_walls(canvas, visible)
     if moment.light == "rain":
         draw_reflections(canvas)
@@ -50,8 +39,8 @@ def draw_photo(city: City, camera: Camera, moment: Moment, occluder: Occluder | 
 
 def _draw_glare(canvas: Canvas, lamp_heads: list[tuple[float, float, float]]) -> None:
     """Light of lamps and of the low sun that spreads in the lens; streaks of rain."""
-    camera, light, glow = canvas.camera, canvas.moment.light, canvas.lighting.glow
-    size = camera.size
+    camera, size = canvas.camera, canvas.camera.size
+    light, glow = canvas.moment.light, canvas.lighting.glow
     if canvas.moment.dark:
         for column, row, depth in sorted(lamp_heads, key=lambda head: head[2])[:8]:
             radius = min(0.3 * size, 2.6 * camera.focal / depth)

@@ -26,22 +26,18 @@ NEARBY_M = 70.0  # cars and people farther away are not drawn
 
 
 def draw_street_objects(canvas: Canvas, visible: VisibleWalls) -> list[tuple[float, float, float]]:
-    """Draw all objects, the farthest first, hidden by the walls in front of them.
-
-    Returns:
-        Column, row and depth of the heads of the lamps that are visible.
-    """
+    """Draw all objects, the farthest first, hidden by walls; column, row and depth of the lamps' visible heads."""
     camera, city, moment = canvas.camera, canvas.city, canvas.moment
     without_objects = canvas.image.copy()
     rng = make_rng("cars", moment.seed)
     is_parked = rng.random(len(city.parking)) < city.parking[:, 3]
-    car_seeds = rng.integers(2**31, size=len(city.parking)).tolist()
+    cars = np.c_[city.parking[:, :3], rng.integers(2**31, size=len(city.parking))][is_parked]
     people = _place_people(canvas)
     piers = np.column_stack([city.piers[:, 0], np.full(len(city.piers), city.shore - 5)])
     objects = _find_in_view(camera, visible, "pier", piers, 250, 40.0)
     objects += _find_in_view(camera, visible, "tree", city.trees, 150, 3.2)
     objects += _find_in_view(camera, visible, "lamp", city.lamps, 130, 1.7)
-    objects += _find_in_view(camera, visible, "car", city.parking, NEARBY_M, 2.7, is_parked)
+    objects += _find_in_view(camera, visible, "car", cars, NEARBY_M, 2.7)
     objects += _find_in_view(camera, visible, "person", people, NEARBY_M, 0.5)
     lamp_heads = []
     for depth, kind, row in sorted(objects, reverse=True):
@@ -52,7 +48,7 @@ def draw_street_objects(canvas: Canvas, visible: VisibleWalls) -> list[tuple[flo
             x, y, variant, height = people[row]
             columns = paste_sprite(canvas, draw_person(int(variant)), (x, y), depth, height)
         elif kind == "car":
-            columns = _draw_car(canvas, Pose(*city.parking[row, :3]), car_seeds[row], depth)
+            columns = _draw_car(canvas, Pose(*cars[row, :3]), int(cars[row, 3]), depth)
         elif kind == "lamp":
             columns, (head_column, head_row) = _draw_lamp(canvas, city.lamps[row], depth)
             if 0 <= head_column < camera.size and visible.nearest[int(head_column)] * depth < 1:
@@ -64,28 +60,18 @@ def draw_street_objects(canvas: Canvas, visible: VisibleWalls) -> list[tuple[flo
 
 
 def _find_in_view(
-    camera: Camera,
-    visible: VisibleWalls,
-    kind: str,
-    positions: np.ndarray,
-    reach_m: float,
-    radius_m: float,
-    is_there: np.ndarray | bool = True,
+    camera: Camera, visible: VisibleWalls, kind: str, positions: np.ndarray, reach_m: float, radius_m: float
 ) -> list[tuple[float, str, int]]:
-    """Depth, kind and row of the objects at positions (N, >= 2) that are within reach, in view and not behind walls.
-
-    `radius_m` is how far they extend to the side; `is_there` (N,) says which positions are occupied.
-    """
+    """Depth, kind and row of the objects at positions (N, >= 2) that are within reach, in view and not behind walls."""
     view = camera.to_view(positions)
     wide = np.abs(view[:, 0]) < view[:, 1] * math.tan(math.radians(camera.fov / 2)) + radius_m
-    rows = np.flatnonzero((view[:, 1] > 0.8) & (view[:, 1] < reach_m) & wide & is_there)
+    rows = np.flatnonzero((view[:, 1] > 0.8) & (view[:, 1] < reach_m) & wide)
     scale = camera.focal / view[rows, 1]
     middle = camera.size / 2 + view[rows, 0] * scale
     lefts, rights = (middle - radius_m * scale).astype(int), (middle + radius_m * scale).astype(int) + 1
     objects = []
     for row, left, right in zip(rows.tolist(), lefts.tolist(), rights.tolist(), strict=True):
-        depth = float(view[row, 1])
-        walls = visible.nearest[max(0, left) : right]
+        depth, walls = float(view[row, 1]), visible.nearest[max(0, left) : right]
         if len(walls) and walls.min() * depth < 1:
             objects.append((depth, kind, row))
     return objects
@@ -93,9 +79,8 @@ def _find_in_view(
 
 def _place_people(canvas: Canvas) -> np.ndarray:
     """(N, 4) x, y, variant, height of the people on the sidewalks near the camera."""
-    camera, moment = canvas.camera, canvas.moment
+    camera, moment, rows = canvas.camera, canvas.moment, []
     rng = make_rng("walkers", moment.seed)
-    rows = []
     for street in canvas.city.streets:
         along, across = (camera.x, camera.y) if street.horizontal else (camera.y, camera.x)
         if abs(across - street.center) < NEARBY_M:
@@ -111,15 +96,14 @@ def _draw_car(canvas: Canvas, pose: Pose, seed: int, depth: float) -> tuple[int,
     """A car and its shadow; the columns it covers."""
     kind = ("sedan", "hatchback", "van", "sedan", "hatchback")[seed % 5]
     car = make_vehicle(kind, seed % 64, canvas.moment.dark)
-    shadow = pose.transform(np.array([-2.3, -2.3, 2.4, 2.4]), np.array([-1.0, 1.05, 1.05, -1.0]), np.zeros(4))
+    shadow = pose.transform([-2.3, -2.3, 2.4, 2.4], [-1.0, 1.05, 1.05, -1.0], 0.0)
     canvas.draw_polygon(shadow, canvas.shade_color((48, 48, 50), canvas.lighting.ground, depth))
     return draw_mesh(canvas, car, car.place(pose), depth)
 
 
 def _draw_lamp(canvas: Canvas, lamp: np.ndarray, depth: float) -> tuple[tuple[int, int], tuple[float, float]]:
     """A pole with an arm over the road; the columns it covers, and column and row of its head."""
-    camera = canvas.camera
-    x, y, heading = lamp
+    camera, (x, y, heading) = canvas.camera, lamp
     arm = np.array([x, y]) + 1.5 * np.array([math.sin(math.radians(heading)), math.cos(math.radians(heading))])
     points = camera.project(np.array([[x, y, 0], [x, y, 6.2], [*arm, 6.5]]))
     if np.isnan(points).any():
@@ -137,24 +121,18 @@ def _draw_lamp(canvas: Canvas, lamp: np.ndarray, depth: float) -> tuple[tuple[in
 
 def _draw_pier(canvas: Canvas, pier: np.ndarray, depth: float) -> tuple[int, int]:
     """A wooden pier with a hut, in the water; the columns it covers."""
-    x, length, width = pier
-    shore = canvas.city.shore
-    deck_pose, hut_pose = Pose(x, shore - length / 2, 180), Pose(x, shore - length + 6, 180)
-    deck = Mesh.from_faces(make_box(deck_pose, length, width, 0.1, 0.8, np.array([122.0, 104, 84])))
-    deck_left, deck_right = draw_mesh(canvas, deck, deck.points, depth)
+    (x, length, width), shore = pier, canvas.city.shore
+    deck = make_box(Pose(x, shore - length / 2, 180), length, width, 0.1, 0.8, np.array([122.0, 104, 84]))
     color = np.array([[170.0, 80, 70], [210, 205, 190], [90, 120, 150]])[int(x) % 3]
-    hut = Mesh.from_faces(make_box(hut_pose, 8, width * 0.8, 0.8, 3.5 + width / 3, color))
-    hut_left, hut_right = draw_mesh(canvas, hut, hut.points, depth)
-    return min(deck_left, hut_left), max(deck_right, hut_right)
+    hut = make_box(Pose(x, shore - length + 6, 180), 8, width * 0.8, 0.8, 3.5 + width / 3, color)
+    mesh = Mesh.from_faces([*deck, *hut])
+    return draw_mesh(canvas, mesh, mesh.points, depth)
 
 
 def _restore_walls(
     canvas: Canvas, without_objects: Image.Image, visible: VisibleWalls, depth: float, columns: tuple[int, int]
 ) -> None:
-    """Put the walls back where they stand in front of an object just drawn.
-
-    All objects drawn there before stand even farther away, so they are hidden, too.
-    """
+    """Put walls in front of an object back; objects drawn there before are farther away, so they are hidden, too."""
     left, right = columns
     hidden = np.flatnonzero(visible.nearest[left:right] * depth > 1.0)
     if len(hidden):
@@ -182,24 +160,19 @@ def draw_occluder(canvas: Canvas, occluder: Occluder) -> None:
     camera = canvas.camera
     x, y = (camera.x, camera.y) + occluder.ahead * camera.forward + occluder.right * camera.right
     pose = Pose(x, y, camera.heading + occluder.turn)
-    if occluder.kind == "crowd":
-        _draw_crowd(canvas, occluder)
+    if occluder.kind == "crowd":  # 26 people, the farthest first
+        rng = make_rng("crowd", occluder.seed)
+        spots = rng.uniform((-0.62, 1.4), (0.62, 7.0), (26, 2))  # (tangent of the angle to the right, metres ahead)
+        spots[:, 0] = spots[:, 0] * spots[:, 1] + occluder.right
+        for right, ahead in spots[np.argsort(-spots[:, 1])]:
+            position = (camera.x, camera.y) + ahead * camera.forward + right * camera.right
+            paste_sprite(canvas, draw_person(int(rng.integers(48))), position, ahead, rng.uniform(1.9, 2.5))
     elif occluder.kind == "scaffold":
         scaffold = Mesh.from_faces(make_scaffold(pose, 16.0, occluder.seed))
         draw_mesh(canvas, scaffold, scaffold.points, occluder.ahead, two_sided=True)
     else:
         vehicle = make_vehicle(occluder.kind, occluder.seed % 64, canvas.moment.dark)
         draw_mesh(canvas, vehicle, vehicle.place(pose), occluder.ahead)
-
-
-def _draw_crowd(canvas: Canvas, occluder: Occluder) -> None:
-    """26 people, the farthest first."""
-    camera, rng = canvas.camera, make_rng("crowd", occluder.seed)
-    spots = rng.uniform((-0.62, 1.4), (0.62, 7.0), (26, 2))  # (tangent of the angle to the right, metres ahead)
-    spots[:, 0] = spots[:, 0] * spots[:, 1] + occluder.right
-    for right, ahead in spots[np.argsort(-spots[:, 1])]:
-        x, y = (camera.x, camera.y) + ahead * camera.forward + right * camera.right
-        paste_sprite(canvas, draw_person(int(rng.integers(48))), (x, y), ahead, rng.uniform(1.9, 2.5))
 
 
 def measure_occluder_share(camera: Camera, occluder: Occluder) -> float:
@@ -211,11 +184,7 @@ def measure_occluder_share(camera: Camera, occluder: Occluder) -> float:
 
 
 def find_occluder(rng: np.random.Generator, camera: Camera, city: City | None = None) -> Occluder:
-    """An occluder that covers a third to two thirds of the photo; with a city, one that stands in front of its walls.
-
-    Raises:
-        ValueError: 200 random occluders do not suit.
-    """
+    """An occluder that covers a third to two thirds of the photo; with a city, one in front of its walls."""
     nearest = np.zeros(camera.size) if city is None else find_visible_walls(city, camera).nearest
     for _ in range(200):
         kind = str(rng.choice(KINDS))

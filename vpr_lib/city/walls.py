@@ -16,7 +16,6 @@ from vpr_lib.city.house_fronts import SCALE, Front, draw_ground_floor, draw_roof
 from vpr_lib.city.layout import FACES, STYLES, Building, City
 from vpr_lib.city.textures import PYRAMID_LEVELS, hsv_color, make_pyramid, make_rng
 
-BLANK_SCALE = 4  # pixels a metre of walls without windows
 COARSE_LEVEL = 2  # houses drawn at this level or a smaller one are cached without the larger pictures
 
 
@@ -48,24 +47,19 @@ def draw_facade(building: Building, face: int, shop: int) -> Facade:
     width = building.x1 - building.x0 if FACES[face] in ("south", "north") else building.y1 - building.y0
     rng = make_rng("look", building.look)
     paint = pick_paint(building, rng)
-    if FACES[face] not in building.street_faces:
-        size = _measure_picture(width, building.height, BLANK_SCALE)
-        picture = draw_wall(size, building, paint, rng)
-        return Facade([picture], [None], building.height, np.empty((0, 4), int), np.empty((0, 4), int))
-    top = building.height + building.roof_height
-    picture = draw_wall(_measure_picture(width, top, SCALE), building, paint, rng)
+    is_blank = FACES[face] not in building.street_faces
+    top, scale = (building.height, 4) if is_blank else (building.height + building.roof_height, SCALE)
+    picture = draw_wall((max(8, round(width * scale)), max(8, round(top * scale))), building, paint, rng)
+    if is_blank:
+        return Facade([picture], [None], top, np.empty((0, 4), int), np.empty((0, 4), int))
     front = Front(building, paint, picture)
     draw_windows(front, rng, face)
     draw_ground_floor(front, make_rng("own", building.seed, face), shop)
     mask = draw_roof(front, rng)
     levels = make_pyramid(picture)
-    masks = [None] * len(levels) if mask is None else make_pyramid(mask)
+    masks = make_pyramid(mask) if mask else [None] * len(levels)
     panes, signs = (np.array(boxes, int).reshape(-1, 4) for boxes in (front.panes, front.signs))
     return Facade(levels, masks, top, panes, signs)
-
-
-def _measure_picture(width_m: float, height_m: float, scale: int) -> tuple[int, int]:
-    return max(8, round(width_m * scale)), max(8, round(height_m * scale))
 
 
 _get_fine_facade = lru_cache(maxsize=160)(draw_facade)
@@ -159,9 +153,8 @@ def draw_walls(canvas: Canvas, visible: VisibleWalls) -> None:
     lights = canvas.lighting.shade_walls(moment.sun, normals)
     for row in reversed(range(len(visible.index))):
         house, face = divmod(int(visible.index[row]), 4)
-        building = city.buildings[house]
+        building, inverse = city.buildings[house], visible.inverse_depth[row]
         shop = _number_shop(building, face, moment.year)
-        inverse = visible.inverse_depth[row]
         pixels_per_metre = canvas.camera.focal * inverse.max() ** 0.75 * inverse.min() ** 0.25  # of the nearer part
         level = min(PYRAMID_LEVELS - 1, round(math.log2(max(1.0, SCALE / pixels_per_metre))))
         facade = get_facade(building, face, shop, level)
