@@ -51,11 +51,6 @@ class Camera:
         columns = self.size / 2 + view[..., 0] * scale
         return np.stack([columns, self.horizon * self.size + (self.height - z) * scale], axis=-1)
 
-    def project(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) metres -> (N, 2) column and row; nan for points behind the camera."""
-        view = self.to_view(points)
-        return self.to_pixels(np.where(view[:, 1:] > NEAR_M, view, np.nan), points[:, 2])
-
     def project_polygon(self, points: np.ndarray) -> np.ndarray | None:
         """A plane polygon (N, 3) in metres -> (M, 2) pixels of the part ahead; None if there is none."""
         corners = np.column_stack([self.to_view(points), points[:, 2]])

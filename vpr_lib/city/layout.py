@@ -144,7 +144,7 @@ class City:
     """A city; arrays have one row for each object."""
 
     seed: int  # of `make_city`
-    streets: list[Street]  # the first one is the waterfront
+    streets: list[Street]  # those along x, from the waterfront to the north; those along y
     buildings: list[Building]  # four walls each
     trees: np.ndarray  # (T, 4) x, y, height, variant
     lamps: np.ndarray  # (L, 3) x, y, heading of the arm
@@ -180,9 +180,7 @@ class City:
     @property
     def extent(self) -> tuple[float, float]:
         """Metres east and north of the far corner."""
-        east = max(street.end for street in self.streets if street.horizontal)
-        north = max(street.end for street in self.streets if not street.horizontal)
-        return east, north
+        return self.streets[0].end, self.streets[-1].end
 
 
 @lru_cache(maxsize=4)
@@ -202,7 +200,7 @@ def make_city(seed: int, blocks: int = 7) -> City:
             buildings += _fill_block(rng, block, style, int(rng.integers(2**31)))
             if style == REPETITIVE:
                 repetitive_blocks.append(block)
-    width = max(street.center for street in columns)
+    width = columns[-1].center
     trees, lamps, parking = _furnish_streets(rng, streets, districts, width / blocks)
     towers, hills, woods, piers = _make_surroundings(rng, width)
     repetitive = np.array(repetitive_blocks).reshape(-1, 4)

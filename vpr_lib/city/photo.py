@@ -21,7 +21,7 @@ NOISE_SIZE = 700  # pixels of the sensor noise, height and width
 
 
 def draw_photo(city: City, camera: Camera, moment: Moment, occluder: Occluder | None = None) -> Image.Image:
-    """Draw a photo of `camera.size` pixels, RGB; `occluder` is in front of everything. Equal arguments, equal pixels."""
+    """A photo of `camera.size` pixels, RGB, with `occluder` before all else; equal arguments give equal pixels."""
     canvas = Canvas(city, replace(camera, size=2 * camera.size), moment)
     draw_sky(canvas)
     draw_distance(canvas)

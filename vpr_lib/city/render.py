@@ -53,9 +53,8 @@ def write_city(
     """
     folder, settings = Path(folder), settings or CitySettings()
     state = {"version": VERSION, "settings": asdict(settings)}
-    _claim_folder(folder, state, force)
+    complete = _claim_folder(folder, state, force)
     views = make_views(settings)
-    complete = _read_state(folder).get("complete")
     is_there = Path.is_file if complete else _is_whole_jpeg
     missing = [view for view in views if not is_there(folder / view.path)]
     if complete and not missing:
@@ -67,8 +66,6 @@ def write_city(
         _write_contact_sheet(contact_sheet, views)
     if progress:
         print(f"contact sheet: {contact_sheet}", flush=True)
-    for parent in {(folder / view.path).parent for view in views}:
-        parent.mkdir(parents=True, exist_ok=True)
     chunks = [(folder, settings.quality, missing[i : i + CHUNK_SIZE]) for i in range(0, len(missing), CHUNK_SIZE)]
     workers = count_cores() if workers < 0 else workers
     # Forked workers start at once, but forking is safe on Linux only.
@@ -96,26 +93,22 @@ def encode_jpeg(photo: Image.Image, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _read_state(folder: Path) -> dict:
-    return json.loads((folder / "city.json").read_text(encoding="utf-8"))
-
-
 def _write_state(folder: Path, state: dict) -> None:
     write_atomically(folder / "city.json", json.dumps(state, indent=2).encode())
 
 
-def _claim_folder(folder: Path, state: dict, force: bool) -> None:
-    """Make the folder, or check that it is the same city; `city.json` says which city it holds."""
+def _claim_folder(folder: Path, state: dict, force: bool) -> bool:
+    """Make the folder, or check that `city.json` names the same city; whether that is complete."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; choose a folder for the data root")
     if (folder / "city.json").is_file():
-        existing = _read_state(folder)
+        existing = json.loads((folder / "city.json").read_text(encoding="utf-8"))
         old, new = existing.get("settings", {}), state["settings"]
         changed = [f"{key} is {old.get(key)} there, {new[key]} requested" for key in new if old.get(key) != new[key]]
         if existing.get("version") != state["version"]:
             changed.append("it is of another version of the renderer")
         if not force and not changed:
-            return
+            return existing.get("complete", False)
         if not force:
             advice = "Choose another folder, or replace its photos with --force"
             raise ValueError(f"{folder} holds another rendered city: {'; '.join(changed)}. {advice}")
@@ -127,6 +120,7 @@ def _claim_folder(folder: Path, state: dict, force: bool) -> None:
         raise ValueError(f"{folder} is not empty and holds no rendered city; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     _write_state(folder, state | {"complete": False})
+    return False
 
 
 def _check_space(folder: Path, photos: int, size: int) -> None:
@@ -141,6 +135,7 @@ def _write_photos(chunk: tuple[Path, int, list[View]]) -> int:
     folder, quality, views = chunk
     for view in views:
         path = folder / view.path
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         temporary.write_bytes(encode_jpeg(draw_view(view), quality))
         os.replace(temporary, path)  # without waiting for the disk; `_is_whole_jpeg` checks the file on resuming

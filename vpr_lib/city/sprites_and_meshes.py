@@ -142,24 +142,17 @@ class Pose:
 ORIGIN = Pose(0, 0, 0)
 
 
-@dataclass(frozen=True, eq=False)
 class Mesh:
     """Faces of one object, each drawn over those before it."""
 
-    points: np.ndarray  # (V, 3) metres, the faces' corners one after the other
-    starts: np.ndarray  # (F,) row of each face's first corner
-    colors: np.ndarray  # (F, 3) 0 to 255
-    lift: np.ndarray  # (F,) share of the light it catches; tops catch more of the sky
-    glow: np.ndarray  # (F,) light of its own
-
-    @classmethod
-    def from_faces(cls, faces: Iterable[Face]) -> "Mesh":
-        """Collect faces in an array for each attribute."""
+    def __init__(self, faces: Iterable[Face]) -> None:
         corners, colors, glow = zip(*faces, strict=True)
+        self.points = np.concatenate(corners)  # (V, 3) metres, the faces' corners one after the other
+        self.starts = np.cumsum([0] + [len(points) for points in corners[:-1]])  # (F,) row of each face's first corner
+        self.colors, self.glow = np.array(colors), np.array(glow)  # (F, 3), (F,)
         normals = np.array([np.cross(points[1] - points[0], points[2] - points[0]) for points in corners])
-        lift = 0.8 + 0.2 * np.abs(normals[:, 2]) / (np.linalg.norm(normals, axis=1) + 1e-9)
-        starts = np.cumsum([0] + [len(points) for points in corners[:-1]])
-        return cls(np.concatenate(corners), starts, np.array(colors), lift, np.array(glow))
+        # (F,) share of the light that a face catches; tops catch more of the sky
+        self.lift = 0.8 + 0.2 * np.abs(normals[:, 2]) / (np.linalg.norm(normals, axis=1) + 1e-9)
 
     def place(self, pose: Pose) -> np.ndarray:
         """(V, 3) metres in the city, if the object was made at the origin, heading north."""
@@ -195,7 +188,7 @@ def draw_mesh(canvas: Canvas, mesh: Mesh, points: np.ndarray, depth: float, two_
 @lru_cache(maxsize=512)
 def make_vehicle(kind: str, variant: int, dark: bool) -> Mesh:
     """A vehicle (a key of `PROFILES`) at the origin, heading north; its lights are on where it is dark."""
-    return Mesh.from_faces(_make_vehicle_faces(kind, variant, dark))
+    return Mesh(_make_vehicle_faces(kind, variant, dark))
 
 
 def _make_vehicle_faces(kind: str, variant: int, dark: bool) -> Iterator[Face]:

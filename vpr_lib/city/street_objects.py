@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from vpr_lib.city.canvas import Camera, Canvas, Moment
+from vpr_lib.city.canvas import NEAR_M, Camera, Canvas, Moment
 from vpr_lib.city.layout import City
 from vpr_lib.city.sprites_and_meshes import (
     Mesh,
@@ -69,12 +69,9 @@ def _find_in_view(
     scale = camera.focal / view[rows, 1]
     middle = camera.size / 2 + view[rows, 0] * scale
     lefts, rights = (middle - radius_m * scale).astype(int), (middle + radius_m * scale).astype(int) + 1
-    objects = []
-    for row, left, right in zip(rows.tolist(), lefts.tolist(), rights.tolist(), strict=True):
-        depth, walls = float(view[row, 1]), visible.nearest[max(0, left) : right]
-        if len(walls) and walls.min() * depth < 1:
-            objects.append((depth, kind, row))
-    return objects
+    spans = zip(view[rows, 1].tolist(), rows.tolist(), lefts.clip(0).tolist(), rights.tolist(), strict=True)
+    seen = [(*span, visible.nearest[left:right].min(initial=np.inf)) for *span, left, right in spans]
+    return [(depth, kind, row) for depth, row, wall in seen if wall * depth < 1]
 
 
 def _place_people(canvas: Canvas) -> np.ndarray:
@@ -105,9 +102,11 @@ def _draw_lamp(canvas: Canvas, lamp: np.ndarray, depth: float) -> tuple[tuple[in
     """A pole with an arm over the road; the columns it covers, and column and row of its head."""
     camera, (x, y, heading) = canvas.camera, lamp
     arm = np.array([x, y]) + 1.5 * np.array([math.sin(math.radians(heading)), math.cos(math.radians(heading))])
-    points = camera.project(np.array([[x, y, 0], [x, y, 6.2], [*arm, 6.5]]))
-    if np.isnan(points).any():
+    corners = np.array([[x, y, 0], [x, y, 6.2], [*arm, 6.5]])
+    view = camera.to_view(corners)
+    if view[:, 1].min() <= NEAR_M:
         return (0, 0), (-1.0, -1.0)
+    points = camera.to_pixels(view, corners[:, 2])
     fill = canvas.shade_color((70, 74, 72), canvas.lighting.ground, depth)
     width = max(1, round(0.14 * camera.focal / depth))
     canvas.draw.line(points.clip(-4000, 4000).ravel().tolist(), fill=fill, width=width)
@@ -125,7 +124,7 @@ def _draw_pier(canvas: Canvas, pier: np.ndarray, depth: float) -> tuple[int, int
     deck = make_box(Pose(x, shore - length / 2, 180), length, width, 0.1, 0.8, np.array([122.0, 104, 84]))
     color = np.array([[170.0, 80, 70], [210, 205, 190], [90, 120, 150]])[int(x) % 3]
     hut = make_box(Pose(x, shore - length + 6, 180), 8, width * 0.8, 0.8, 3.5 + width / 3, color)
-    mesh = Mesh.from_faces([*deck, *hut])
+    mesh = Mesh([*deck, *hut])
     return draw_mesh(canvas, mesh, mesh.points, depth)
 
 
@@ -168,7 +167,7 @@ def draw_occluder(canvas: Canvas, occluder: Occluder) -> None:
             position = (camera.x, camera.y) + ahead * camera.forward + right * camera.right
             paste_sprite(canvas, draw_person(int(rng.integers(48))), position, ahead, rng.uniform(1.9, 2.5))
     elif occluder.kind == "scaffold":
-        scaffold = Mesh.from_faces(make_scaffold(pose, 16.0, occluder.seed))
+        scaffold = Mesh(make_scaffold(pose, 16.0, occluder.seed))
         draw_mesh(canvas, scaffold, scaffold.points, occluder.ahead, two_sided=True)
     else:
         vehicle = make_vehicle(occluder.kind, occluder.seed % 64, canvas.moment.dark)
