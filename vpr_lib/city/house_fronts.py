@@ -1,15 +1,17 @@
 """A house front drawn flat: colors, wall, roof, windows, doors, garages, shops."""
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw
 
 from vpr_lib.city.layout import STYLES, Building
 from vpr_lib.city.textures import Color, hsv_color, make_rng, make_surface_noise, scale_color
 
 SCALE = 16  # pixels a metre
+SHOP_NAMES = ("CAFE", "BAKERY", "BOOKS", "PHARMACY", "TAILOR", "BAR", "NOODLES", "FLOWERS", "BANK", "HOTEL", "PIZZA",
+              "SHOES", "OPTIC", "TOYS", "SALON", "MARKET", "DELI", "TEA", "MUSIC", "CYCLES", "PAPER", "GALLERY",
+              "SUSHI", "GRILL", "LAUNDRY", "PHONES", "CLINIC", "STUDIO", "VINYL", "WINES")  # fmt: skip
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
@@ -125,11 +127,6 @@ def _draw_sloping_roof(front: Front) -> tuple[int, ...]:
             draw.rectangle((x - 8, eaves // 3, x + 8, eaves - 3), fill=paint.trim)
             draw.rectangle((x - 5, eaves // 3 + 3, x + 5, eaves - 5), fill=paint.glass)
     return outline
-
-
-SHOP_NAMES = ("CAFE", "BAKERY", "BOOKS", "PHARMACY", "TAILOR", "BAR", "NOODLES", "FLOWERS", "BANK", "HOTEL", "PIZZA",
-              "SHOES", "OPTIC", "TOYS", "SALON", "MARKET", "DELI", "TEA", "MUSIC", "CYCLES", "PAPER", "GALLERY",
-              "SUSHI", "GRILL", "LAUNDRY", "PHONES", "CLINIC", "STUDIO", "VINYL", "WINES")  # fmt: skip
 
 
 def draw_windows(front: Front, rng: np.random.Generator, face: int) -> None:
@@ -267,15 +264,10 @@ def _draw_shop(front: Front, rng: np.random.Generator) -> None:
     draw.rectangle(sign, fill=sign_color)
     ink = (250, 245, 235) if sum(sign_color) < 400 else (25, 25, 30)
     center = (width // 2, (top + 2 + sign_bottom) // 2)
-    draw.text(center, str(rng.choice(SHOP_NAMES)), fill=ink, font=_get_font(), anchor="mm")
+    draw.text(center, str(rng.choice(SHOP_NAMES)), fill=ink, font_size=12, anchor="mm")  # Pillow's own font
     if rng.random() < 0.45:  # a striped awning
         stripe = hsv_color(rng.random(), 0.6, 0.75)
         for x in range(4, width - 4, 9):
             color = stripe if (x // 9) % 2 else (238, 236, 230)
             draw.rectangle((x, sign_bottom, x + 8, sign_bottom + 14), fill=color)
     front.signs.append(sign)
-
-
-@lru_cache(maxsize=1)
-def _get_font() -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(12)  # included in Pillow

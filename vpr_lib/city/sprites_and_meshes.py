@@ -13,6 +13,18 @@ from PIL import Image, ImageDraw, ImageFilter
 from vpr_lib.city.canvas import NEAR_M, Canvas
 from vpr_lib.city.textures import hsv_color, make_pyramid, make_rng
 
+# Side views, metres ahead of the middle and above the road, counterclockwise from the rear bottom corner.
+PROFILES = {
+    "sedan": ((-2.2, 0.3), (2.2, 0.3), (2.2, 0.8), (1.3, 0.95), (0.6, 1.45), (-1.1, 1.45), (-1.7, 1.0), (-2.2, 0.95)),
+    "hatchback": ((-1.9, 0.3), (1.9, 0.3), (1.9, 0.85), (1.1, 1.0), (0.4, 1.55), (-1.5, 1.55), (-1.9, 1.0)),
+    "van": ((-2.4, 0.3), (2.4, 0.3), (2.4, 1.1), (1.7, 1.3), (1.2, 2.1), (-2.4, 2.1)),
+    "truck": ((-4.5, 0.5), (4.5, 0.5), (4.5, 1.6), (4.3, 2.7), (3.2, 2.9), (3.1, 3.7), (-4.5, 3.7)),
+    "bus": ((-5.8, 0.4), (5.8, 0.4), (5.8, 3.1), (-5.8, 3.1)),
+}
+HALF_WIDTHS_M = {"sedan": 0.88, "hatchback": 0.85, "van": 0.98, "truck": 1.25, "bus": 1.27}
+LARGE = ("truck", "bus")
+GLASS = np.array([45.0, 55, 65])
+
 
 @lru_cache(maxsize=24)
 def draw_tree(variant: int, season: str) -> list[Image.Image]:
@@ -99,19 +111,6 @@ def paste_sprite(
     light = canvas.lighting.ground * (1.0 if canvas.lighting.glow < 1 else 1.3)
     canvas.image.paste(canvas.shade_picture(piece.convert("RGB"), light, depth), (x0, y0), piece)
     return x0, x1
-
-
-# Side views, metres ahead of the middle and above the road, counterclockwise from the rear bottom corner.
-PROFILES = {
-    "sedan": ((-2.2, 0.3), (2.2, 0.3), (2.2, 0.8), (1.3, 0.95), (0.6, 1.45), (-1.1, 1.45), (-1.7, 1.0), (-2.2, 0.95)),
-    "hatchback": ((-1.9, 0.3), (1.9, 0.3), (1.9, 0.85), (1.1, 1.0), (0.4, 1.55), (-1.5, 1.55), (-1.9, 1.0)),
-    "van": ((-2.4, 0.3), (2.4, 0.3), (2.4, 1.1), (1.7, 1.3), (1.2, 2.1), (-2.4, 2.1)),
-    "truck": ((-4.5, 0.5), (4.5, 0.5), (4.5, 1.6), (4.3, 2.7), (3.2, 2.9), (3.1, 3.7), (-4.5, 3.7)),
-    "bus": ((-5.8, 0.4), (5.8, 0.4), (5.8, 3.1), (-5.8, 3.1)),
-}
-HALF_WIDTHS_M = {"sedan": 0.88, "hatchback": 0.85, "van": 0.98, "truck": 1.25, "bus": 1.27}
-LARGE = ("truck", "bus")
-GLASS = np.array([45.0, 55, 65])
 
 
 class Face(NamedTuple):

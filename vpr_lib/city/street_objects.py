@@ -22,6 +22,7 @@ from vpr_lib.city.sprites_and_meshes import (
 from vpr_lib.city.textures import make_rng
 from vpr_lib.city.walls import VisibleWalls, find_visible_walls
 
+KINDS = ("truck", "bus", "crowd", "scaffold")  # of occluders
 NEARBY_M = 70.0  # cars and people farther away are not drawn
 
 
@@ -138,9 +139,6 @@ def _restore_walls(
         for run in np.split(hidden, np.flatnonzero(np.diff(hidden) > 1) + 1):
             box = (left + int(run[0]), 0, left + int(run[-1]) + 1, canvas.camera.size)
             canvas.image.paste(without_objects.crop(box), box[:2])
-
-
-KINDS = ("truck", "bus", "crowd", "scaffold")
 
 
 @dataclass(frozen=True)

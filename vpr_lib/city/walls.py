@@ -16,6 +16,8 @@ from vpr_lib.city.house_fronts import SCALE, Front, draw_ground_floor, draw_roof
 from vpr_lib.city.layout import FACES, STYLES, Building, City
 from vpr_lib.city.textures import PYRAMID_LEVELS, hsv_color, make_pyramid, make_rng
 
+REACH_M = 260.0  # houses farther away are not drawn
+BLANK_SCALE = 4  # pixels a metre of walls without windows
 COARSE_LEVEL = 2  # houses drawn at this level or a smaller one are cached without the larger pictures
 
 
@@ -48,7 +50,7 @@ def draw_facade(building: Building, face: int, shop: int) -> Facade:
     rng = make_rng("look", building.look)
     paint = pick_paint(building, rng)
     is_blank = FACES[face] not in building.street_faces
-    top, scale = (building.height, 4) if is_blank else (building.height + building.roof_height, SCALE)
+    top, scale = (building.height, BLANK_SCALE) if is_blank else (building.height + building.roof_height, SCALE)
     picture = draw_wall((max(8, round(width * scale)), max(8, round(top * scale))), building, paint, rng)
     if is_blank:
         return Facade([picture], [None], top, np.empty((0, 4), int), np.empty((0, 4), int))
@@ -79,27 +81,19 @@ def get_facade(building: Building, face: int, shop: int, level: int) -> Facade:
 
 
 @lru_cache(maxsize=600)
-def _draw_night_lights(
-    building: Building, face: int, shop: int, evening: int, level: int
-) -> tuple[Image.Image, Image.Image]:
-    """What shines from a face after dark: RGB, and its strength ("L"); `evening` chooses which windows are lit."""
+def _draw_night_lights(building: Building, face: int, shop: int, evening: int, level: int) -> Image.Image:
+    """What shines from a face after dark, RGBA; `evening` chooses which windows are lit."""
     facade = get_facade(building, face, shop, level)
     rng = make_rng("lit", building.seed, face, evening)
-    size, shrink = facade.levels[level].size, 2**level
-    light, strength = Image.new("RGB", size), Image.new("L", size)
-    draw, draw_strength = ImageDraw.Draw(light), ImageDraw.Draw(strength)
+    light, shrink = Image.new("RGBA", facade.levels[level].size), 2**level
+    draw = ImageDraw.Draw(light)
     for box in facade.panes[rng.random(len(facade.panes)) < rng.uniform(0.15, 0.6)] // shrink:
-        warm = rng.uniform(0.0, 1.0)
-        draw.rectangle(box.tolist(), fill=(255, int(190 + 50 * warm), int(95 + 125 * warm)))
-        draw_strength.rectangle(box.tolist(), fill=int(rng.uniform(120, 255)))
+        warm, strength = rng.uniform(0.0, 1.0), int(rng.uniform(120, 255))
+        draw.rectangle(box.tolist(), fill=(255, int(190 + 50 * warm), int(95 + 125 * warm), strength))
     sign_color = hsv_color(rng.random(), 0.5, 1.0)
     for box in facade.signs // shrink:
-        draw.rectangle(box.tolist(), fill=sign_color)
-        draw_strength.rectangle(box.tolist(), fill=130)
-    return light, strength
-
-
-REACH_M = 260.0  # houses farther away are not drawn
+        draw.rectangle(box.tolist(), fill=(*sign_color, 130))
+    return light
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +155,8 @@ def draw_walls(canvas: Canvas, visible: VisibleWalls) -> None:
         level = min(level, len(facade.levels) - 1)
         picture = canvas.shade_picture(facade.levels[level], lights[row], 1 / inverse.mean())
         if moment.dark and len(facade.panes):
-            light, strength = _draw_night_lights(building, face, shop, moment.seed % 3, level)
-            picture.paste(light, (0, 0), strength)
+            light = _draw_night_lights(building, face, shop, moment.seed % 3, level)
+            picture.paste(light, (0, 0), light)
         _paste_wall(canvas, picture, facade.masks[level], facade.top, visible, row)
 
 
@@ -178,27 +172,21 @@ def _paste_wall(
     columns, inverse, share = visible.columns[row], visible.inverse_depth[row], visible.share[row]
     horizon, focal = camera.horizon * camera.size, camera.focal
     x0, x1 = max(0, math.floor(columns[0])), min(camera.size, math.ceil(columns[1]))
-    nearest = max(inverse)
+    nearest = inverse.max()
     y0 = max(0, math.floor(horizon - focal * max(0.0, (top - camera.height) * nearest)))
     y1 = min(camera.size, math.ceil(horizon + focal * camera.height * nearest))
     if x1 <= x0 or y1 <= y0:
         return
-    span = columns[1] - columns[0]
-    inverse_slope = (inverse[1] - inverse[0]) / span
-    inverse_left = inverse[0] + inverse_slope * (x0 - columns[0])  # at the left edge of the piece
-    places = share * inverse
-    place_slope = (places[1] - places[0]) / span
-    place_left = places[0] + place_slope * (x0 - columns[0])
+    ends = np.stack([inverse, share * inverse])  # at the left and the right end of the wall
+    slopes = (ends[:, 1] - ends[:, 0]) / (columns[1] - columns[0])
+    inverse_left, place_left = ends[:, 0] + slopes * (x0 - columns[0])  # at the left edge of the piece
+    inverse_slope, place_slope = slopes
     width, scale = picture.width, picture.height / top
     rise = (top - camera.height) * scale
-    row_offset = (rise * inverse_left + scale * (y0 - horizon) / focal) / inverse_left
-    coefficients = (
-        *(width * place_slope / inverse_left, 0.0, width * place_left / inverse_left),
-        *(rise * inverse_slope / inverse_left, scale / focal / inverse_left, row_offset),
-        *(inverse_slope / inverse_left, 0.0),
-    )
+    row = (rise * inverse_slope, scale / focal, rise * inverse_left + scale * (y0 - horizon) / focal)
+    coefficients = np.array([width * place_slope, 0, width * place_left, *row, inverse_slope, 0]) / inverse_left
     size = (x1 - x0, y1 - y0)
-    warp = (Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.NEAREST)
+    warp = (Image.Transform.PERSPECTIVE, coefficients.tolist(), Image.Resampling.NEAREST)
     if mask is not None:
         piece_mask = mask.transform(size, *warp)
     else:
