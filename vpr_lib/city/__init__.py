@@ -4,7 +4,7 @@ Import from here: `write_city` (renders a data root) and `CitySettings` (its siz
 
 Reading order: `layout` (streets, houses, trees), `canvas` (camera, date and light, the photo being drawn) and `photo`
 (all steps of drawing one). What is drawn: `walls` (houses in perspective) with flat pictures from `house_fronts`, and
-`street_objects` made of `sprites_and_meshes`; `textures` has the colors and patterns. Which photos: `views` (settings,
+`street_objects` (with `meshes`); `pictures` has colors, patterns, trees and people. Which photos: `views` (settings,
 one photo to take), `planning` (all photos). `render` writes the files; `pretrain` trains the weights and needs torch.
 """
 

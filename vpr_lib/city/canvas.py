@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 from vpr_lib.city.layout import City
-from vpr_lib.city.textures import Color, make_glow
+from vpr_lib.city.pictures import Color, make_glow
 
 NEAR_M = 0.25  # nearest depth that is drawn
 
@@ -181,3 +181,24 @@ class Canvas:
         tint = Image.new("RGB", (size, size), tuple(int(part) for part in color))
         light = ImageChops.multiply(tint, Image.merge("RGB", (glow,) * 3))
         self.image.paste(ImageChops.add(region, light), (left, top))
+
+    def paste_sprite(
+        self, levels: list[Image.Image], position: np.ndarray, depth: float, height: float
+    ) -> tuple[int, int]:
+        """Paste an upright picture (RGBA pyramid; position, depth, height in metres); first and last column covered."""
+        scale = self.camera.focal / depth  # pixels a metre
+        column, base = self.camera.to_pixels(self.camera.to_view(np.array(position)), 0.0)
+        level = round(math.log2(max(1.0, levels[0].height / (height * scale))))
+        sprite = levels[min(level, len(levels) - 1)]
+        tall, wide = height * scale, height * scale * sprite.width / sprite.height
+        left, top = column - wide / 2, base - tall
+        x0, x1 = max(0, math.floor(left)), min(self.camera.size, math.ceil(left + wide))
+        y0, y1 = max(0, math.floor(top)), min(self.camera.size, math.ceil(base))
+        if x1 - x0 < 2 or y1 - y0 < 2:
+            return 0, 0
+        box = np.array([x0 - left, y0 - top, x1 - left, y1 - top]) * (sprite.width / wide)
+        box = box.clip(0, [sprite.width, sprite.height] * 2)
+        piece = sprite.resize((x1 - x0, y1 - y0), Image.Resampling.NEAREST, box=tuple(box))
+        light = self.lighting.ground * (1.0 if self.lighting.glow < 1 else 1.3)
+        self.image.paste(self.shade_picture(piece.convert("RGB"), light, depth), (x0, y0), piece)
+        return x0, x1

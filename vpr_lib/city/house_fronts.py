@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 from vpr_lib.city.layout import STYLES, Building
-from vpr_lib.city.textures import Color, hsv_color, make_rng, make_surface_noise, scale_color
+from vpr_lib.city.pictures import Color, hsv_color, make_rng, make_surface_noise, scale_color
 
 SCALE = 16  # pixels a metre
 SHOP_NAMES = ("CAFE", "BAKERY", "BOOKS", "PHARMACY", "TAILOR", "BAR", "NOODLES", "FLOWERS", "BANK", "HOTEL", "PIZZA",

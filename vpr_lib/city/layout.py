@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from vpr_lib.city.textures import make_rng
+from vpr_lib.city.pictures import make_rng
 
 FACES = ("south", "east", "north", "west")
 
@@ -157,10 +157,7 @@ class City:
 
     @cached_property
     def walls(self) -> np.ndarray:
-        """(4 B, 4) metres, x and y of the left and the right foot as seen from outside.
-
-        Wall i belongs to building i // 4; i % 4 is an index into `buildings.FACES`.
-        """
+        """(4 B, 4) x, y of the left and right foot seen from outside; wall i is `FACES[i % 4]` of building i // 4."""
         x0, y0, x1, y1 = np.array([[house.x0, house.y0, house.x1, house.y1] for house in self.buildings]).T
         south, east = np.c_[x0, y0, x1, y0], np.c_[x1, y0, x1, y1]
         north, west = np.c_[x1, y1, x0, y1], np.c_[x0, y1, x0, y0]
@@ -243,11 +240,10 @@ def _furnish_streets(
                 if np.abs(crossings - at).min() > 13:  # no street crosses here
                     style = STYLES[_pick_style(districts, street.point(at, curb) / block_m)]
                     if rng.random() < style.trees:
-                        trees.append(
-                            [*street.point(at, side * (street.road + 1.2)), rng.uniform(4, 9), rng.integers(6)]
-                        )
-                    spot = street.point(at + 3, side * (street.road - 1.1))
-                    parking.append([*spot, street.direction + 180 * reverse, rng.uniform(0.1, 0.8)])
+                        x, y = street.point(at, side * (street.road + 1.2))
+                        trees.append([x, y, rng.uniform(4, 9), rng.integers(6)])
+                    x, y = street.point(at + 3, side * (street.road - 1.1))
+                    parking.append([x, y, street.direction + 180 * reverse, rng.uniform(0.1, 0.8)])
                 at += rng.uniform(6.5, 9)
     return np.array(trees), np.array(lamps), np.array(parking)
 

@@ -12,9 +12,8 @@ from PIL import Image, ImageChops
 
 from vpr_lib.city.canvas import NEAR_M, Camera, Canvas, Moment, turn_between
 from vpr_lib.city.layout import City, Street
-from vpr_lib.city.sprites_and_meshes import draw_rain
+from vpr_lib.city.pictures import Color, draw_rain, make_clouds, make_rng, make_surface_noise
 from vpr_lib.city.street_objects import Occluder, draw_occluder, draw_street_objects
-from vpr_lib.city.textures import Color, make_clouds, make_rng, make_surface_noise
 from vpr_lib.city.walls import draw_walls, find_visible_walls
 
 MARKINGS_M = 70.0  # road markings farther away are not drawn

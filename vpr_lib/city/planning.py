@@ -8,8 +8,8 @@ import numpy as np
 
 from vpr_lib.city.canvas import Camera, Moment, turn_between
 from vpr_lib.city.layout import REPETITIVE, City, Street, make_city
+from vpr_lib.city.pictures import make_rng
 from vpr_lib.city.street_objects import Occluder, find_occluder
-from vpr_lib.city.textures import make_rng
 from vpr_lib.city.views import TRAIN_SITES, CitySettings, View, name_photo
 from vpr_lib.city.walls import find_visible_walls
 
@@ -54,8 +54,8 @@ def make_views(settings: CitySettings) -> list[View]:
 
 def _make_train_views(settings: CitySettings, number: int, places: int) -> Iterator[View]:
     """The places of one city: the same spot and heading in other years, weather and traffic."""
-    names = list(TRAIN_SITES)
-    name, earlier = names[number % len(names)], number // len(names)
+    earlier, site = divmod(number, len(TRAIN_SITES))
+    name = list(TRAIN_SITES)[site]
     folder = f"{name}{earlier + 1}" if earlier else name
     seed, blocks = 1000 * settings.seed + number + 1, _count_blocks(places, PLACE_STEP_M)
     city, rng = make_city(seed, blocks), make_rng("train", seed)

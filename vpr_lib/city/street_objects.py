@@ -8,18 +8,8 @@ from PIL import Image
 
 from vpr_lib.city.canvas import NEAR_M, Camera, Canvas, Moment
 from vpr_lib.city.layout import City
-from vpr_lib.city.sprites_and_meshes import (
-    Mesh,
-    Pose,
-    draw_mesh,
-    draw_person,
-    draw_tree,
-    make_box,
-    make_scaffold,
-    make_vehicle,
-    paste_sprite,
-)
-from vpr_lib.city.textures import make_rng
+from vpr_lib.city.meshes import Mesh, Pose, draw_mesh, make_box, make_scaffold, make_vehicle
+from vpr_lib.city.pictures import draw_person, draw_tree, make_rng
 from vpr_lib.city.walls import VisibleWalls, find_visible_walls
 
 KINDS = ("truck", "bus", "crowd", "scaffold")  # of occluders
@@ -44,10 +34,10 @@ def draw_street_objects(canvas: Canvas, visible: VisibleWalls) -> list[tuple[flo
     for depth, kind, row in sorted(objects, reverse=True):
         if kind == "tree":
             x, y, height, variant = city.trees[row]
-            columns = paste_sprite(canvas, draw_tree(int(variant), moment.season), (x, y), depth, height)
+            columns = canvas.paste_sprite(draw_tree(int(variant), moment.season), np.array([x, y]), depth, height)
         elif kind == "person":
             x, y, variant, height = people[row]
-            columns = paste_sprite(canvas, draw_person(int(variant)), (x, y), depth, height)
+            columns = canvas.paste_sprite(draw_person(int(variant)), np.array([x, y]), depth, height)
         elif kind == "car":
             columns = _draw_car(canvas, Pose(*cars[row, :3]), int(cars[row, 3]), depth)
         elif kind == "lamp":
@@ -101,9 +91,7 @@ def _draw_car(canvas: Canvas, pose: Pose, seed: int, depth: float) -> tuple[int,
 
 def _draw_lamp(canvas: Canvas, lamp: np.ndarray, depth: float) -> tuple[tuple[int, int], tuple[float, float]]:
     """A pole with an arm over the road; the columns it covers, and column and row of its head."""
-    camera, (x, y, heading) = canvas.camera, lamp
-    arm = np.array([x, y]) + 1.5 * np.array([math.sin(math.radians(heading)), math.cos(math.radians(heading))])
-    corners = np.array([[x, y, 0], [x, y, 6.2], [*arm, 6.5]])
+    camera, corners = canvas.camera, Pose(*lamp).transform([0, 0, 1.5], 0.0, [0, 6.2, 6.5])
     view = camera.to_view(corners)
     if view[:, 1].min() <= NEAR_M:
         return (0, 0), (-1.0, -1.0)
@@ -163,7 +151,7 @@ def draw_occluder(canvas: Canvas, occluder: Occluder) -> None:
         spots[:, 0] = spots[:, 0] * spots[:, 1] + occluder.right
         for right, ahead in spots[np.argsort(-spots[:, 1])]:
             position = (camera.x, camera.y) + ahead * camera.forward + right * camera.right
-            paste_sprite(canvas, draw_person(int(rng.integers(48))), position, ahead, rng.uniform(1.9, 2.5))
+            canvas.paste_sprite(draw_person(int(rng.integers(48))), position, ahead, rng.uniform(1.9, 2.5))
     elif occluder.kind == "scaffold":
         scaffold = Mesh(make_scaffold(pose, 16.0, occluder.seed))
         draw_mesh(canvas, scaffold, scaffold.points, occluder.ahead, two_sided=True)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from vpr_lib.city.canvas import NEAR_M, Camera, Canvas
 from vpr_lib.city.house_fronts import SCALE, Front, draw_ground_floor, draw_roof, draw_wall, draw_windows, pick_paint
 from vpr_lib.city.layout import FACES, STYLES, Building, City
-from vpr_lib.city.textures import PYRAMID_LEVELS, hsv_color, make_pyramid, make_rng
+from vpr_lib.city.pictures import PYRAMID_LEVELS, hsv_color, make_pyramid, make_rng
 
 REACH_M = 260.0  # houses farther away are not drawn
 BLANK_SCALE = 4  # pixels a metre of walls without windows
