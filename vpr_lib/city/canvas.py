@@ -182,12 +182,10 @@ class Canvas:
         light = ImageChops.multiply(tint, Image.merge("RGB", (glow,) * 3))
         self.image.paste(ImageChops.add(region, light), (left, top))
 
-    def paste_sprite(
-        self, levels: list[Image.Image], position: np.ndarray, depth: float, height: float
-    ) -> tuple[int, int]:
-        """Paste an upright picture (RGBA pyramid; position, depth, height in metres); first and last column covered."""
+    def paste_sprite(self, levels: list[Image.Image], foot: np.ndarray, depth: float, height: float) -> tuple[int, int]:
+        """Paste an upright picture (RGBA pyramid; foot, depth, height in metres); first and last column covered."""
         scale = self.camera.focal / depth  # pixels a metre
-        column, base = self.camera.to_pixels(self.camera.to_view(np.array(position)), 0.0)
+        column, base = self.camera.to_pixels(self.camera.to_view(foot), 0.0)
         level = round(math.log2(max(1.0, levels[0].height / (height * scale))))
         sprite = levels[min(level, len(levels) - 1)]
         tall, wide = height * scale, height * scale * sprite.width / sprite.height

@@ -185,8 +185,7 @@ def make_city(seed: int, blocks: int = 7) -> City:
     """Make a city of `blocks` x `blocks` blocks, with water along its south side."""
     rng = make_rng("city", seed)
     streets = _make_streets(rng, blocks)
-    columns = [street for street in streets if not street.horizontal]
-    rows = [street for street in streets if street.horizontal]
+    rows, columns = streets[: blocks + 1], streets[blocks + 1 :]
     districts = rng.uniform(0, blocks, (2 * len(STYLES), 2))
     buildings, repetitive_blocks = [], []
     for i, (west, east) in enumerate(pairwise(columns)):

@@ -8,15 +8,13 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+Color = tuple[int, int, int]  # RGB, 0 to 255
+PYRAMID_LEVELS = 5  # at most
+
 
 def make_rng(*keys: int | str) -> np.random.Generator:
     """A generator that depends on all keys and on nothing else."""
     return np.random.default_rng([zlib.crc32(key.encode()) if isinstance(key, str) else int(key) for key in keys])
-
-
-Color = tuple[int, int, int]  # RGB, 0 to 255
-
-PYRAMID_LEVELS = 5  # at most
 
 
 def hsv_color(hue: float, saturation: float, value: float) -> Color:
