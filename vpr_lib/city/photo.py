@@ -199,8 +199,7 @@ def draw_reflections(canvas: Canvas) -> None:
     above = canvas.image.crop((0, 2 * horizon - bottom, size, horizon))
     mirror = above.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     small = mirror.resize((size // 4, max(1, mirror.height // 16))).resize(mirror.size, Image.Resampling.BILINEAR)
-    road = canvas.image.crop((0, horizon, size, bottom))
-    canvas.image.paste(Image.blend(road, small, 0.3), (0, horizon))
+    canvas.image.paste(Image.blend(canvas.image.crop((0, horizon, size, bottom)), small, 0.3), (0, horizon))
 
 
 def _draw_glare(canvas: Canvas, lamp_heads: list[tuple[float, float, float]]) -> None:

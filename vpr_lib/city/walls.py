@@ -35,10 +35,8 @@ class Facade:
 @lru_cache(maxsize=8192)
 def _number_shop(building: Building, face: int, year: int) -> int:
     """Number of the shop on a face that year; a new one comes every 4 to 14 years. -1 where there is none."""
-    if FACES[face] not in building.street_faces:
-        return -1
     rng = make_rng("tenant", building.seed, face)
-    if rng.random() >= STYLES[building.style].shops:
+    if FACES[face] not in building.street_faces or rng.random() >= STYLES[building.style].shops:
         return -1
     changes = 1998 + rng.integers(0, 8) + np.cumsum(rng.integers(4, 15, 8))
     return int((changes <= year).sum())
