@@ -210,7 +210,8 @@ def draw_ground_floor(front: Front, rng: np.random.Generator, shop: int) -> None
         _draw_shop(front, make_rng("shop", front.building.seed, shop))
         return
     slots = max(1, width // round(2.2 * SCALE))
-    pitch, door_slot = width / slots, int(rng.integers(slots))
+    pitch = width / slots
+    door_slot = int(rng.integers(slots))
     door_color = hsv_color(rng.random(), 0.55, rng.uniform(0.25, 0.7))
     garage = rng.random() < 0.35
     for slot in range(slots):
@@ -247,7 +248,8 @@ def _draw_shop(front: Front, rng: np.random.Generator) -> None:
     draw.rectangle((4, top, width - 4, base), fill=frame_color)
     sign_bottom = top + round(0.75 * SCALE)
     number = max(2, width // round(2.6 * SCALE))
-    pitch, door_slot = (width - 8) / number, int(rng.integers(number))
+    pitch = (width - 8) / number
+    door_slot = int(rng.integers(number))
     for slot in range(number):
         low = base - 3 if slot == door_slot else base - 12
         left, right = round(4 + slot * pitch + 4), round(4 + (slot + 1) * pitch - 4)

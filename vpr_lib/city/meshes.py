@@ -91,8 +91,7 @@ def draw_mesh(canvas: Canvas, mesh: Mesh, points: np.ndarray, depth: float, two_
         area = sum(x * corners[i - 1][1] - corners[i - 1][0] * y for i, (x, y) in enumerate(corners))
         if corners and (two_sided or area < 0):
             canvas.draw.polygon([value for corner in corners for value in corner], fill=tuple(fill))
-            columns = [corner[0] for corner in corners]
-            left, right = min(left, *columns), max(right, *columns)
+            left, right = min(left, pixels[:, 0].min()), max(right, pixels[:, 0].max())
     return max(0, math.floor(left)), min(camera.size, math.ceil(right) + 1)
 
 
@@ -191,7 +190,8 @@ def make_scaffold(pose: Pose, length: float, seed: int) -> Iterator[Face]:
     for bay in range(bays):
         for floor in range(floors):
             if rng.random() < 0.62:
-                start, color = left + bay * pitch, net * rng.uniform(0.85, 1.1)
+                start = left + bay * pitch
+                color = net * rng.uniform(0.85, 1.1)
                 yield make_plate(start, start + pitch, floor * 2 + 0.3, floor * 2 + 2, color)
     for floor in range(1, floors + 1):
         yield make_plate(left, -left, floor * 2 - 0.09, floor * 2 + 0.09, wood)

@@ -78,7 +78,8 @@ def find_sun(canvas: Canvas) -> tuple[float, float]:
 
 
 def _draw_ridge(canvas: Canvas, ridge: np.ndarray, color: Color, distance_m: float) -> None:
-    camera, view = canvas.camera, canvas.camera.to_view(ridge)
+    camera = canvas.camera
+    view = camera.to_view(ridge)
     ahead = view[:, 1] > 50
     pixels = camera.to_pixels(view[ahead], ridge[ahead, 2])
     pixels = pixels[np.argsort(pixels[:, 0])]
@@ -114,12 +115,18 @@ def draw_distance(canvas: Canvas) -> None:
 
 def draw_ground(canvas: Canvas) -> None:
     """Sidewalks, roads with curbs and markings, the water; noise that lies on the ground."""
-    camera, city, wet = canvas.camera, canvas.city, canvas.moment.light == "rain"
+    camera, city = canvas.camera, canvas.city
+    wet = canvas.moment.light == "rain"
     light = canvas.lighting.ground * 0.72 if wet else canvas.lighting.ground
     horizon = round(camera.horizon * camera.size)
     canvas.draw.rectangle((0, horizon, camera.size, camera.size), fill=canvas.shade_color(SIDEWALK, light, 25))
-    if camera.y < 200:
-        _draw_water(canvas, light)
+    if camera.y < 200:  # the water, and a low wall along its edge
+        edge = [[-4000, city.shore, 0], [5000, city.shore, 0]]
+        surface = np.array([*edge, [5000, -3500, 0], [-4000, -3500, 0]])
+        color = 0.55 * np.array(WATER) * light + 0.35 * 255 * canvas.lighting.horizon
+        canvas.draw_polygon(surface, tuple(color.clip(0, 255).astype(int).tolist()))
+        wall = np.array([*edge, [5000, city.shore, 0.5], [-4000, city.shore, 0.5]])
+        canvas.draw_polygon(wall, canvas.shade_color(CURB, light, 20))
     for curb_m, color in ((0.25, CURB), (0.0, ASPHALT)):
         fill = canvas.shade_color(color, light, 35)
         for street in city.streets:
@@ -130,16 +137,6 @@ def draw_ground(canvas: Canvas) -> None:
     lower = canvas.image.crop((0, horizon, camera.size, camera.size))
     noise = _project_ground_noise(camera, wet).resize(lower.size, Image.Resampling.NEAREST)
     canvas.image.paste(ImageChops.multiply(lower, noise), (0, horizon))
-
-
-def _draw_water(canvas: Canvas, light: np.ndarray) -> None:
-    """The water, and a low wall along its edge."""
-    shore = canvas.city.shore
-    surface = np.array([[-4000, shore, 0], [5000, shore, 0], [5000, -3500, 0], [-4000, -3500, 0]])
-    color = 0.55 * np.array(WATER) * light + 0.35 * 255 * canvas.lighting.horizon
-    canvas.draw_polygon(surface, tuple(color.clip(0, 255).astype(int).tolist()))
-    wall = np.array([[-4000, shore, 0], [5000, shore, 0], [5000, shore, 0.5], [-4000, shore, 0.5]])
-    canvas.draw_polygon(wall, canvas.shade_color(CURB, light, 20))
 
 
 def _draw_markings(canvas: Canvas, fill: Color) -> None:
@@ -239,8 +236,7 @@ def apply_lens(image: Image.Image, moment: Moment) -> Image.Image:
 def _make_vignette(size: int) -> Image.Image:
     """Factors for darker corners, 255 for 1."""
     rows, columns = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
-    factors = 255 * (1 - 0.13 * (rows**2 + columns**2))
-    return Image.fromarray(factors.clip(0, 255).astype(np.uint8)).convert("RGB")
+    return Image.fromarray((255 * (1 - 0.13 * (rows**2 + columns**2))).astype(np.uint8)).convert("RGB")
 
 
 @lru_cache(maxsize=4)

@@ -143,7 +143,8 @@ class _SplitPlanner:
 
     def _try_query(self, spot: _Spot, anchor: Camera, scenario: str) -> None:
         """Add a query of a scenario near a database photo, where it is possible."""
-        city, rng, camera = self.city, self.rng, self._revisit(spot, anchor)
+        city, rng = self.city, self.rng
+        camera = self._revisit(spot, anchor)
         if scenario == "viewpoint":
             camera = _find_other_viewpoint(rng, city, spot, anchor)
             middle = np.array([anchor.size / 2])

@@ -59,7 +59,9 @@ def write_city(
     missing = [view for view in views if not is_there(folder / view.path)]
     if complete and not missing:
         return folder
-    _check_space(folder, len(missing), settings.size)
+    needed, free = len(missing) * settings.size**2 * 0.35, shutil.disk_usage(folder).free  # bytes; 0.35 a pixel
+    if needed > free:
+        raise OSError(f"{len(missing)} photos need {needed / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free")
     _write_scenarios(folder, views)
     contact_sheet = folder / "contact_sheet.jpg"
     if not contact_sheet.is_file():
@@ -121,13 +123,6 @@ def _claim_folder(folder: Path, state: dict, force: bool) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     _write_state(folder, state | {"complete": False})
     return False
-
-
-def _check_space(folder: Path, photos: int, size: int) -> None:
-    """Raise an OSError where the photos do not fit; they take about 0.35 bytes a pixel."""
-    needed, free = photos * size**2 * 0.35, shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(f"{photos} photos need about {needed / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free")
 
 
 def _write_photos(chunk: tuple[Path, int, list[View]]) -> int:

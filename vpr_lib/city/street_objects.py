@@ -61,14 +61,18 @@ def _find_in_view(
     middle = camera.size / 2 + view[rows, 0] * scale
     lefts, rights = (middle - radius_m * scale).astype(int), (middle + radius_m * scale).astype(int) + 1
     spans = zip(view[rows, 1].tolist(), rows.tolist(), lefts.clip(0).tolist(), rights.tolist(), strict=True)
-    seen = [(*span, visible.nearest[left:right].min(initial=np.inf)) for *span, left, right in spans]
-    return [(depth, kind, row) for depth, row, wall in seen if wall * depth < 1]
+    return [
+        (depth, kind, row)
+        for depth, row, left, right in spans
+        if visible.nearest[left:right].min(initial=np.inf) * depth < 1
+    ]
 
 
 def _place_people(canvas: Canvas) -> np.ndarray:
     """(N, 4) x, y, variant, height of the people on the sidewalks near the camera."""
-    camera, moment, rows = canvas.camera, canvas.moment, []
+    camera, moment = canvas.camera, canvas.moment
     rng = make_rng("walkers", moment.seed)
+    rows = []
     for street in canvas.city.streets:
         along, across = (camera.x, camera.y) if street.horizontal else (camera.y, camera.x)
         if abs(across - street.center) < NEARBY_M:
@@ -91,7 +95,8 @@ def _draw_car(canvas: Canvas, pose: Pose, seed: int, depth: float) -> tuple[int,
 
 def _draw_lamp(canvas: Canvas, lamp: np.ndarray, depth: float) -> tuple[tuple[int, int], tuple[float, float]]:
     """A pole with an arm over the road; the columns it covers, and column and row of its head."""
-    camera, corners = canvas.camera, Pose(*lamp).transform([0, 0, 1.5], 0.0, [0, 6.2, 6.5])
+    camera = canvas.camera
+    corners = Pose(*lamp).transform([0, 0, 1.5], 0.0, [0, 6.2, 6.5])
     view = camera.to_view(corners)
     if view[:, 1].min() <= NEAR_M:
         return (0, 0), (-1.0, -1.0)
@@ -109,7 +114,8 @@ def _draw_lamp(canvas: Canvas, lamp: np.ndarray, depth: float) -> tuple[tuple[in
 
 def _draw_pier(canvas: Canvas, pier: np.ndarray, depth: float) -> tuple[int, int]:
     """A wooden pier with a hut, in the water; the columns it covers."""
-    (x, length, width), shore = pier, canvas.city.shore
+    x, length, width = pier
+    shore = canvas.city.shore
     deck = make_box(Pose(x, shore - length / 2, 180), length, width, 0.1, 0.8, np.array([122.0, 104, 84]))
     color = np.array([[170.0, 80, 70], [210, 205, 190], [90, 120, 150]])[int(x) % 3]
     hut = make_box(Pose(x, shore - length + 6, 180), 8, width * 0.8, 0.8, 3.5 + width / 3, color)
