@@ -91,7 +91,8 @@ def draw_mesh(canvas: Canvas, mesh: Mesh, points: np.ndarray, depth: float, two_
         area = sum(x * corners[i - 1][1] - corners[i - 1][0] * y for i, (x, y) in enumerate(corners))
         if corners and (two_sided or area < 0):
             canvas.draw.polygon([value for corner in corners for value in corner], fill=tuple(fill))
-            left, right = min(left, pixels[:, 0].min()), max(right, pixels[:, 0].max())
+            columns = [corner[0] for corner in corners]
+            left, right = min(left, *columns), max(right, *columns)
     return max(0, math.floor(left)), min(camera.size, math.ceil(right) + 1)
 
 
