@@ -11,17 +11,10 @@ from collections import Counter
 from vpr_lib.city import photo
 from vpr_lib.city.planning import make_views
 from vpr_lib.city.render import draw_view, encode_jpeg
-from vpr_lib.city.settings import CitySettings
+from vpr_lib.city.views import CitySettings
 
-STAGES = (
-    "draw_sky",
-    "draw_distance",
-    "draw_ground",
-    "find_visible_walls",
-    "draw_walls",
-    "draw_street_objects",
-    "apply_lens",
-)
+STAGES = ("draw_sky", "draw_distance", "draw_ground", "find_visible_walls", "draw_walls", "draw_street_objects",
+          "apply_lens")  # fmt: skip
 NEIGHBORS = 40  # views in a row, as a worker gets them
 
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from vpr_lib.city import CitySettings
-from vpr_lib.city.camera_placement import measure_repetitive_share
 from vpr_lib.city.layout import make_city
-from vpr_lib.city.occluders import KINDS, measure_occluder_share
 from vpr_lib.city.photo import draw_photo
-from vpr_lib.city.planning import make_views
+from vpr_lib.city.planning import make_views, measure_repetitive_share
+from vpr_lib.city.street_objects import KINDS, measure_occluder_share
 from vpr_lib.city.walls import find_visible_walls
 from vpr_lib.file_names import parse_name
 

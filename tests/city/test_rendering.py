@@ -99,7 +99,7 @@ def test_command_line_passes_settings_on(rendered_city, city_settings, copy):
     assert "contact sheet" in output
     assert read_photos(copy) == read_photos(rendered_city)
     wrong = subprocess.run([*command, "--set", "citys=3"], capture_output=True, encoding="utf-8")
-    assert wrong.returncode == 1 and "valid: size, quality" in wrong.stderr
+    assert wrong.returncode == 1 and "citys" in wrong.stderr and "cities" in wrong.stderr
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -1,24 +1,146 @@
-"""The photo being drawn, with what every drawing function needs to know about it."""
+"""The photo being drawn: the camera that projects it, the moment it is taken, its light."""
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from vpr_lib.city.camera import Camera
 from vpr_lib.city.layout import City
-from vpr_lib.city.light import LIGHTINGS, Moment
-from vpr_lib.city.textures import Color, make_glow
+from vpr_lib.city.pictures import Color, make_glow
+
+NEAR_M = 0.25  # nearest depth that is drawn
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A level camera; as with a shifted lens, the horizon may lie off the center while verticals stay vertical."""
+
+    x: float  # metres east
+    y: float  # metres north
+    heading: float  # degrees clockwise from north
+    height: float = 2.4  # metres above the road
+    fov: float = 72.0  # horizontal field of view, degrees
+    horizon: float = 0.58  # row of the horizon as a share of the photo's height
+    size: int = 320  # pixels, height and width
+
+    @property
+    def focal(self) -> float:
+        """Focal length in pixels."""
+        return self.size / 2 / math.tan(math.radians(self.fov / 2))
+
+    @property
+    def forward(self) -> np.ndarray:
+        """(2,) unit vector east, north."""
+        return np.array([math.sin(math.radians(self.heading)), math.cos(math.radians(self.heading))])
+
+    @property
+    def right(self) -> np.ndarray:
+        """(2,) unit vector to the right of the photo."""
+        return np.array([math.cos(math.radians(self.heading)), -math.sin(math.radians(self.heading))])
+
+    def to_view(self, points: np.ndarray) -> np.ndarray:
+        """(..., 2) metres east and north -> (..., 2) metres to the right and ahead."""
+        offset = points[..., :2] - (self.x, self.y)
+        return np.stack([offset @ self.right, offset @ self.forward], axis=-1)
+
+    def to_pixels(self, view: np.ndarray, z: np.ndarray | float) -> np.ndarray:
+        """Right and ahead (..., 2), height z (...) -> column and row (..., 2); ahead must be positive."""
+        scale = self.focal / view[..., 1]
+        columns = self.size / 2 + view[..., 0] * scale
+        return np.stack([columns, self.horizon * self.size + (self.height - z) * scale], axis=-1)
+
+    def project_polygon(self, points: np.ndarray) -> np.ndarray | None:
+        """A plane polygon (N, 3) in metres -> (M, 2) pixels of the part ahead; None if there is none."""
+        corners = np.column_stack([self.to_view(points), points[:, 2]])
+        if (corners[:, 1] < NEAR_M).any():
+            corners = _clip_near(corners)
+        return self.to_pixels(corners[:, :2], corners[:, 2]) if len(corners) >= 3 else None
+
+
+def _clip_near(corners: np.ndarray) -> np.ndarray:
+    """The part of a polygon (N, 3: right, ahead, up) that lies at least `NEAR_M` ahead.
+
+    Source: Sutherland and Hodgman, Reentrant polygon clipping (1974), for one plane.
+    """
+    kept = []
+    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        if start[1] >= NEAR_M:
+            kept.append(start)
+        if (start[1] >= NEAR_M) != (end[1] >= NEAR_M):
+            kept.append(start + (end - start) * (NEAR_M - start[1]) / (end[1] - start[1]))
+    return np.array(kept).reshape(-1, 3)
+
+
+def turn_between(heading: float, other: float) -> float:
+    """Degrees from the `other` heading to this one, -180 to 180, clockwise."""
+    return (heading - other + 180) % 360 - 180
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a photo is taken."""
+
+    year: int  # changes signs and shops
+    month: int  # 1 to 12, changes leaves
+    light: str  # key of `LIGHTINGS`
+    sun: float  # heading the sun shines from, degrees
+    seed: int  # of cars, people, clouds, lit windows and sensor noise
+
+    @property
+    def dark(self) -> bool:
+        """Whether lamps and windows are lit."""
+        return self.light in ("night", "sunset")
+
+    @property
+    def season(self) -> str:
+        """winter, spring, summer or autumn."""
+        return ("winter", "spring", "summer", "autumn")[self.month % 12 // 3]
+
+
+@dataclass(frozen=True, eq=False)
+class Lighting:
+    """Colors of a light, RGB from 0 to 1 (the sensor clips what exceeds 1)."""
+
+    ambient: np.ndarray
+    sun: np.ndarray
+    zenith: np.ndarray
+    horizon: np.ndarray  # of the sky, and of the haze
+    elevation: float  # of the sun, degrees
+    haze_m: float  # distance at which haze takes 63% of a color
+    clouds: float  # share of the sky
+    glow: float  # strength of lamps and windows
+
+    @property
+    def ground(self) -> np.ndarray:
+        """(3,) RGB factor of what lies flat."""
+        return self.ambient + 0.8 * math.sin(math.radians(self.elevation)) * self.sun
+
+    def shade_walls(self, sun_heading: float, normals: np.ndarray) -> np.ndarray:
+        """(..., 2) horizontal unit normals of walls -> (..., 3) RGB factors."""
+        heading, elevation = math.radians(sun_heading), math.radians(self.elevation)
+        toward_sun = np.array([math.sin(heading), math.cos(heading)]) * math.cos(elevation)
+        return self.ambient + np.maximum(normals @ toward_sun, 0)[..., None] * self.sun
+
+
+# Ambient, sun, zenith, horizon; elevation, haze, clouds, glow; see `Lighting`.
+_VALUES = {
+    "day": (((0.6, 0.63, 0.7), (0.62, 0.56, 0.46), (0.28, 0.48, 0.82), (0.74, 0.83, 0.93)), 42, 900, 0.35, 0),
+    "overcast": (((0.76, 0.78, 0.8), (0.05, 0.05, 0.05), (0.62, 0.65, 0.7), (0.8, 0.82, 0.84)), 50, 500, 0.95, 0),
+    "sunset": (((0.4, 0.33, 0.36), (0.62, 0.32, 0.12), (0.25, 0.28, 0.5), (0.98, 0.6, 0.35)), 9, 600, 0.45, 0.5),
+    "night": (((0.3, 0.26, 0.25), (0.04, 0.04, 0.05), (0.015, 0.02, 0.05), (0.1, 0.09, 0.12)), 50, 700, 0.3, 1),
+    "backlight": (((0.36, 0.36, 0.38), (0.75, 0.62, 0.42), (0.5, 0.6, 0.78), (1.05, 0.96, 0.8)), 14, 260, 0.2, 0),
+    "rain": (((0.5, 0.52, 0.56), (0, 0, 0), (0.42, 0.45, 0.5), (0.62, 0.65, 0.68)), 50, 190, 1.0, 0.15),
+}
+LIGHTINGS = {light: Lighting(*np.array(colors), *numbers) for light, (colors, *numbers) in _VALUES.items()}
 
 
 class Canvas:
     """A photo being drawn: its city (None where only single objects are drawn), camera and moment."""
 
     def __init__(self, city: City | None, camera: Camera, moment: Moment, fill: Color = (0, 0, 0)) -> None:
-        self.city = city
-        self.camera = camera
-        self.moment = moment
+        self.city, self.camera, self.moment = city, camera, moment
         self.lighting = LIGHTINGS[moment.light]
         self.image = Image.new("RGB", (camera.size, camera.size), fill)
         self.draw = ImageDraw.Draw(self.image)
@@ -59,3 +181,22 @@ class Canvas:
         tint = Image.new("RGB", (size, size), tuple(int(part) for part in color))
         light = ImageChops.multiply(tint, Image.merge("RGB", (glow,) * 3))
         self.image.paste(ImageChops.add(region, light), (left, top))
+
+    def paste_sprite(self, levels: list[Image.Image], foot: np.ndarray, depth: float, height: float) -> tuple[int, int]:
+        """Paste an upright picture (RGBA pyramid; foot, depth, height in metres); first and last column covered."""
+        scale = self.camera.focal / depth  # pixels a metre
+        column, base = self.camera.to_pixels(self.camera.to_view(foot), 0.0)
+        level = round(math.log2(max(1.0, levels[0].height / (height * scale))))
+        sprite = levels[min(level, len(levels) - 1)]
+        tall, wide = height * scale, height * scale * sprite.width / sprite.height
+        left, top = column - wide / 2, base - tall
+        x0, x1 = max(0, math.floor(left)), min(self.camera.size, math.ceil(left + wide))
+        y0, y1 = max(0, math.floor(top)), min(self.camera.size, math.ceil(base))
+        if x1 - x0 < 2 or y1 - y0 < 2:
+            return 0, 0
+        box = np.array([x0 - left, y0 - top, x1 - left, y1 - top]) * (sprite.width / wide)
+        box = box.clip(0, [sprite.width, sprite.height] * 2)
+        piece = sprite.resize((x1 - x0, y1 - y0), Image.Resampling.NEAREST, box=tuple(box))
+        light = self.lighting.ground * (1.0 if self.lighting.glow < 1 else 1.3)
+        self.image.paste(self.shade_picture(piece.convert("RGB"), light, depth), (x0, y0), piece)
+        return x0, x1

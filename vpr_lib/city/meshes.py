@@ -1,4 +1,4 @@
-"""Cars, trucks, buses, boxes and scaffolds: objects made of a few flat faces, and drawing them."""
+"""Vehicles, boxes and scaffolds: objects made of a few flat faces, and drawing them."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -7,11 +7,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from vpr_lib.city.camera import NEAR_M
-from vpr_lib.city.canvas import Canvas
-from vpr_lib.city.seeding import make_rng
-from vpr_lib.city.textures import hsv_color
+from vpr_lib.city.canvas import NEAR_M, Canvas
+from vpr_lib.city.pictures import hsv_color, make_rng
 
 # Side views, metres ahead of the middle and above the road, counterclockwise from the rear bottom corner.
 PROFILES = {
@@ -23,6 +22,7 @@ PROFILES = {
 }
 HALF_WIDTHS_M = {"sedan": 0.88, "hatchback": 0.85, "van": 0.98, "truck": 1.25, "bus": 1.27}
 LARGE = ("truck", "bus")
+GLASS = np.array([45.0, 55, 65])
 
 
 class Face(NamedTuple):
@@ -41,10 +41,10 @@ class Pose:
     y: float
     heading: float
 
-    def transform(self, ahead: np.ndarray, across: np.ndarray | float, up: np.ndarray) -> np.ndarray:
-        """Metres ahead, to the right and up (N each) -> (N, 3) metres in the city."""
+    def transform(self, ahead: ArrayLike, across: ArrayLike, up: ArrayLike) -> np.ndarray:
+        """Metres ahead (N), to the right and up (N, or one number) -> (N, 3) metres in the city."""
         sine, cosine = np.sin(np.radians(self.heading)), np.cos(np.radians(self.heading))
-        ahead = np.asarray(ahead, float)
+        ahead, across = np.asarray(ahead, float), np.asarray(across)
         east = self.x + ahead * sine + across * cosine
         north = self.y + ahead * cosine - across * sine
         return np.stack([east, north, 0 * ahead + up], 1)
@@ -53,24 +53,17 @@ class Pose:
 ORIGIN = Pose(0, 0, 0)
 
 
-@dataclass(frozen=True, eq=False)
 class Mesh:
     """Faces of one object, each drawn over those before it."""
 
-    points: np.ndarray  # (V, 3) metres, the faces' corners one after the other
-    starts: np.ndarray  # (F,) row of each face's first corner
-    colors: np.ndarray  # (F, 3) 0 to 255
-    lift: np.ndarray  # (F,) share of the light it catches; tops catch more of the sky
-    glow: np.ndarray  # (F,) light of its own
-
-    @classmethod
-    def from_faces(cls, faces: Iterable[Face]) -> "Mesh":
-        """Collect faces in an array for each attribute."""
+    def __init__(self, faces: Iterable[Face]) -> None:
         corners, colors, glow = zip(*faces, strict=True)
+        self.points = np.concatenate(corners)  # (V, 3) metres, the faces' corners one after the other
+        self.starts = np.cumsum([0] + [len(points) for points in corners[:-1]])  # (F,) row of each face's first corner
+        self.colors, self.glow = np.array(colors), np.array(glow)  # (F, 3), (F,)
         normals = np.array([np.cross(points[1] - points[0], points[2] - points[0]) for points in corners])
-        lift = 0.8 + 0.2 * np.abs(normals[:, 2]) / (np.linalg.norm(normals, axis=1) + 1e-9)
-        starts = np.cumsum([0] + [len(points) for points in corners[:-1]])
-        return cls(np.concatenate(corners), starts, np.array(colors), lift, np.array(glow))
+        # (F,) share of the light that a face catches; tops catch more of the sky
+        self.lift = 0.8 + 0.2 * np.abs(normals[:, 2]) / (np.linalg.norm(normals, axis=1) + 1e-9)
 
     def place(self, pose: Pose) -> np.ndarray:
         """(V, 3) metres in the city, if the object was made at the origin, heading north."""
@@ -79,7 +72,7 @@ class Mesh:
 
 
 def draw_mesh(canvas: Canvas, mesh: Mesh, points: np.ndarray, depth: float, two_sided: bool = False) -> tuple[int, int]:
-    """Draw the faces that are turned to the camera (or all, if `two_sided`), in their order.
+    """Draw the faces turned to the camera (or all, if `two_sided`), in their order.
 
     `points` (V, 3) are their corners in the city; `depth` in metres gives the haze. Returns the first and last column
     (exclusive) that they cover.
@@ -94,11 +87,9 @@ def draw_mesh(canvas: Canvas, mesh: Mesh, points: np.ndarray, depth: float, two_
         polygons = [camera.project_polygon(corners) for corners in np.split(points, mesh.starts[1:])]
     left, right = float(camera.size), 0.0
     for pixels, fill in zip(polygons, fills, strict=True):
-        if pixels is None:
-            continue
-        corners = pixels.tolist()
+        corners = [] if pixels is None else pixels.tolist()
         area = sum(x * corners[i - 1][1] - corners[i - 1][0] * y for i, (x, y) in enumerate(corners))
-        if two_sided or area < 0:
+        if corners and (two_sided or area < 0):
             canvas.draw.polygon([value for corner in corners for value in corner], fill=tuple(fill))
             columns = [corner[0] for corner in corners]
             left, right = min(left, *columns), max(right, *columns)
@@ -108,7 +99,7 @@ def draw_mesh(canvas: Canvas, mesh: Mesh, points: np.ndarray, depth: float, two_
 @lru_cache(maxsize=512)
 def make_vehicle(kind: str, variant: int, dark: bool) -> Mesh:
     """A vehicle (a key of `PROFILES`) at the origin, heading north; its lights are on where it is dark."""
-    return Mesh.from_faces(_make_vehicle_faces(kind, variant, dark))
+    return Mesh(_make_vehicle_faces(kind, variant, dark))
 
 
 def _make_vehicle_faces(kind: str, variant: int, dark: bool) -> Iterator[Face]:
@@ -120,16 +111,15 @@ def _make_vehicle_faces(kind: str, variant: int, dark: bool) -> Iterator[Face]:
     for (start, low), (end, high) in zip(profile, np.roll(profile, -1, axis=0), strict=True):  # front to rear
         slanted = abs(end - start) > 0.25 and abs(high - low) > 0.3 and kind not in LARGE
         tint = 1.1 if low == high and low > 1 else 0.92
-        across = np.array([-half, half, half, -half])
-        corners = ORIGIN.transform([start, start, end, end], across, np.array([low, low, high, high]))
-        yield Face(corners, np.array([45.0, 55, 65]) if slanted else body * tint)
+        corners = ORIGIN.transform([start, start, end, end], [-half, half, half, -half], [low, low, high, high])
+        yield Face(corners, GLASS if slanted else body * tint)
     for side in (1, -1):
         yield from _make_vehicle_side(kind, side, body, stripe, dark)
     front, rear = profile[:, 0].max() + 0.02, profile[:, 0].min() - 0.02
     for end, color in ((front, (255, 250, 220)), (rear, (200, 20, 15))):  # lights
         for side in (-0.7, 0.7):
             across = side * half + np.array([-0.15, 0.15, 0.15, -0.15]) * np.sign(-end)
-            corners = ORIGIN.transform([end] * 4, across, np.array([0.65, 0.65, 0.85, 0.85]))
+            corners = ORIGIN.transform([end] * 4, across, [0.65, 0.65, 0.85, 0.85])
             yield Face(corners[::-1], np.array(color, float), 0.9 if dark else 0.2)
 
 
@@ -138,13 +128,13 @@ def _make_vehicle_side(kind: str, side: int, body: np.ndarray, stripe: np.ndarra
     profile, half = np.array(PROFILES[kind]), HALF_WIDTHS_M[kind]
     rear, front = profile[:, 0].min(), profile[:, 0].max()
 
-    def make_panel(outline: np.ndarray, color: np.ndarray, offset: float, glow: float = 0.0) -> Face:
-        outline = np.asarray(outline, float)[::-side]
-        return Face(ORIGIN.transform(outline[:, 0], side * (half + offset), outline[:, 1]), color, glow)
+    def make_panel(outline: ArrayLike, color: np.ndarray, offset: float, glow: float = 0.0) -> Face:
+        ahead, up = np.array(outline, float)[::-side].T
+        return Face(ORIGIN.transform(ahead, side * (half + offset), up), color, glow)
 
     yield make_panel(profile, body, 0.0)
     for window in _outline_windows(kind, profile):
-        yield make_panel(window, np.array([45.0, 55, 65]), 0.01, 0.3 if dark and kind == "bus" else 0.0)
+        yield make_panel(window, GLASS, 0.01, 0.3 if dark and kind == "bus" else 0.0)
     if kind == "bus":
         yield make_panel(_outline_rectangle(rear + 0.4, front - 0.4, 1.1, 1.5), stripe, 0.01)
     if kind == "truck":
@@ -182,11 +172,9 @@ def make_box(pose: Pose, length: float, width: float, low: float, high: float, c
     ahead, across = length / 2, width / 2
     ring = [(-ahead, -across), (ahead, -across), (ahead, across), (-ahead, across)]
     for (ahead_1, across_1), (ahead_2, across_2) in zip(ring, ring[1:] + ring[:1], strict=True):
-        sides = np.array([across_1, across_2, across_2, across_1])
-        heights = np.array([low, low, high, high])
-        yield Face(pose.transform([ahead_1, ahead_2, ahead_2, ahead_1], sides, heights), color)
-    sides = np.array([-across, across, across, -across])
-    yield Face(pose.transform([ahead, ahead, -ahead, -ahead], sides, np.full(4, high)), color * 1.1)
+        sides = [across_1, across_2, across_2, across_1]
+        yield Face(pose.transform([ahead_1, ahead_2, ahead_2, ahead_1], sides, [low, low, high, high]), color)
+    yield Face(pose.transform([ahead, ahead, -ahead, -ahead], [-across, across, across, -across], high), color * 1.1)
 
 
 def make_scaffold(pose: Pose, length: float, seed: int) -> Iterator[Face]:
@@ -196,7 +184,7 @@ def make_scaffold(pose: Pose, length: float, seed: int) -> Iterator[Face]:
     net = np.array(hsv_color(rng.choice((0.3, 0.58, 0.1)), 0.45, 0.6), float)
 
     def make_plate(start: float, end: float, low: float, high: float, color: np.ndarray) -> Face:
-        return Face(pose.transform([start, end, end, start], 0.0, np.array([low, low, high, high])), color)
+        return Face(pose.transform([start, end, end, start], 0.0, [low, low, high, high]), color)
 
     bays, floors = max(2, round(length / 2.2)), int(rng.integers(4, 7))
     pitch, left = length / bays, -length / 2

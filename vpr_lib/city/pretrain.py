@@ -6,61 +6,31 @@ python -m vpr_lib.city.pretrain --data FOLDER --out FILE     renders, trains, wr
 import argparse
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.checkpoints import to_bytes
 from vpr_lib.city.render import write_city
-from vpr_lib.city.settings import CitySettings
+from vpr_lib.city.views import CitySettings
 from vpr_lib.machine import Machine
-from vpr_lib.run_folders import Run
 from vpr_lib.runs import train_run
 from vpr_lib.settings import Settings
 
 # `data/mini` has seed 0, so it has none of these cities. More dim photos and more varied cameras than there.
 CITY = CitySettings(
-    seed=777,
-    size=128,
-    cities=24,
-    places=3000,
-    photos_per_place=8,
-    val_database=200,
-    val_queries=100,
-    test_database=32,
-    test_queries=6,
-    tokyo_database=32,
-    tokyo_places=2,
-    dim_share=0.4,
-    difficulty=1.3,
-)
+    seed=777, size=128, cities=24, places=3000, photos_per_place=8, val_database=200, val_queries=100, test_database=32,
+    test_queries=6, tokyo_database=32, tokyo_places=2, dim_share=0.4, difficulty=1.3,
+)  # fmt: skip
+# Without augmentation: with it, eight epochs on these 24,000 photos learned no more than two epochs without.
 TRAINING = Settings(
-    weights=None,
-    freeze_until=None,
-    standardize=True,
-    aggregator="ConvAP",
-    image_size=96,
-    num_places=16,
-    # Without augmentation: with it, eight epochs on these 24,000 photos learned no more than two epochs without.
-    randaugment_ops=0,
-    scheduler="CosineAnnealingLR",
-    warmup_steps=50,
-    epochs=16,
-    keep="last",
-)
-
-
-def _save_trunk(run: Run, path: str | Path) -> Path:
-    """Write the backbone of a run as a file for `weights="city"`: float16, torchvision's names."""
-    state = run.load_model().backbone.model.state_dict()
-    trunk = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    write_atomically(Path(path), to_bytes(trunk))
-    return Path(path)
+    weights=None, freeze_until=None, standardize=True, aggregator="ConvAP", image_size=96, num_places=16,
+    randaugment_ops=0, scheduler="CosineAnnealingLR", warmup_steps=50, epochs=16, keep="last",
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Render, train and write the file; 130 if it was interrupted."""
+    """Render, train and write the backbone in float16 with torchvision's names; 130 if it was interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="data/pretrain", help="where the photos are rendered (data/pretrain)")
     parser.add_argument("--run", default="runs/pretrain", help="the run folder (runs/pretrain)")
@@ -71,8 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     run = train_run(replace(TRAINING, epochs=options.epochs), options.data, options.run, machine=Machine(cache_gb=2.0))
     if not run.complete:
         return 130
-    path = _save_trunk(run, options.out)
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; torch {torch.__version__}")
+    state = run.load_model().backbone.model.state_dict()
+    trunk = to_bytes({key: value.half() if value.is_floating_point() else value for key, value in state.items()})
+    write_atomically(options.out, trunk)
+    print(f"{options.out}: {len(trunk) / 1e6:.1f} MB; torch {torch.__version__}")
     return 0
 
 

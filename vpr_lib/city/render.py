@@ -7,9 +7,8 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,14 +19,12 @@ from vpr_lib.atomic_files import write_atomically
 from vpr_lib.city.layout import make_city
 from vpr_lib.city.photo import draw_photo
 from vpr_lib.city.planning import QUERY_SHARES, make_views
-from vpr_lib.city.settings import CitySettings
-from vpr_lib.city.views import View
+from vpr_lib.city.views import CitySettings, View
 from vpr_lib.machine import count_cores
 
 OUTPUTS = ("train", "sf_val", "sf_test", "tokyo_test", "scenarios.csv", "contact_sheet.jpg")
 VERSION = 2  # of the renderer; increased when pixels or names change
 CHUNK_SIZE = 32  # photos a worker takes at once: neighbors, which share the cached pictures of their houses
-CONTACT_SHEET_QUALITY = 88
 
 
 def write_city(
@@ -56,25 +53,28 @@ def write_city(
     """
     folder, settings = Path(folder), settings or CitySettings()
     state = {"version": VERSION, "settings": asdict(settings)}
-    _claim_folder(folder, state, force)
+    complete = _claim_folder(folder, state, force)
     views = make_views(settings)
-    complete = _read_state(folder).get("complete")
     is_there = Path.is_file if complete else _is_whole_jpeg
     missing = [view for view in views if not is_there(folder / view.path)]
     if complete and not missing:
         return folder
-    _check_space(folder, len(missing), settings.size)
+    needed, free = len(missing) * settings.size**2 * 0.35, shutil.disk_usage(folder).free  # bytes; 0.35 a pixel
+    if needed > free:
+        raise OSError(f"{len(missing)} photos need {needed / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free")
     _write_scenarios(folder, views)
     contact_sheet = folder / "contact_sheet.jpg"
     if not contact_sheet.is_file():
         _write_contact_sheet(contact_sheet, views)
     if progress:
         print(f"contact sheet: {contact_sheet}", flush=True)
-    for parent in {(folder / view.path).parent for view in views}:
-        parent.mkdir(parents=True, exist_ok=True)
     chunks = [(folder, settings.quality, missing[i : i + CHUNK_SIZE]) for i in range(0, len(missing), CHUNK_SIZE)]
-    with _make_pool(workers) as run:
-        counts = run(_write_photos, chunks)  # forks the workers before the progress bar starts its thread
+    workers = count_cores() if workers < 0 else workers
+    # Forked workers start at once, but forking is safe on Linux only.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(workers, context) if workers > 1 else nullcontext() as pool:
+        # The workers are forked before the progress bar starts its thread.
+        counts = pool.map(_write_photos, chunks) if pool else map(_write_photos, chunks)
         done = len(views) - len(missing)
         with tqdm(total=len(views), initial=done, unit="photo", desc=str(folder), disable=not progress) as bar:
             for count in counts:
@@ -95,31 +95,25 @@ def encode_jpeg(photo: Image.Image, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _read_state(folder: Path) -> dict:
-    return json.loads((folder / "city.json").read_text(encoding="utf-8"))
-
-
 def _write_state(folder: Path, state: dict) -> None:
     write_atomically(folder / "city.json", json.dumps(state, indent=2).encode())
 
 
-def _claim_folder(folder: Path, state: dict, force: bool) -> None:
-    """Make the folder, or check that it is the same city; `city.json` says which city it holds."""
+def _claim_folder(folder: Path, state: dict, force: bool) -> bool:
+    """Make the folder, or check that `city.json` names the same city; whether that is complete."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; choose a folder for the data root")
     if (folder / "city.json").is_file():
-        existing = _read_state(folder)
+        existing = json.loads((folder / "city.json").read_text(encoding="utf-8"))
         old, new = existing.get("settings", {}), state["settings"]
         changed = [f"{key} is {old.get(key)} there, {new[key]} requested" for key in new if old.get(key) != new[key]]
         if existing.get("version") != state["version"]:
             changed.append("it is of another version of the renderer")
-        if not changed and not force:
-            return
+        if not force and not changed:
+            return existing.get("complete", False)
         if not force:
-            raise ValueError(
-                f"{folder} holds another rendered city: {'; '.join(changed)}. Choose another folder, or replace its "
-                "photos with --force"
-            )
+            advice = "Choose another folder, or replace its photos with --force"
+            raise ValueError(f"{folder} holds another rendered city: {'; '.join(changed)}. {advice}")
         _write_state(folder, existing | {"complete": False, "version": 0})  # in case deleting is interrupted
         for name in OUTPUTS:
             target = folder / name
@@ -128,26 +122,7 @@ def _claim_folder(folder: Path, state: dict, force: bool) -> None:
         raise ValueError(f"{folder} is not empty and holds no rendered city; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     _write_state(folder, state | {"complete": False})
-
-
-def _check_space(folder: Path, photos: int, size: int) -> None:
-    """Raise an OSError where the photos do not fit; they take about 0.35 bytes a pixel."""
-    needed, free = photos * size**2 * 0.35, shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(f"{photos} photos need about {needed / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free")
-
-
-@contextmanager
-def _make_pool(workers: int) -> Iterator[Callable]:
-    """`map` over processes; results come in order."""
-    workers = count_cores() if workers < 0 else workers
-    if workers < 2:
-        yield map
-        return
-    # Forked workers start at once, but forking is safe on Linux only.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield pool.map
+    return False
 
 
 def _write_photos(chunk: tuple[Path, int, list[View]]) -> int:
@@ -155,6 +130,7 @@ def _write_photos(chunk: tuple[Path, int, list[View]]) -> int:
     folder, quality, views = chunk
     for view in views:
         path = folder / view.path
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         temporary.write_bytes(encode_jpeg(draw_view(view), quality))
         os.replace(temporary, path)  # without waiting for the disk; `_is_whole_jpeg` checks the file on resuming
@@ -163,25 +139,20 @@ def _write_photos(chunk: tuple[Path, int, list[View]]) -> int:
 
 def _is_whole_jpeg(path: Path) -> bool:
     """Whether a JPEG is complete to its last byte: after a power cut a renamed file may be short."""
-    try:
-        with path.open("rb") as file:
-            file.seek(-2, os.SEEK_END)
-            return file.read() == b"\xff\xd9"
-    except OSError:
-        return False
+    return path.is_file() and path.read_bytes()[-2:] == b"\xff\xd9"
 
 
 def _write_scenarios(folder: Path, views: list[View]) -> None:
     """Write `scenarios.csv`: the scenario of each query, and a detail such as the light."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("query", "scenario", "detail"))
-    writer.writerows((Path(view.path).name, view.scenario, view.detail) for view in views if view.scenario)
+    rows = [(Path(view.path).name, view.scenario, view.detail) for view in views if view.scenario]
+    csv.writer(buffer, lineterminator="\n").writerows([("query", "scenario", "detail"), *rows])
     write_atomically(folder / "scenarios.csv", buffer.getvalue().encode())
 
 
-def _write_contact_sheet(path: Path, views: list[View], size: int = 200) -> None:
+def _write_contact_sheet(path: Path, views: list[View]) -> None:
     """Write an overview: photos of one place, and up to six queries of each scenario."""
+    size = 200
     place = Path(views[0].path).name.split("@")[-2]
     rows = {"one place": [view for view in views if f"@{place}@" in view.path][:6]}
     for scenario in QUERY_SHARES:
@@ -195,4 +166,4 @@ def _write_contact_sheet(path: Path, views: list[View], size: int = 200) -> None
         for column, view in enumerate(chosen):
             photo = draw_view(replace(view, camera=replace(view.camera, size=size)))
             sheet.paste(photo, (column * size, top + 18))
-    write_atomically(path, encode_jpeg(sheet, CONTACT_SHEET_QUALITY))
+    write_atomically(path, encode_jpeg(sheet, quality=88))

@@ -1,48 +1,45 @@
-"""What stands on the streets: trees, lamps, parked cars, people, piers."""
+"""What stands on the streets: trees, lamps, parked cars, people, piers; and occluders that cover part of a photo."""
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
-from vpr_lib.city.camera import Camera
-from vpr_lib.city.canvas import Canvas
-from vpr_lib.city.meshes import Mesh, Pose, draw_mesh, make_box, make_vehicle
-from vpr_lib.city.seeding import make_rng
-from vpr_lib.city.sprites import draw_person, draw_tree, paste_sprite
-from vpr_lib.city.walls import VisibleWalls
+from vpr_lib.city.canvas import NEAR_M, Camera, Canvas, Moment
+from vpr_lib.city.layout import City
+from vpr_lib.city.meshes import Mesh, Pose, draw_mesh, make_box, make_scaffold, make_vehicle
+from vpr_lib.city.pictures import draw_person, draw_tree, make_rng
+from vpr_lib.city.walls import VisibleWalls, find_visible_walls
 
+KINDS = ("truck", "bus", "crowd", "scaffold")  # of occluders
 NEARBY_M = 70.0  # cars and people farther away are not drawn
 
 
 def draw_street_objects(canvas: Canvas, visible: VisibleWalls) -> list[tuple[float, float, float]]:
-    """Draw all objects, the farthest first, hidden by the walls in front of them.
-
-    Returns:
-        Column, row and depth of the heads of the lamps that are visible.
-    """
+    """Draw all objects, the farthest first, hidden by walls; column, row and depth of the lamps' visible heads."""
     camera, city, moment = canvas.camera, canvas.city, canvas.moment
     without_objects = canvas.image.copy()
     rng = make_rng("cars", moment.seed)
     is_parked = rng.random(len(city.parking)) < city.parking[:, 3]
-    car_seeds = rng.integers(2**31, size=len(city.parking)).tolist()
+    cars = np.c_[city.parking[:, :3], rng.integers(2**31, size=len(city.parking))][is_parked]
     people = _place_people(canvas)
     piers = np.column_stack([city.piers[:, 0], np.full(len(city.piers), city.shore - 5)])
     objects = _find_in_view(camera, visible, "pier", piers, 250, 40.0)
     objects += _find_in_view(camera, visible, "tree", city.trees, 150, 3.2)
     objects += _find_in_view(camera, visible, "lamp", city.lamps, 130, 1.7)
-    objects += _find_in_view(camera, visible, "car", city.parking, NEARBY_M, 2.7, is_parked)
+    objects += _find_in_view(camera, visible, "car", cars, NEARBY_M, 2.7)
     objects += _find_in_view(camera, visible, "person", people, NEARBY_M, 0.5)
     lamp_heads = []
     for depth, kind, row in sorted(objects, reverse=True):
         if kind == "tree":
             x, y, height, variant = city.trees[row]
-            columns = paste_sprite(canvas, draw_tree(int(variant), moment.season), (x, y), depth, height)
+            columns = canvas.paste_sprite(draw_tree(int(variant), moment.season), np.array([x, y]), depth, height)
         elif kind == "person":
             x, y, variant, height = people[row]
-            columns = paste_sprite(canvas, draw_person(int(variant)), (x, y), depth, height)
+            columns = canvas.paste_sprite(draw_person(int(variant)), np.array([x, y]), depth, height)
         elif kind == "car":
-            columns = _draw_car(canvas, Pose(*city.parking[row, :3]), car_seeds[row], depth)
+            columns = _draw_car(canvas, Pose(*cars[row, :3]), int(cars[row, 3]), depth)
         elif kind == "lamp":
             columns, (head_column, head_row) = _draw_lamp(canvas, city.lamps[row], depth)
             if 0 <= head_column < camera.size and visible.nearest[int(head_column)] * depth < 1:
@@ -54,31 +51,21 @@ def draw_street_objects(canvas: Canvas, visible: VisibleWalls) -> list[tuple[flo
 
 
 def _find_in_view(
-    camera: Camera,
-    visible: VisibleWalls,
-    kind: str,
-    positions: np.ndarray,
-    reach_m: float,
-    radius_m: float,
-    is_there: np.ndarray | bool = True,
+    camera: Camera, visible: VisibleWalls, kind: str, positions: np.ndarray, reach_m: float, radius_m: float
 ) -> list[tuple[float, str, int]]:
-    """Depth, kind and row of the objects at positions (N, >= 2) that are within reach, in view and not behind walls.
-
-    `radius_m` is how far they extend to the side; `is_there` (N,) says which positions are occupied.
-    """
+    """Depth, kind and row of the objects at positions (N, >= 2) that are within reach, in view and not behind walls."""
     view = camera.to_view(positions)
     wide = np.abs(view[:, 0]) < view[:, 1] * math.tan(math.radians(camera.fov / 2)) + radius_m
-    rows = np.flatnonzero((view[:, 1] > 0.8) & (view[:, 1] < reach_m) & wide & is_there)
+    rows = np.flatnonzero((view[:, 1] > 0.8) & (view[:, 1] < reach_m) & wide)
     scale = camera.focal / view[rows, 1]
     middle = camera.size / 2 + view[rows, 0] * scale
     lefts, rights = (middle - radius_m * scale).astype(int), (middle + radius_m * scale).astype(int) + 1
-    objects = []
-    for row, left, right in zip(rows.tolist(), lefts.tolist(), rights.tolist(), strict=True):
-        depth = float(view[row, 1])
-        walls = visible.nearest[max(0, left) : right]
-        if len(walls) and walls.min() * depth < 1:
-            objects.append((depth, kind, row))
-    return objects
+    spans = zip(view[rows, 1].tolist(), rows.tolist(), lefts.clip(0).tolist(), rights.tolist(), strict=True)
+    return [
+        (depth, kind, row)
+        for depth, row, left, right in spans
+        if visible.nearest[left:right].min(initial=np.inf) * depth < 1
+    ]
 
 
 def _place_people(canvas: Canvas) -> np.ndarray:
@@ -101,7 +88,7 @@ def _draw_car(canvas: Canvas, pose: Pose, seed: int, depth: float) -> tuple[int,
     """A car and its shadow; the columns it covers."""
     kind = ("sedan", "hatchback", "van", "sedan", "hatchback")[seed % 5]
     car = make_vehicle(kind, seed % 64, canvas.moment.dark)
-    shadow = pose.transform(np.array([-2.3, -2.3, 2.4, 2.4]), np.array([-1.0, 1.05, 1.05, -1.0]), np.zeros(4))
+    shadow = pose.transform([-2.3, -2.3, 2.4, 2.4], [-1.0, 1.05, 1.05, -1.0], 0.0)
     canvas.draw_polygon(shadow, canvas.shade_color((48, 48, 50), canvas.lighting.ground, depth))
     return draw_mesh(canvas, car, car.place(pose), depth)
 
@@ -109,11 +96,11 @@ def _draw_car(canvas: Canvas, pose: Pose, seed: int, depth: float) -> tuple[int,
 def _draw_lamp(canvas: Canvas, lamp: np.ndarray, depth: float) -> tuple[tuple[int, int], tuple[float, float]]:
     """A pole with an arm over the road; the columns it covers, and column and row of its head."""
     camera = canvas.camera
-    x, y, heading = lamp
-    arm = np.array([x, y]) + 1.5 * np.array([math.sin(math.radians(heading)), math.cos(math.radians(heading))])
-    points = camera.project(np.array([[x, y, 0], [x, y, 6.2], [*arm, 6.5]]))
-    if np.isnan(points).any():
+    corners = Pose(*lamp).transform([0, 0, 1.5], 0.0, [0, 6.2, 6.5])
+    view = camera.to_view(corners)
+    if view[:, 1].min() <= NEAR_M:
         return (0, 0), (-1.0, -1.0)
+    points = camera.to_pixels(view, corners[:, 2])
     fill = canvas.shade_color((70, 74, 72), canvas.lighting.ground, depth)
     width = max(1, round(0.14 * camera.focal / depth))
     canvas.draw.line(points.clip(-4000, 4000).ravel().tolist(), fill=fill, width=width)
@@ -129,25 +116,75 @@ def _draw_pier(canvas: Canvas, pier: np.ndarray, depth: float) -> tuple[int, int
     """A wooden pier with a hut, in the water; the columns it covers."""
     x, length, width = pier
     shore = canvas.city.shore
-    deck_pose, hut_pose = Pose(x, shore - length / 2, 180), Pose(x, shore - length + 6, 180)
-    deck = Mesh.from_faces(make_box(deck_pose, length, width, 0.1, 0.8, np.array([122.0, 104, 84])))
-    deck_left, deck_right = draw_mesh(canvas, deck, deck.points, depth)
+    deck = make_box(Pose(x, shore - length / 2, 180), length, width, 0.1, 0.8, np.array([122.0, 104, 84]))
     color = np.array([[170.0, 80, 70], [210, 205, 190], [90, 120, 150]])[int(x) % 3]
-    hut = Mesh.from_faces(make_box(hut_pose, 8, width * 0.8, 0.8, 3.5 + width / 3, color))
-    hut_left, hut_right = draw_mesh(canvas, hut, hut.points, depth)
-    return min(deck_left, hut_left), max(deck_right, hut_right)
+    hut = make_box(Pose(x, shore - length + 6, 180), 8, width * 0.8, 0.8, 3.5 + width / 3, color)
+    mesh = Mesh([*deck, *hut])
+    return draw_mesh(canvas, mesh, mesh.points, depth)
 
 
 def _restore_walls(
     canvas: Canvas, without_objects: Image.Image, visible: VisibleWalls, depth: float, columns: tuple[int, int]
 ) -> None:
-    """Put the walls back where they stand in front of an object just drawn.
-
-    All objects drawn there before stand even farther away, so they are hidden, too.
-    """
+    """Put walls in front of an object back; objects drawn there before are farther away, so they are hidden, too."""
     left, right = columns
     hidden = np.flatnonzero(visible.nearest[left:right] * depth > 1.0)
     if len(hidden):
         for run in np.split(hidden, np.flatnonzero(np.diff(hidden) > 1) + 1):
             box = (left + int(run[0]), 0, left + int(run[-1]) + 1, canvas.camera.size)
             canvas.image.paste(without_objects.crop(box), box[:2])
+
+
+@dataclass(frozen=True)
+class Occluder:
+    """An object between the camera and the houses, metres ahead and to the right of the camera."""
+
+    kind: str  # one of `KINDS`
+    ahead: float
+    right: float
+    turn: float  # degrees from the camera's heading
+    seed: int
+
+
+def draw_occluder(canvas: Canvas, occluder: Occluder) -> None:
+    """Draw an occluder over all that is in the photo."""
+    camera = canvas.camera
+    x, y = (camera.x, camera.y) + occluder.ahead * camera.forward + occluder.right * camera.right
+    pose = Pose(x, y, camera.heading + occluder.turn)
+    if occluder.kind == "crowd":  # 26 people, the farthest first
+        rng = make_rng("crowd", occluder.seed)
+        spots = rng.uniform((-0.62, 1.4), (0.62, 7.0), (26, 2))  # (tangent of the angle to the right, metres ahead)
+        spots[:, 0] = spots[:, 0] * spots[:, 1] + occluder.right
+        for right, ahead in spots[np.argsort(-spots[:, 1])]:
+            position = (camera.x, camera.y) + ahead * camera.forward + right * camera.right
+            canvas.paste_sprite(draw_person(int(rng.integers(48))), position, ahead, rng.uniform(1.9, 2.5))
+    elif occluder.kind == "scaffold":
+        scaffold = Mesh(make_scaffold(pose, 16.0, occluder.seed))
+        draw_mesh(canvas, scaffold, scaffold.points, occluder.ahead, two_sided=True)
+    else:
+        vehicle = make_vehicle(occluder.kind, occluder.seed % 64, canvas.moment.dark)
+        draw_mesh(canvas, vehicle, vehicle.place(pose), occluder.ahead)
+
+
+def measure_occluder_share(camera: Camera, occluder: Occluder) -> float:
+    """Share of the photo, 0 to 1, that an occluder covers."""
+    empty = (255, 0, 255)
+    canvas = Canvas(None, replace(camera, size=96), Moment(2000, 6, "day", 0.0, 0), fill=empty)
+    draw_occluder(canvas, occluder)
+    return float((np.asarray(canvas.image) != empty).any(-1).mean())
+
+
+def find_occluder(rng: np.random.Generator, camera: Camera, city: City | None = None) -> Occluder:
+    """An occluder that covers a third to two thirds of the photo; with a city, one in front of its walls."""
+    nearest = np.zeros(camera.size) if city is None else find_visible_walls(city, camera).nearest
+    for _ in range(200):
+        kind = str(rng.choice(KINDS))
+        turn = {"truck": 90 + rng.normal(0, 25), "bus": 90 + rng.normal(0, 20), "crowd": 0, "scaffold": 90}[kind]
+        ahead = {"truck": rng.uniform(4.5, 8), "bus": rng.uniform(4.5, 9), "crowd": 3, "scaffold": rng.uniform(3, 6)}
+        right = {"crowd": rng.uniform(-0.5, 0.5), "scaffold": rng.uniform(-8, 8)}.get(kind, rng.uniform(-4, 4))
+        occluder = Occluder(kind, float(ahead[kind]), float(right), float(turn), int(rng.integers(2**31)))
+        column = camera.size / 2 + camera.focal * occluder.right / occluder.ahead
+        wall = nearest[int(np.clip(column, 0, camera.size - 1))]
+        if wall * (occluder.ahead + 1) < 1 and 0.36 <= measure_occluder_share(camera, occluder) <= 0.64:
+            return occluder
+    raise ValueError(f"no occluder covers a third to two thirds of the photo at {camera.x:.0f}, {camera.y:.0f}")

@@ -1,12 +1,10 @@
-"""One photo to take: what it shows, and its file name with the position in the real datasets' convention."""
+"""Settings of a rendered data root; one photo to take and its file name, in the real datasets' convention."""
 
 import math
 from dataclasses import dataclass
 
-from vpr_lib.city.camera import Camera
-from vpr_lib.city.light import Moment
-from vpr_lib.city.occluders import Occluder
-from vpr_lib.city.settings import CitySettings
+from vpr_lib.city.canvas import Camera, Moment
+from vpr_lib.city.street_objects import Occluder
 from vpr_lib.file_names import format_name
 
 # Where the imaginary cities lie: zone, letter, metres east and north of the corner, degrees clockwise they are turned.
@@ -22,6 +20,44 @@ TRAIN_SITES = {
     "Dunmere": (56, "H", 334_500.0, 6_251_200.0, -6.0),
 }
 NEXT_CITY_M = 20_000.0  # from a city to the next one at the same site, north: their places do not overlap
+RANGES = {
+    "seed": (0, math.inf), "size": (32, math.inf), "quality": (1, 95), "cities": (1, 99), "places": (2, math.inf),
+    "photos_per_place": (2, math.inf), "val_database": (32, math.inf), "val_queries": (6, math.inf),
+    "test_database": (32, math.inf), "test_queries": (6, math.inf), "tokyo_database": (32, math.inf),
+    "tokyo_places": (1, math.inf), "dim_share": (0, 1), "difficulty": (0, 3),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CitySettings:
+    """Sizes and difficulty of a rendered data root.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    seed: int = 0  # its cities have the seeds 1000 * seed + 1, ... + 999: no two data roots share one
+    size: int = 320  # pixels, height and width
+    quality: int = 88  # of the JPEGs
+    cities: int = 4  # in train; numbered from 1, those of the splits from 101
+    places: int = 240  # in train, in all its cities together
+    photos_per_place: int = 8
+    val_database: int = 320
+    val_queries: int = 160
+    test_database: int = 400
+    test_queries: int = 200
+    tokyo_database: int = 320
+    tokyo_places: int = 60  # query places, each by day, at sunset and at night
+    dim_share: float = 0.15  # share of training photos at sunset, at night, in rain or against the sun
+    difficulty: float = 1.0  # scales how much the cameras of queries and training photos differ
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
+                raise ValueError(f"{name} is {getattr(self, name)}; a rendered city needs {expected}")
+        if self.places < self.cities:
+            raise ValueError(f"places is {self.places}; expected at least one for each of {self.cities} cities")
 
 
 @dataclass(frozen=True)
@@ -38,11 +74,6 @@ class View:
     detail: str = ""  # such as the light, or the kind of occluder
 
 
-def number_city(settings: CitySettings, number: int) -> int:
-    """The seed of a data root's city, number 1 to 999; no two data roots share one."""
-    return settings.seed * 1000 + number
-
-
 def name_photo(site: str, camera: Camera, moment: Moment, pano: str, note: str = "", earlier: int = 0) -> str:
     """A file name in the real datasets' convention.
 
@@ -56,13 +87,6 @@ def name_photo(site: str, camera: Camera, moment: Moment, pano: str, note: str =
     return format_name(
         east=f"{east + camera.x * cosine + camera.y * sine:.2f}",
         north=f"{north - camera.x * sine + camera.y * cosine:.2f}",
-        zone=zone,
-        letter=letter,
-        pano=pano,
-        heading=f"{(camera.heading + angle) % 360:.2f}",
-        pitch=f"{pitch:.2f}",
-        roll="0.00",
-        height=f"{camera.height:.2f}",
-        date=f"{moment.year}{moment.month:02}",
-        note=note,
-    )
+        zone=zone, letter=letter, pano=pano, heading=f"{(camera.heading + angle) % 360:.2f}", pitch=f"{pitch:.2f}",
+        roll="0.00", height=f"{camera.height:.2f}", date=f"{moment.year}{moment.month:02}", note=note,
+    )  # fmt: skip

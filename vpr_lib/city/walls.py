@@ -1,23 +1,97 @@
-"""The walls of the houses: which of them a camera sees, and drawing them in perspective.
+"""The walls of the houses: which of them a camera sees, their pictures (cached), and drawing them in perspective.
 
 A wall stands upright and the camera is level, so along a column of the photo a wall has one depth, and 1 / depth
 changes linearly from column to column. Visibility and drawing rely on that.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vpr_lib.city.camera import NEAR_M, Camera
-from vpr_lib.city.canvas import Canvas
-from vpr_lib.city.facade_parts import SCALE
-from vpr_lib.city.facades import draw_night_lights, get_facade, number_shop
-from vpr_lib.city.layout import City
-from vpr_lib.city.textures import PYRAMID_LEVELS
+from vpr_lib.city.canvas import NEAR_M, Camera, Canvas
+from vpr_lib.city.house_fronts import SCALE, Front, draw_ground_floor, draw_roof, draw_wall, draw_windows, pick_paint
+from vpr_lib.city.layout import FACES, STYLES, Building, City
+from vpr_lib.city.pictures import PYRAMID_LEVELS, hsv_color, make_pyramid, make_rng
 
 REACH_M = 260.0  # houses farther away are not drawn
+BLANK_SCALE = 4  # pixels a metre of walls without windows
+COARSE_LEVEL = 2  # houses drawn at this level or a smaller one are cached without the larger pictures
+
+
+@dataclass(frozen=True, eq=False)
+class Facade:
+    """Pictures of one face of a house."""
+
+    levels: list[Image.Image | None]  # RGB pyramid; None for levels that a coarse facade leaves out
+    masks: list[Image.Image | None]  # "L", 0 where there is nothing; None where the wall fills its rectangle
+    top: float  # metres from the ground to the picture's upper edge
+    panes: np.ndarray  # (N, 4) boxes in the largest picture: windows that can be lit
+    signs: np.ndarray  # (M, 4) boxes of shop signs
+
+
+@lru_cache(maxsize=8192)
+def _number_shop(building: Building, face: int, year: int) -> int:
+    """Number of the shop on a face that year; a new one comes every 4 to 14 years. -1 where there is none."""
+    rng = make_rng("tenant", building.seed, face)
+    if FACES[face] not in building.street_faces or rng.random() >= STYLES[building.style].shops:
+        return -1
+    changes = 1998 + rng.integers(0, 8) + np.cumsum(rng.integers(4, 15, 8))
+    return int((changes <= year).sum())
+
+
+def draw_facade(building: Building, face: int, shop: int) -> Facade:
+    """Draw one face of a house (an index into `FACES`, see `_number_shop`); away from streets it is a blank wall."""
+    width = building.x1 - building.x0 if FACES[face] in ("south", "north") else building.y1 - building.y0
+    rng = make_rng("look", building.look)
+    paint = pick_paint(building, rng)
+    is_blank = FACES[face] not in building.street_faces
+    top, scale = (building.height, BLANK_SCALE) if is_blank else (building.height + building.roof_height, SCALE)
+    picture = draw_wall((max(8, round(width * scale)), max(8, round(top * scale))), building, paint, rng)
+    if is_blank:
+        return Facade([picture], [None], top, np.empty((0, 4), int), np.empty((0, 4), int))
+    front = Front(building, paint, picture)
+    draw_windows(front, rng, face)
+    draw_ground_floor(front, make_rng("own", building.seed, face), shop)
+    mask = draw_roof(front, rng)
+    levels = make_pyramid(picture)
+    masks = make_pyramid(mask) if mask else [None] * len(levels)
+    panes, signs = (np.array(boxes, int).reshape(-1, 4) for boxes in (front.panes, front.signs))
+    return Facade(levels, masks, top, panes, signs)
+
+
+_get_fine_facade = lru_cache(maxsize=160)(draw_facade)
+
+
+@lru_cache(maxsize=2500)
+def _get_coarse_facade(building: Building, face: int, shop: int) -> Facade:
+    fine = draw_facade(building, face, shop)
+    dropped = min(COARSE_LEVEL, len(fine.levels) - 1)
+    levels, masks = ([None] * dropped + pictures[dropped:] for pictures in (fine.levels, fine.masks))
+    return replace(fine, levels=levels, masks=masks)
+
+
+def get_facade(building: Building, face: int, shop: int, level: int) -> Facade:
+    """A cached facade; from `level` `COARSE_LEVEL` on, without the larger pictures."""
+    return _get_coarse_facade(building, face, shop) if level >= COARSE_LEVEL else _get_fine_facade(building, face, shop)
+
+
+@lru_cache(maxsize=600)
+def _draw_night_lights(building: Building, face: int, shop: int, evening: int, level: int) -> Image.Image:
+    """What shines from a face after dark, RGBA; `evening` chooses which windows are lit."""
+    facade = get_facade(building, face, shop, level)
+    rng = make_rng("lit", building.seed, face, evening)
+    light, shrink = Image.new("RGBA", facade.levels[level].size), 2**level
+    draw = ImageDraw.Draw(light)
+    for box in facade.panes[rng.random(len(facade.panes)) < rng.uniform(0.15, 0.6)] // shrink:
+        warm, strength = rng.uniform(0.0, 1.0), int(rng.uniform(120, 255))
+        draw.rectangle(box.tolist(), fill=(255, int(190 + 50 * warm), int(95 + 125 * warm), strength))
+    sign_color = hsv_color(rng.random(), 0.5, 1.0)
+    for box in facade.signs // shrink:
+        draw.rectangle(box.tolist(), fill=(*sign_color, 130))
+    return light
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,17 +145,16 @@ def draw_walls(canvas: Canvas, visible: VisibleWalls) -> None:
     lights = canvas.lighting.shade_walls(moment.sun, normals)
     for row in reversed(range(len(visible.index))):
         house, face = divmod(int(visible.index[row]), 4)
-        building = city.buildings[house]
-        shop = number_shop(building, face, moment.year)
-        inverse = visible.inverse_depth[row]
+        building, inverse = city.buildings[house], visible.inverse_depth[row]
+        shop = _number_shop(building, face, moment.year)
         pixels_per_metre = canvas.camera.focal * inverse.max() ** 0.75 * inverse.min() ** 0.25  # of the nearer part
         level = min(PYRAMID_LEVELS - 1, round(math.log2(max(1.0, SCALE / pixels_per_metre))))
         facade = get_facade(building, face, shop, level)
         level = min(level, len(facade.levels) - 1)
         picture = canvas.shade_picture(facade.levels[level], lights[row], 1 / inverse.mean())
         if moment.dark and len(facade.panes):
-            light, strength = draw_night_lights(building, face, shop, moment.seed % 3, level)
-            picture.paste(light, (0, 0), strength)
+            light = _draw_night_lights(building, face, shop, moment.seed % 3, level)
+            picture.paste(light, (0, 0), light)
         _paste_wall(canvas, picture, facade.masks[level], facade.top, visible, row)
 
 
@@ -97,27 +170,21 @@ def _paste_wall(
     columns, inverse, share = visible.columns[row], visible.inverse_depth[row], visible.share[row]
     horizon, focal = camera.horizon * camera.size, camera.focal
     x0, x1 = max(0, math.floor(columns[0])), min(camera.size, math.ceil(columns[1]))
-    nearest = max(inverse)
+    nearest = inverse.max()
     y0 = max(0, math.floor(horizon - focal * max(0.0, (top - camera.height) * nearest)))
     y1 = min(camera.size, math.ceil(horizon + focal * camera.height * nearest))
     if x1 <= x0 or y1 <= y0:
         return
-    span = columns[1] - columns[0]
-    inverse_slope = (inverse[1] - inverse[0]) / span
-    inverse_left = inverse[0] + inverse_slope * (x0 - columns[0])  # at the left edge of the piece
-    places = share * inverse
-    place_slope = (places[1] - places[0]) / span
-    place_left = places[0] + place_slope * (x0 - columns[0])
+    ends = np.stack([inverse, share * inverse])  # at the left and the right end of the wall
+    slopes = (ends[:, 1] - ends[:, 0]) / (columns[1] - columns[0])
+    inverse_left, place_left = ends[:, 0] + slopes * (x0 - columns[0])  # at the left edge of the piece
+    inverse_slope, place_slope = slopes
     width, scale = picture.width, picture.height / top
     rise = (top - camera.height) * scale
-    row_offset = (rise * inverse_left + scale * (y0 - horizon) / focal) / inverse_left
-    coefficients = (
-        *(width * place_slope / inverse_left, 0.0, width * place_left / inverse_left),
-        *(rise * inverse_slope / inverse_left, scale / focal / inverse_left, row_offset),
-        *(inverse_slope / inverse_left, 0.0),
-    )
+    row = (rise * inverse_slope, scale / focal, rise * inverse_left + scale * (y0 - horizon) / focal)
+    coefficients = np.array([width * place_slope, 0, width * place_left, *row, inverse_slope, 0]) / inverse_left
     size = (x1 - x0, y1 - y0)
-    warp = (Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.NEAREST)
+    warp = (Image.Transform.PERSPECTIVE, coefficients.tolist(), Image.Resampling.NEAREST)
     if mask is not None:
         piece_mask = mask.transform(size, *warp)
     else:

@@ -1,14 +1,70 @@
-"""Trees, people and rain: small flat pictures, and pasting them upright into the photo."""
+"""Random numbers that follow from seeds, colors, and small pictures to draw with: noise, clouds, trees, people."""
 
+import colorsys
 import math
+import zlib
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from vpr_lib.city.canvas import Canvas
-from vpr_lib.city.seeding import make_rng
-from vpr_lib.city.textures import hsv_color, make_pyramid
+Color = tuple[int, int, int]  # RGB, 0 to 255
+PYRAMID_LEVELS = 5  # at most
+
+
+def make_rng(*keys: int | str) -> np.random.Generator:
+    """A generator that depends on all keys and on nothing else."""
+    return np.random.default_rng([zlib.crc32(key.encode()) if isinstance(key, str) else int(key) for key in keys])
+
+
+def hsv_color(hue: float, saturation: float, value: float) -> Color:
+    """HSV, each 0 to 1 (the hue wraps around), to RGB."""
+    return tuple(int(255 * part) for part in colorsys.hsv_to_rgb(hue % 1, min(saturation, 1), min(value, 1)))
+
+
+def scale_color(color: Color, factor: float) -> Color:
+    """A darker or lighter color."""
+    return tuple(min(255, max(0, int(part * factor))) for part in color)
+
+
+def make_pyramid(picture: Image.Image) -> list[Image.Image]:
+    """The picture and its halvings, down to a few pixels."""
+    levels = [picture]
+    while len(levels) < PYRAMID_LEVELS and min(levels[-1].size) >= 8:
+        levels.append(levels[-1].reduce(2))
+    return levels
+
+
+@lru_cache(maxsize=1)
+def make_surface_noise() -> Image.Image:
+    """Coarse and fine gray noise for walls and roads, 1280 x 1280 pixels RGB; it repeats after 512."""
+    rng = make_rng("grain")
+    total = np.zeros((512, 512))
+    for cells, weight in ((512, 10), (128, 12), (32, 12), (8, 10)):
+        noise = rng.normal(0, 1, (cells, cells)).astype(np.float32)
+        total += weight * np.asarray(Image.fromarray(noise).resize((512, 512), Image.Resampling.BILINEAR))
+    tile = (232 + total).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(np.tile(tile, (3, 3))[:1280, :1280]).convert("RGB")
+
+
+@lru_cache(maxsize=8)
+def make_clouds(variant: int) -> Image.Image:
+    """Cloud density, 512 x 128 pixels, "L": all headings from left to right, seamless; the horizon at the bottom."""
+    rng = make_rng("clouds", variant)
+    total = np.zeros((128, 512))
+    for cells, weight in ((4, 1.0), (8, 0.7), (16, 0.45), (32, 0.28), (64, 0.16), (128, 0.1)):
+        noise = rng.normal(0, 1, (cells, 2 * cells)).astype(np.float32)
+        wide = Image.fromarray(np.concatenate([noise, noise, noise], axis=1))
+        smooth = wide.resize((1536, 128), Image.Resampling.BICUBIC).crop((512, 0, 1024, 128))
+        total += weight * np.asarray(smooth)
+    return Image.fromarray((128 + 60 * total).clip(0, 255).astype(np.uint8))
+
+
+@lru_cache(maxsize=4)
+def make_glow(power: int = 2) -> Image.Image:
+    """A soft disc that fades from its center, 128 x 128 pixels, "L"."""
+    rows, columns = np.mgrid[-1:1:128j, -1:1:128j]
+    return Image.fromarray((255 * np.maximum(0, 1 - np.hypot(rows, columns)) ** power).astype(np.uint8))
 
 
 @lru_cache(maxsize=24)
@@ -73,30 +129,3 @@ def draw_rain(variant: int) -> Image.Image:
     for column, row, length in rng.uniform((0, -20, 8), (320, 320, 26), (130, 3)):
         draw.line((column, row, column - length / 6, row + length), fill=int(rng.uniform(40, 110)))
     return picture.filter(ImageFilter.GaussianBlur(0.6))
-
-
-def paste_sprite(
-    canvas: Canvas, levels: list[Image.Image], position: tuple[float, float], depth: float, height: float
-) -> tuple[int, int]:
-    """Paste a picture (RGBA pyramid) that stands upright on the ground and faces the camera.
-
-    Its position, its `depth` ahead of the camera and its height are in metres. Returns the first and last column
-    (exclusive) that it covers.
-    """
-    camera = canvas.camera
-    scale = camera.focal / depth  # pixels a metre
-    column, base = camera.to_pixels(camera.to_view(np.array(position)), 0.0)
-    level = round(math.log2(max(1.0, levels[0].height / (height * scale))))
-    sprite = levels[min(level, len(levels) - 1)]
-    tall, wide = height * scale, height * scale * sprite.width / sprite.height
-    left, top = column - wide / 2, base - tall
-    x0, x1 = max(0, math.floor(left)), min(camera.size, math.ceil(left + wide))
-    y0, y1 = max(0, math.floor(top)), min(camera.size, math.ceil(base))
-    if x1 - x0 < 2 or y1 - y0 < 2:
-        return 0, 0
-    box = np.array([x0 - left, y0 - top, x1 - left, y1 - top]) * (sprite.width / wide)
-    box = box.clip(0, [sprite.width, sprite.height] * 2)
-    piece = sprite.resize((x1 - x0, y1 - y0), Image.Resampling.NEAREST, box=tuple(box))
-    light = canvas.lighting.ground * (1.0 if canvas.lighting.glow < 1 else 1.3)
-    canvas.image.paste(canvas.shade_picture(piece.convert("RGB"), light, depth), (x0, y0), piece)
-    return x0, x1
