@@ -1,4 +1,7 @@
-"""Loss, miner, optimizer and learning-rate schedule, made from the settings by exact name."""
+"""Loss, miner, optimizer and learning-rate schedule, made from the settings by exact name.
+
+An unknown name or option is a ValueError that lists the valid ones.
+"""
 
 import contextlib
 import inspect
@@ -24,26 +27,18 @@ Scores = dict[str, dict[int, float]]  # split -> {k: recall in percent}
 
 
 def make_loss(settings: Settings, num_classes: int, embedding_size: int) -> nn.Module:
-    """A loss of pytorch-metric-learning, with cosine similarity where it is the loss's own default.
+    """A loss of pytorch-metric-learning; `loss_options` go over `PUBLISHED_OPTIONS`.
 
     Args:
-        settings: `loss` is the exact class name; `loss_options` go over `PUBLISHED_OPTIONS`.
-        num_classes: for losses with a weight for each place.
-        embedding_size: D, for the same.
-
-    Raises:
-        ValueError: no such loss, or options it doesn't take.
+        settings: `loss` is the exact class name.
+        num_classes, embedding_size: places and D, for losses with a weight for each place.
     """
     sizes = {"num_classes": num_classes, "embedding_size": embedding_size, "descriptors_dim": embedding_size}
     return _make(losses, losses.BaseMetricLossFunction, "loss", settings.loss, settings.loss_options, sizes)
 
 
 def make_miner(settings: Settings) -> nn.Module | None:
-    """A miner of pytorch-metric-learning by exact class name; None uses all pairs.
-
-    Raises:
-        ValueError: no such miner, or options it doesn't take.
-    """
+    """A miner of pytorch-metric-learning by exact class name; None uses all pairs."""
     if settings.miner is None:
         return None
     return _make(miners, miners.BaseMiner, "miner", settings.miner, settings.miner_options, {})
@@ -62,11 +57,7 @@ def _make(module: Any, base: type, kind: str, name: str, options: Any, sizes: di
 
 
 def make_optimizer(settings: Settings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD with momentum 0.9, over the parameters that aren't frozen.
-
-    Raises:
-        ValueError: unknown name; the message lists the valid ones.
-    """
+    """Adam, AdamW or SGD with momentum 0.9, over the parameters that aren't frozen."""
     cls = getattr(torch.optim, check_choice("optimizer", settings.optimizer, ("Adam", "AdamW", "SGD")))
     options = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if settings.optimizer == "SGD":
@@ -78,11 +69,7 @@ Scheduler = lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau
 
 
 def make_scheduler(settings: Settings, optimizer: torch.optim.Optimizer) -> Scheduler | None:
-    """MultiStepLR, CosineAnnealingLR or ReduceLROnPlateau (on validation recall), stepped once an epoch.
-
-    Raises:
-        ValueError: unknown name; the message lists the valid ones.
-    """
+    """MultiStepLR, CosineAnnealingLR or ReduceLROnPlateau (on validation recall), stepped once an epoch."""
     names = ("MultiStepLR", "CosineAnnealingLR", "ReduceLROnPlateau", None)
     match check_choice("scheduler", settings.scheduler, names):
         case "MultiStepLR":

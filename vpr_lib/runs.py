@@ -122,7 +122,6 @@ def _train_or_open(
     machine: Machine | None,
 ) -> Run:
     data_root = open_data_root(data_root)
-    machine = machine or Machine()
     settings, aggregator = _resolve_aggregator(settings, aggregator)
     identity = _make_identity(settings, data_root, aggregator)
     if not name:
@@ -135,20 +134,20 @@ def _train_or_open(
     elif folder.exists() and not (folder.is_dir() and all(path.suffix == ".tmp" for path in folder.iterdir())):
         raise ValueError(f"{folder} is not empty and no run folder; choose another one")
     if not run.complete:
-        folder.mkdir(parents=True, exist_ok=True)
-        versions = {"python": platform.python_version(), "torch": torch.__version__}
-        text = json.dumps(identity | {"versions": versions}, indent=2)
-        _train(run, data_root, machine, text.encode())
+        _train(run, identity, data_root, machine or Machine())
     return run
 
 
-def _train(run: Run, data_root: DataRoot, machine: Machine, run_file: bytes) -> None:
+def _train(run: Run, identity: Identity, data_root: DataRoot, machine: Machine) -> None:
     settings, folder = run.settings, run.folder
     if settings.weights is None and settings.freeze_until is not None:
         text = f"random weights are frozen until {settings.freeze_until}; --set freeze_until=null trains them"
         warnings.warn(text, stacklevel=4)
     model = build_model(settings, run.aggregator)
-    write_atomically(folder / "settings.json", run_file)
+    folder.mkdir(parents=True, exist_ok=True)
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    text = json.dumps(identity | {"versions": versions}, indent=2)
+    write_atomically(folder / "settings.json", text.encode())
     validate = make_validator(settings, data_root, machine)
     progress = train(model, settings, data_root.train, folder, validate, machine)
     if progress.epoch < settings.epochs:
@@ -162,7 +161,7 @@ def _train(run: Run, data_root: DataRoot, machine: Machine, run_file: bytes) -> 
 
 
 def _resolve_aggregator(settings: Settings, aggregator: AnyAggregator) -> tuple[Settings, nn.Module | None]:
-    """Settings that name the class of the aggregator, and its instance, made here if a function is given."""
+    """Settings that name the aggregator's class, and its instance, made here if a function is given."""
     if aggregator is None:
         return settings, None
     if not isinstance(aggregator, nn.Module):
@@ -175,11 +174,8 @@ def _resolve_aggregator(settings: Settings, aggregator: AnyAggregator) -> tuple[
 def _make_identity(settings: Settings, data_root: DataRoot, aggregator: nn.Module | None) -> Identity:
     """What a run is a function of: settings, photos (names and sizes), starting weights, the model's code."""
     splits = data_root.list_validation_splits(settings.val_splits)
-    identity = {
-        "settings": settings.to_dict(),
-        "data": data_root.fingerprint(splits),
-        "code": hash_model_code(settings, aggregator),
-    }
+    identity = {"settings": settings.to_dict(), "data": data_root.fingerprint(splits)}
+    identity["code"] = hash_model_code(settings, aggregator)
     weights = CITY_WEIGHTS if settings.weights == "city" else Path(settings.weights or "")
     if weights.is_file():
         identity["weights"] = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
