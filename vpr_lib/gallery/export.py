@@ -68,9 +68,9 @@ def _collect_query(browser: Browser, row: int, make_img: MakeImg, num_shown: int
         "why": "" if suggestions is None else render_suggestions(suggestions),
         "ranks": browser.ranks[:, row].tolist(),
         "none": bool(browser.without_positive[row]),
-        "error": _round_finite(browser.errors_m[:, row], 2),
-        "similarity": _round_finite(browser.similarities[:, row], 4),
-        "margin": _round_finite(browser.margins[:, row], 4),
+        "error": _round_finite(browser.errors_m[:, row], 4),
+        "similarity": _round_finite(browser.similarities[:, row], 8),
+        "margin": _round_finite(browser.margins[:, row], 8),
         "html": render_query(browser, row, make_img, num_shown, show_positives=True),
     }
 
