@@ -32,9 +32,9 @@ class Example:
     matches: dict[str, Match]  # {model: its first prediction}, in the order of the columns
 
 
-def name_outcomes(models: Sequence[str], rights: np.ndarray) -> np.ndarray:
+def name_outcomes(models: Sequence[str], rights: Sequence[Sequence[bool]]) -> np.ndarray:
     """Name which of two models are right, (Q, 2) bool: "Only MixVPR right", "Both right", "Fail cases" as (Q,) str."""
-    first, second = rights.T
+    first, second = np.asarray(rights, dtype=bool).reshape(-1, 2).T
     names = ["Both right", f"Only {models[0]} right", f"Only {models[1]} right"]
     return np.select([first & second, first, second], names, FAIL_CASES)
 
