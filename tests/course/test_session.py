@@ -1,13 +1,12 @@
 """The session of a notebook: photos are found or rendered, runs and figures are kept, errors say what to do."""
 
-import io
 import signal
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
+from matplotlib import pyplot
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -33,13 +32,10 @@ def test_opens_on_the_preset_and_root_that_the_environment_names(data_root, tmp_
     assert session.data_root.folder == data_root
     assert (session.runs_dir, session.reports_dir) == (tmp_path / "runs", tmp_path / "reports" / "photos")
     assert "splits: val" in capsys.readouterr().out
-    assert open_session("smoke").data_root.folder == data_root  # photos of one's own are not rendered over
-
-
-def test_runs_are_kept_in_the_checkout_unless_told_otherwise(data_root, monkeypatch):
-    monkeypatch.delenv("VPR_KEEP", raising=False)
-    monkeypatch.setenv("VPR_DATA", str(data_root))
-    assert open_session("photos").runs_dir == Path(__file__).parents[2] / "runs"
+    monkeypatch.delenv("VPR_KEEP")
+    session = open_session("smoke")
+    assert session.data_root.folder == data_root  # photos of one's own are not rendered over
+    assert session.runs_dir == Path(__file__).parents[2] / "runs"  # of the checkout
 
 
 @pytest.mark.slow
@@ -106,19 +102,14 @@ def test_a_shown_figure_is_the_saved_one(session, name, kind, file):
     figure = Figure((4, 2))
     figure.subplots().plot([1, 2])
     shown = session.show(figure, name, "a line")
-    data = (session.reports_dir / file).read_bytes()
-    assert shown.data == data
-    assert shown.format == kind
-    assert (shown.width, shown.metadata) == (400, {"alt": "a line"})
-    assert np.array(Image.open(io.BytesIO(data))).std() > 1
+    assert shown.data == (session.reports_dir / file).read_bytes()
+    assert (shown.format, shown.width, shown.metadata) == (kind, 400, {"alt": "a line"})
+    assert np.array(Image.open(session.reports_dir / file)).std() > 1
 
 
 def test_a_figure_of_pyplot_is_shown_once(session):
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, _ = pyplot.subplots()
-    session.show(figure, "f", "axes")
+    pyplot.switch_backend("agg")
+    session.show(pyplot.figure(), "f", "nothing")
     assert pyplot.get_fignums() == []
 
 

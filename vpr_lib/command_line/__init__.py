@@ -1,4 +1,1 @@
-"""The command line, `python -m vpr_lib COMMAND`: each command calls one function of the library.
-
-Import `main` from `parser`; `commands` holds what each command does.
-"""
+"""The command line, `python -m vpr_lib COMMAND`: `parser.main` runs one of `commands`, which call the library."""

@@ -1,4 +1,4 @@
-"""The commands: each takes the parsed options and returns the exit status.
+"""The commands; each takes the parsed options. Their docstrings are printed by `--help`.
 
 A command imports what it needs when it runs, so that `--help` is quick and `city` works without torch.
 """
@@ -19,89 +19,77 @@ if TYPE_CHECKING:
     from vpr_lib.evaluation import Evaluation
     from vpr_lib.prepare.manifest import SplitSummary
 
-STOPPED = 130  # exit status after Ctrl-C
 
-
-def render_city(options: argparse.Namespace) -> int:
-    """Render a city as a data root."""
+def render_city(options: argparse.Namespace) -> None:
+    """Render a small city as a data root."""
     from vpr_lib.city import CitySettings, write_city
 
     (settings,) = _apply_changes(options.set, CitySettings(seed=options.seed))
-    folder = write_city(options.out, settings, options.workers, options.force)
-    print(f"data root: {folder}")
-    return 0
+    print(f"data root: {write_city(options.out, settings, options.workers, options.force)}")
 
 
-def pack_folder(options: argparse.Namespace) -> int:
-    """Write a folder of photos as a pack."""
+def pack_folder(options: argparse.Namespace) -> None:
+    """Write a folder of photos as one zip of resized photos."""
     from vpr_lib.prepare.packs import write_pack
 
     pack = write_pack(options.folder, options.out, options.size)
     print(f"pack: {pack}, {pack.stat().st_size / 1e6:.1f} MB")
-    return 0
 
 
-def import_photos(options: argparse.Namespace) -> int:
-    """Import photos as half of a split, named by the position in their EXIF data."""
+def import_photos(options: argparse.Namespace) -> None:
+    """Make half of a split of photos with a GPS position in their EXIF data."""
     from vpr_lib.prepare.phone_photos import import_phone_photos
 
     imported = import_phone_photos(options.photos, options.to)
     for name, reason in imported.left_out.items():
         print(f"left out: {name}: {reason}")
     print(f"{len(imported.names)} photos in {imported.folder}, {len(imported.left_out)} left out")
-    return 0
 
 
-def unpack_archive(options: argparse.Namespace) -> int:
-    """Copy one downloaded set into a data root."""
+def unpack_archive(options: argparse.Namespace) -> None:
+    """Copy a downloaded set into a data root."""
     from vpr_lib.prepare.unpacking import unpack_set
 
     splits = unpack_set(options.archive, options.to, options.name, options.any_size, options.delete, options.origin)
     _print_splits(splits)
     print(f"data root: {options.to}")
-    return 0
 
 
 def check_data_root(options: argparse.Namespace) -> int:
-    """Check a data root; the exit status is 1 if a split has a problem, 3 if splits are only missing."""
+    """Compare a data root with the published sizes and its manifest; exit status 3: splits are missing."""
     from vpr_lib.prepare.manifest import check_root
     from vpr_lib.prepare.unpacking import SETS
 
-    splits = list(SETS[check_choice("set", options.name, SETS)].values()) if options.name else []
+    splits = dict.fromkeys(SETS[check_choice("set", options.name, SETS)].values()) if options.name else ()
     check = check_root(options.root, splits, options.any_size)
     _print_splits(check.splits)
     for split in check.missing:
-        name = next((name for name in SETS if split in SETS[name].values()), None)
+        name = next(name for name in SETS if split in SETS[name].values())
         print(f"{split}: missing; ./data_download.sh {name} fetches it")
     for problem in check.problems:
         print(f"error: {problem}", file=sys.stderr)
-    if check.problems:
-        return 1
-    return 3 if check.missing else 0
+    return 1 if check.problems else 3 if check.missing else 0
 
 
-def train_model(options: argparse.Namespace) -> int:
-    """Train one model and print its recall on the validation splits."""
-    from vpr_lib.aggregators import AGGREGATORS
+def train_model(options: argparse.Namespace) -> None:
+    """Train one model into a run folder, or resume it, and print its recall on the validation splits."""
     from vpr_lib.data_roots import DataRoot
     from vpr_lib.evaluation import evaluate_run
     from vpr_lib.runs import train_run
 
     settings, machine = _read_settings(options)
-    if options.aggregator:
-        settings = replace(settings, aggregator=check_choice("aggregator", options.aggregator, AGGREGATORS))
+    settings = replace(settings, aggregator=options.aggregator or settings.aggregator)
     data_root = DataRoot(options.data)
     run = train_run(settings, data_root, options.out, machine=machine)
     if not run.complete:
-        return STOPPED
+        raise KeyboardInterrupt
     for split in data_root.list_validation_splits(settings.val_splits):
         _print_evaluation(evaluate_run(run, data_root, split, machine))
     print(f"run: {run.folder}")
-    return 0
 
 
-def evaluate_model(options: argparse.Namespace) -> int:
-    """Evaluate one run on one split."""
+def evaluate_model(options: argparse.Namespace) -> None:
+    """Measure the recall of a run on a split."""
     from vpr_lib.evaluation import evaluate_run
     from vpr_lib.run_folders import open_run
 
@@ -112,30 +100,27 @@ def evaluate_model(options: argparse.Namespace) -> int:
         print(f"index {options.index} found {percent:.1f}% of what an exact search has among its first {k}")
     if options.json:
         Path(options.json).write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
-    return 0
 
 
-def compare_aggregators(options: argparse.Namespace) -> int:
-    """Train several aggregators and compare their recall on all splits of a data root."""
+def compare_aggregators(options: argparse.Namespace) -> None:
+    """Train several aggregators and print a table of recalls on all splits."""
     from vpr_lib.aggregators import AGGREGATORS
     from vpr_lib.data_roots import DataRoot
     from vpr_lib.evaluation import compare_evaluations, evaluate_all
     from vpr_lib.figures.tables import comparison_rows, format_markdown
     from vpr_lib.runs import train_all
 
-    settings, machine = _read_settings(options)
-    _refuse_aggregator(options, "compare trains --aggregators A,B,...")
-    names = options.aggregators.split(",") if options.aggregators else list(AGGREGATORS)
+    settings, machine = _read_settings(options, "compare trains --aggregators A,B,...")
+    names = options.aggregators.split(",") if options.aggregators else AGGREGATORS
     names = [check_choice("aggregator", name.strip(), AGGREGATORS) for name in names]
     data_root = DataRoot(options.data)
     if not data_root.splits:
         raise ValueError(f"{options.data} has no evaluation split: a folder with database/ and queries/")
     for split in data_root.splits:
         data_root.read_split(split)  # an unreadable split must stop the command before the training
-    variants = {name: replace(settings, aggregator=name) for name in names}
-    runs = train_all(variants, data_root, options.out, machine)
+    runs = train_all({name: replace(settings, aggregator=name) for name in names}, data_root, options.out, machine)
     if not all(run.complete for run in runs.values()):
-        return STOPPED
+        raise KeyboardInterrupt
     evaluations = {split: evaluate_all(runs, data_root, split, machine) for split in data_root.splits}
     comparisons = {split: compare_evaluations(by_name) for split, by_name in evaluations.items()}
     table = format_markdown(comparison_rows(comparisons))
@@ -145,31 +130,26 @@ def compare_aggregators(options: argparse.Namespace) -> int:
     for split, by_name in evaluations.items():
         print(f"{split}: {_format_queries(by_name[names[0]])}")
     print(f"table: {path}")
-    return 0
 
 
-def write_report(options: argparse.Namespace) -> int:
-    """Train the study on a data root and write its page."""
+def write_report(options: argparse.Namespace) -> None:
+    """Train the whole study and write its page."""
     from vpr_lib.study.report import make_report
 
-    settings, machine = _read_settings(options)
-    _refuse_aggregator(options, "report trains every aggregator")
+    settings, machine = _read_settings(options, "report trains every aggregator")
     out = options.out or f"reports/{options.preset}"
     page = make_report(settings, options.data, out, options.runs, machine, options.preset)
     if page is None:
-        return STOPPED
+        raise KeyboardInterrupt
     print(f"page: {page}")
-    return 0
 
 
-def _read_settings(options: argparse.Namespace) -> tuple[Settings, Machine]:
-    """The preset with the changes of the command line."""
-    settings = get_preset(options.preset)
-    if options.epochs is not None:
-        settings = replace(settings, epochs=options.epochs)
-    if options.image_size is not None:
-        settings = replace(settings, image_size=options.image_size)
-    return _apply_changes(options.set, settings, Machine())
+def _read_settings(options: argparse.Namespace, own_aggregators: str = "") -> tuple[Settings, Machine]:
+    """The preset with the changes of the command line. Commands with aggregators of their own refuse to change it."""
+    if own_aggregators and any(change.startswith("aggregator=") for change in options.set):
+        raise ValueError(f"{own_aggregators}; --set aggregator would do nothing")
+    given = {name: getattr(options, name) for name in ("epochs", "image_size") if getattr(options, name) is not None}
+    return _apply_changes(options.set, replace(get_preset(options.preset), **given), Machine())
 
 
 def _apply_changes(changes: Sequence[str], *dataclasses: Any) -> tuple[Any, ...]:
@@ -181,18 +161,13 @@ def _apply_changes(changes: Sequence[str], *dataclasses: Any) -> tuple[Any, ...]
     return tuple(set_values(instance, values[type(instance)]) for instance in dataclasses)
 
 
-def _refuse_aggregator(options: argparse.Namespace, reason: str) -> None:
-    if any(change.startswith("aggregator=") for change in options.set):
-        raise ValueError(f"{reason}; --set aggregator would do nothing")
-
-
 def _print_splits(splits: Mapping[str, "SplitSummary"]) -> None:
     from vpr_lib.prepare.manifest import PUBLISHED_SIZES, format_counts
 
     for split, summary in splits.items():
         size = format_counts(split, summary.photos)
-        places = f" of {summary.places:,} places" if split == "train" else ""
         published = PUBLISHED_SIZES.get(split, size)
+        places = f" of {summary.places:,} places" if split == "train" else ""
         note = f" (published: {published})" if published != size else ""
         print(f"{split}: {size}{places}, {sum(summary.bytes.values()) / 1e9:.2f} GB{note}")
 
@@ -203,5 +178,5 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
 
 
 def _format_queries(evaluation: "Evaluation") -> str:
-    without = evaluation.num_without_positive
-    return f"{evaluation.num_queries} queries, {without} of them without a positive, counted as missed"
+    missed = f"{evaluation.num_without_positive} of them without a positive, counted as missed"
+    return f"{evaluation.num_queries} queries, {missed}"

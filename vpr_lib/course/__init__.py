@@ -1,4 +1,1 @@
-"""What the notebooks need: a session on a preset, and the exercises with their checks.
-
-Import `open_session` and `show_table` from `session`, the `check_*` functions from `exercises`.
-"""
+"""What the notebooks need: `session` opens a preset, `exercises` checks the answers of students."""

@@ -13,10 +13,9 @@ class WrongAnswer(Exception):
 
 
 def exercise(check: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Make a check print its verdict. It never raises, so the rest of the notebook still runs.
+    """Make a check, which takes the student's function and raises `WrongAnswer`, print its verdict instead.
 
-    Args:
-        check: takes the student's function and raises `WrongAnswer` if it is wrong.
+    It never raises, so the rest of the notebook still runs.
     """
 
     @functools.wraps(check)
@@ -28,7 +27,9 @@ def exercise(check: Callable[[Any], None]) -> Callable[[Any], None]:
         except NotImplementedError:
             print("… to do: complete the cell above and run both again")
         except Exception as error:
-            print(f"✗ {_format_error(error)}")
+            frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+            where = f", in line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
+            print(f"✗ it stops with {type(error).__name__}: {error}{where}")
         else:
             print("✓ right")
 
@@ -41,12 +42,15 @@ def require(condition: bool, message: str) -> None:
         raise WrongAnswer(message)
 
 
+def require_shape(result: Any, shape: tuple[int, ...]) -> None:
+    """Raise `WrongAnswer` unless the result of an answer has this shape."""
+    require(np.shape(result) == shape, f"it returns the shape {tuple(np.shape(result))}; expected {shape}")
+
+
 def require_close(result: Any, expected: Any, message: str) -> None:
     """Raise `WrongAnswer` unless two arrays have one shape and agree to five digits."""
-    result = np.asarray(result, dtype=np.float64)
-    expected = np.asarray(expected, dtype=np.float64)
-    require(result.shape == expected.shape, f"it returns the shape {result.shape}; expected {expected.shape}")
-    require(np.allclose(result, expected, rtol=1e-5, atol=1e-6), message)
+    require_shape(result, np.shape(expected))
+    require(np.allclose(np.asarray(result, dtype=np.float64), expected, rtol=1e-5, atol=1e-6), message)
 
 
 def _require_return(answer: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,10 +63,3 @@ def _require_return(answer: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return call
-
-
-def _format_error(error: Exception) -> str:
-    """The error, and the line of the answer that raised it."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    where = f", in line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
-    return f"it stops with {type(error).__name__}: {error}{where}"

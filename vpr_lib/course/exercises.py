@@ -1,7 +1,6 @@
-"""Checks of the notebooks' exercises. Each prints one line: right, or what is wrong.
+"""Checks of the notebooks' exercises. Each prints one line: right, or what is wrong; none raises.
 
-`check_<name>(answer)` calls the student's function and compares its results with the library, or with a second, slower
-computation. A check never raises, see `checking.exercise`.
+`check_<name>(answer)` compares the student's function with the library, or with a second, slower computation.
 """
 
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pytorch_metric_learning.miners import MultiSimilarityMiner
 from torch import nn
 
 from vpr_lib.aggregators import AvgPool, GeM
-from vpr_lib.course.checking import WrongAnswer, exercise, require, require_close
+from vpr_lib.course.checking import WrongAnswer, exercise, require, require_close, require_shape
 from vpr_lib.file_names import format_name
 from vpr_lib.recall import recall_at_k
 
@@ -41,7 +40,7 @@ def check_is_positive(is_positive: Callable[[np.ndarray, np.ndarray], np.ndarray
     query = np.array([544050.0, 4174706.0])
     offsets = np.array([[0, 0], [15, 20], [15.01, 20], [-24, 0], [20, 20], [0, 4000.0]])
     result = np.asarray(is_positive(query, query + offsets))
-    require(result.shape == (6,), f"it returns the shape {result.shape} for 6 photos; expected (6,)")
+    require_shape(result, (6,))
     require(not result[4], "a photo 20 m east and 20 m north is 28 m away: add the squares, then take the root")
     require(bool(result[1]), "a photo at exactly 25 m is a positive")
     require(not result[2], "a photo at 25.01 m is not a positive")
@@ -68,15 +67,13 @@ def check_draw_batch(draw_batch: Callable[..., np.ndarray]) -> None:
 @exercise
 def check_find_leaks(find_leaks: Callable[..., np.ndarray]) -> None:
     """1.4: (N, 2) training positions, (M, 2) test positions, radius -> test rows near any training photo."""
-    rng = np.random.default_rng(0)
-    train = rng.uniform(0, 400, (60, 2))
-    test = rng.uniform(0, 400, (40, 2))
+    train, test = np.split(np.random.default_rng(0).uniform(0, 400, (100, 2)), [60])
     expected = [row for row in range(40) if min(np.hypot(*(test[row] - position)) for position in train) <= 25]
     result = np.sort(np.asarray(find_leaks(train, test, 25.0), dtype=int)).tolist()
     require(len(set(result)) == len(result), "it returns a test photo more than once")
     require(result == expected, f"it returns {len(result)} of 40 test photos; {len(expected)} are within 25 m")
-    result = np.asarray(find_leaks(train + 1e6, test, 25.0))
-    require(result.size == 0, "it returns test photos 1,000 km away from all training photos")
+    result = find_leaks(train + 1e6, test, 25.0)
+    require(np.size(result) == 0, "it returns test photos 1,000 km away from all training photos")
 
 
 # Notebook 02: aggregators
@@ -87,23 +84,25 @@ def check_gem(gem: Callable[[torch.Tensor, float], torch.Tensor]) -> None:
     """2.1: (B, C, H, W), p -> (B, C) of unit norm."""
     features = torch.rand(3, 5, 4, 6, generator=torch.Generator().manual_seed(0))
     result = gem(features, 1.0)
-    require(tuple(result.shape) == (3, 5), f"it returns the shape {tuple(result.shape)}; expected (3, 5)")
-    require(bool(torch.allclose(result.norm(dim=1), torch.ones(3))), "the descriptors do not have norm 1")
+    require_shape(result, (3, 5))
+    require_close(result.norm(dim=1), np.ones(3), "the descriptors do not have norm 1")
     require_close(result, AvgPool()(features), "with p = 1 it differs from the mean")
     require_close(gem(features, 3.0), GeM(3.0)(features).detach(), "with p = 3 it differs from the library's GeM")
-    result = gem(features - 0.5, 3.0)
-    require(bool(torch.isfinite(result).all()), "a negative activation gives NaN: clamp to a small positive number")
+    finite = bool(gem(features - 0.5, 3.0).isfinite().all())
+    require(finite, "a negative activation gives NaN: clamp to a small positive number")
 
 
 @exercise
 def check_convap_parameters(count: Callable[[int, int, int, int], int]) -> None:
     """2.2: in_channels, out_channels, s1, s2 -> number of trained parameters of ConvAP."""
-    for sizes in ((256, 256, 2, 2), (512, 64, 3, 1)):
-        result = count(*sizes)
-        expected = sizes[0] * sizes[1] + sizes[1]
-        require(result != sizes[0] * sizes[1], "the convolution also has a bias, one number for each output channel")
-        require(result != expected * sizes[2] * sizes[3], "the mean over regions has no trained parameters")
-        require(result == expected, f"for in_channels, out_channels, s1, s2 = {sizes}: {result}, not {expected}")
+    for in_channels, out_channels, s1, s2 in ((256, 256, 2, 2), (512, 64, 3, 1)):
+        result = count(in_channels, out_channels, s1, s2)
+        weights, expected = in_channels * out_channels, (in_channels + 1) * out_channels
+        require(result != weights, "the convolution also has a bias, one number for each output channel")
+        require(result != expected * s1 * s2, "the mean over regions has no trained parameters")
+        require(
+            result == expected, f"for {in_channels}, {out_channels}, {s1}, {s2} it returns {result}, not {expected}"
+        )
 
 
 @exercise
@@ -122,17 +121,15 @@ def check_recall_at_1(recall_at_1: Callable[..., float]) -> None:
 def check_aggregator(make_aggregator: Callable[[int], nn.Module]) -> None:
     """2.4: number of channels -> an aggregator of one's own."""
     aggregator = make_aggregator(8)
-    found = type(aggregator).__name__
-    require(isinstance(aggregator, nn.Module), f"it returns a {found}; expected a torch.nn.Module")
+    require(isinstance(aggregator, nn.Module), f"it returns a {type(aggregator).__name__}; expected a torch.nn.Module")
     features = torch.rand(4, 8, 6, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
     result = aggregator(features)
     require(result.ndim == 2 and len(result) == 4, f"4 photos give the shape {tuple(result.shape)}; expected (4, D)")
-    require(bool(torch.allclose(result.norm(dim=1), torch.ones(4), atol=1e-4)), "the descriptors do not have norm 1")
+    require(torch.allclose(result.norm(dim=1), torch.ones(4), atol=1e-4), "the descriptors do not have norm 1")
     (result * torch.linspace(0, 1, result.shape[1])).sum().backward()
     require(features.grad is not None and bool(features.grad.abs().sum() > 0), "the feature map gets no gradient")
-    alone = aggregator.eval()(features[:1])
-    together = aggregator(features)[:1]
-    require_close(alone.detach(), together.detach(), "the descriptor of a photo depends on the rest of its batch")
+    alone, together = aggregator.eval()(features[:1]).detach(), aggregator(features)[:1].detach()
+    require_close(alone, together, "the descriptor of a photo depends on the rest of its batch")
 
 
 # Notebook 03: AdamW, schedules, losses
@@ -150,9 +147,8 @@ def check_adamw_step(adamw_step: Callable[..., float]) -> None:
             getattr(torch.optim, name)([parameter], lr=0.1, weight_decay=0.2).step()
             expected[name] = parameter.item()
         result = adamw_step(weight, gradient, 0.1, 0.2)
-        coupled = np.isclose(float(result), expected["Adam"], atol=1e-6)
-        coupled = coupled and not np.isclose(expected["Adam"], expected["AdamW"])
-        require(not coupled, "the decay is added to the gradient: that is Adam with L2, not AdamW")
+        is_adam = np.isclose(float(result), expected["Adam"], atol=1e-6)
+        require(not is_adam, "the decay is added to the gradient: that is Adam with L2, not AdamW")
         message = f"from weight {weight} with gradient {gradient}: {result}, torch: {expected['AdamW']}"
         require_close(result, expected["AdamW"], message)
 
@@ -163,8 +159,7 @@ def check_learning_rate(learning_rate: Callable[[int], float]) -> None:
     result = [learning_rate(step) for step in range(40)]
     expected = [0.1 * 0.5 ** ((step >= 10) + (step >= 30)) * min(1, (step + 1) / 15) for step in range(40)]
     require(result[0] != 0, "the first step would change nothing: warm-up starts at 1/15, not at 0")
-    message = "step 12 is after the first milestone and within the warm-up: both factors count"
-    require_close(result[12], expected[12], message)
+    require_close(result[12], expected[12], "step 12 is after a milestone and within the warm-up: both factors count")
     for step in range(40):
         require_close(result[step], expected[step], f"step {step}: {result[step]:.5f}, expected {expected[step]:.5f}")
 
@@ -178,8 +173,7 @@ def check_count_pairs(count_pairs: Callable[[int, int], tuple[int, int]]) -> Non
         expected = (sum(same), len(same) - sum(same))
         result = tuple(count_pairs(num_places, images_per_place))
         require(result != tuple(2 * count for count in expected), "each pair is counted twice")
-        message = f"for P = {num_places}, K = {images_per_place} it returns {result}, not {expected}"
-        require_close(result, expected, message)
+        require_close(result, expected, f"for {num_places}, {images_per_place} it returns {result}, not {expected}")
 
 
 @exercise
@@ -196,17 +190,15 @@ def check_contrastive_loss(loss: Callable[..., float]) -> None:
 @exercise
 def check_sgd_step(sgd_step: Callable[..., tuple[float, float]]) -> None:
     """4.1: weight, velocity, gradient, lr, momentum, weight_decay -> weight and velocity after the step."""
-    parameter = nn.Parameter(torch.tensor([1.5], dtype=torch.float64))
+    weight, velocity = 1.5, 0.0
+    parameter = nn.Parameter(torch.tensor([weight], dtype=torch.float64))
     optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9, weight_decay=0.01)
-    weight = 1.5
-    velocity = 0.0
     for step, gradient in enumerate((0.4, -0.2, 0.7)):
         parameter.grad = torch.full_like(parameter, gradient)
         optimizer.step()
-        expected = parameter.item()
         weight, velocity = sgd_step(weight, velocity, gradient, 0.1, 0.9, 0.01)
         which = "the first step" if step == 0 else "a step with velocity from the step before"
-        require_close(weight, expected, f"{which} gives the weight {weight:.5f}, torch's SGD {expected:.5f}")
+        require_close(weight, parameter.item(), f"{which} gives {weight:.5f}, torch's SGD {parameter.item():.5f}")
         buffer = optimizer.state[parameter]["momentum_buffer"].item()
         require_close(velocity, buffer, "the weight is right, but torch's velocity does not contain the learning rate")
 
@@ -222,11 +214,10 @@ def check_has_hard_negative(has_hard_negative: Callable[..., np.ndarray]) -> Non
         anchors = MultiSimilarityMiner(epsilon=0.1)(descriptors, labels)[2].unique()
         expected = np.isin(np.arange(18), anchors)
         result = np.asarray(has_hard_negative((descriptors @ descriptors.T).numpy(), labels.numpy(), 0.1))
-        require(result.shape == (18,), f"it returns the shape {result.shape}; expected (18,)")
-        too_many = "it finds too many: a negative counts if it exceeds the least similar positive minus epsilon"
-        too_few = "it finds too few: compare with the least similar positive, not with the most similar one"
-        require(result.sum() <= expected.sum(), too_many)
-        require_close(result, expected, too_few)
+        require_shape(result, (18,))
+        rule = "a negative counts if it exceeds the least similar positive minus epsilon"
+        require(result.sum() <= expected.sum(), f"it finds too many: {rule}")
+        require_close(result, expected, f"it finds too few: {rule}")
 
 
 @exercise
@@ -253,9 +244,8 @@ def check_mean_and_deviation(mean_and_deviation: Callable[..., tuple[float, floa
 @exercise
 def check_count_outcomes(count_outcomes: Callable[..., dict[str, int]]) -> None:
     """5.1: (Q,) bool of model A, of B -> {"both", "only A", "only B", "neither"}."""
-    first = np.array([1, 1, 1, 0, 0, 1], dtype=bool)
-    second = np.array([1, 0, 0, 1, 0, 1], dtype=bool)
-    result = count_outcomes(first, second)
+    hits = np.array([[1, 1, 1, 0, 0, 1], [1, 0, 0, 1, 0, 1]], dtype=bool)
+    result = count_outcomes(*hits)
     expected = {"both": 2, "only A": 2, "only B": 1, "neither": 1}
     require(set(result) == set(expected), f"its keys are {sorted(result)}; expected {sorted(expected)}")
     require(sum(result.values()) == 6, f"its counts add up to {sum(result.values())}; there are 6 queries")
@@ -279,12 +269,8 @@ def check_recall_of(recall_of: Callable[..., dict[str, float]]) -> None:
 def check_estimate_position(estimate_position: Callable[[np.ndarray], np.ndarray]) -> None:
     """5.3: (k, 2) positions of the predictions -> (2,) position that one far wrong prediction doesn't move much."""
     near = np.array([[100.0, 200.0], [104, 198], [97, 203], [101, 201]])
-    shape = np.shape(estimate_position(near))
-    require(shape == (2,), f"it returns the shape {shape}; expected (2,), east and north")
+    require_shape(estimate_position(near), (2,))
     for row, which in ((0, "first"), (4, "last")):
-        result = np.asarray(estimate_position(np.insert(near, row, [9000.0, -4000.0], axis=0)))
-        distance_m = np.hypot(*(result - near.mean(0)))
-        message = (
-            f"one wrong {which} prediction 10 km away moves the estimate by {distance_m:.0f} m: that is not robust"
-        )
-        require(distance_m < 10, message)
+        result = estimate_position(np.insert(near, row, [9000.0, -4000.0], axis=0))
+        moved_m = np.hypot(*(result - near.mean(0)))
+        require(moved_m < 10, f"a wrong {which} prediction 10 km away moves it by {moved_m:.0f} m: that is not robust")

@@ -13,6 +13,7 @@ from IPython.display import Image, Markdown
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
+from vpr_lib.city import CitySettings, write_city
 from vpr_lib.data_roots import DataRoot
 from vpr_lib.devices import choose_device
 from vpr_lib.evaluation import Evaluation, evaluate_all
@@ -36,22 +37,13 @@ CITIES: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True)
 class Session:
-    """One preset with its photos and folders.
-
-    Attributes:
-        preset: its name.
-        settings: of the preset; notebooks vary them.
-        data_root: the photos.
-        runs_dir: folder of the run folders.
-        reports_dir: folder of the figures.
-        machine: device, workers, progress bars.
-    """
+    """One preset with its photos and folders."""
 
     preset: str
-    settings: Settings
+    settings: Settings  # of the preset; notebooks vary them
     data_root: DataRoot
     runs_dir: Path
-    reports_dir: Path
+    reports_dir: Path  # of the figures
     machine: Machine
 
     @property
@@ -60,13 +52,7 @@ class Session:
         return self.data_root.splits
 
     def train(self, variants: Mapping[str, Settings]) -> dict[str, Run]:
-        """Train a run for each settings, or open the saved one; prints one line for each.
-
-        Args:
-            variants: {label: settings}.
-
-        Returns:
-            {label: complete run}.
+        """Train a run for each {label: settings}, or open the saved one; prints one line for each.
 
         Raises:
             KeyboardInterrupt: a training was stopped. Running the cell again resumes it.
@@ -75,9 +61,8 @@ class Session:
         for label, run in runs.items():
             if not run.complete:
                 raise KeyboardInterrupt(f"the training of {label} was stopped; run the cell again to resume it")
-            print(
-                f"{label}: {len(run.history)} epochs, last loss {run.history[-1]['loss']:.3f}, runs/{run.folder.name}"
-            )
+            loss = run.history[-1]["loss"]
+            print(f"{label}: {len(run.history)} epochs, last loss {loss:.3f}, runs/{run.folder.name}")
         return runs
 
     def evaluate(self, runs: Mapping[str, Run], split: str) -> dict[str, Evaluation]:
@@ -99,13 +84,9 @@ class Session:
 
 
 def open_session(preset: str | None = None, machine: Machine | None = None) -> Session:
-    """Find or render the photos of a preset, and choose the folders for its runs and figures.
+    """Find the photos of a preset, by default VPR_PRESET or "mini", and choose the folders for its runs and figures.
 
-    A city that is not there yet is rendered. Packs in VPR_KEEP are copied to the local disk.
-
-    Args:
-        preset: a name in `settings.PRESETS`; default: VPR_PRESET, or "mini".
-        machine: device, workers, progress bars.
+    A city that is not there yet, or not complete, is rendered. Packs in VPR_KEEP are copied to the local disk.
 
     Raises:
         ValueError: no such preset.
@@ -115,13 +96,21 @@ def open_session(preset: str | None = None, machine: Machine | None = None) -> S
     settings = get_preset(preset)
     # Saved notebooks are executed with TQDM_DISABLE: a saved progress bar would only say "loading".
     machine = machine or Machine(progress="TQDM_DISABLE" not in os.environ)
-    home = _find_home()
+    home = Path(__file__).resolve().parents[2]  # the checkout
+    if not (home / "pyproject.toml").is_file():
+        home = Path.cwd()  # the library was installed without one
     keep = Path(os.environ.get("VPR_KEEP") or home)
     folder = Path(os.environ.get("VPR_DATA") or home / "data" / preset)
     if preset in CITIES and (not folder.is_dir() or (folder / "city.json").is_file()):
-        _render_city(preset, folder, machine.progress)
+        if not folder.is_dir():
+            print(f"rendering the city of preset {preset}, once (mini: 1 to 3 minutes)", flush=True)
+        write_city(folder, CitySettings(**CITIES[preset]), progress=machine.progress)
+    elif not folder.is_dir() and any((keep / preset).glob("*.zip")):
+        copy_packs(keep / preset, folder)
     elif not folder.is_dir():
-        _copy_kept_packs(preset, folder, keep)
+        hint = "set VPR_DATA to the folder of a data root"
+        hint = "in the kit's folder run: ./data_download.sh xs" if preset == "xs" else hint
+        raise FileNotFoundError(f"no photos of preset {preset} yet; {hint}")
     session = Session(preset, settings, DataRoot(folder), keep / "runs", keep / "reports" / preset, machine)
     print(f"preset {preset} on {choose_device(machine.device).type}; splits: {', '.join(session.splits)}")
     return session
@@ -130,29 +119,3 @@ def open_session(preset: str | None = None, machine: Machine | None = None) -> S
 def show_table(rows: Rows) -> Markdown:
     """A table to be the last value of a cell; the first row is the header."""
     return Markdown(format_markdown(rows))
-
-
-def _find_home() -> Path:
-    """The checkout that holds the library, or the working folder if the library was installed without one."""
-    checkout = Path(__file__).resolve().parents[2]
-    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
-
-
-def _render_city(preset: str, folder: Path, progress: bool) -> None:
-    """Render the photos of a preset that are missing."""
-    from vpr_lib.city import CitySettings, write_city  # only these presets need the city
-
-    if not folder.is_dir():
-        print(f"rendering the city of preset {preset}, once (mini: 1 to 3 minutes)", flush=True)
-    write_city(folder, CitySettings(**CITIES[preset]), progress=progress)
-
-
-def _copy_kept_packs(preset: str, folder: Path, keep: Path) -> None:
-    """Copy the packs of a data root from `<keep>/<preset>`; raise FileNotFoundError if there are none."""
-    packs = keep / preset
-    if list(packs.glob("*.zip")):
-        copy_packs(packs, folder)
-    elif preset == "xs":
-        raise FileNotFoundError("no real photos yet; in the kit's folder run: ./data_download.sh xs")
-    else:
-        raise FileNotFoundError(f"no photos of preset {preset} yet; set VPR_DATA to the folder of a data root")
