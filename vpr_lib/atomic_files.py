@@ -27,11 +27,7 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write a file atomically.
-
-    Raises:
-        OSError: it can't be written; `path` keeps its old content.
-    """
+    """Write a file atomically; an OSError says which file can't be written and that it keeps its old content."""
     try:
         with open_atomically(path) as file:
             file.write(data)

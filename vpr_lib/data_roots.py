@@ -8,7 +8,6 @@
 import functools
 import hashlib
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vpr_lib.images import ImageTable, read_images
+from vpr_lib.stored_zip import list_members
 
 
 class Split(NamedTuple):
@@ -26,24 +26,20 @@ class Split(NamedTuple):
 
 
 class DataRoot:
-    """A data root whose photos are listed once, when they are first needed.
-
-    Args:
-        folder: of the root. A new `DataRoot` sees changes to its photos, this one doesn't.
+    """A data root whose photos are listed once, when they are first needed; a new `DataRoot` sees changes to them.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        _check_exists(self.folder)
+        self.folder = _check_exists(folder)
         self.read_split = functools.cache(functools.partial(read_split, self.folder))  # name -> Split
 
     @functools.cached_property
     def splits(self) -> list[str]:
         """Names of the evaluation splits, validation splits first."""
-        return sorted(find_splits(self.folder), key=lambda split: (not _is_validation(split), split))
+        return sorted(find_splits(self.folder), key=lambda split: (not split.endswith("val"), split))
 
     @functools.cached_property
     def train(self) -> ImageTable:
@@ -52,7 +48,7 @@ class DataRoot:
 
     def list_validation_splits(self, val_splits: Sequence[str] | None = None) -> list[str]:
         """The splits to choose settings and epochs on: those given, or all whose name ends in "val"."""
-        return list(val_splits) if val_splits is not None else [s for s in self.splits if _is_validation(s)]
+        return list(val_splits) if val_splits is not None else [s for s in self.splits if s.endswith("val")]
 
     def fingerprint(self, splits: Sequence[str]) -> str:
         """16 hex digits that change with any name or size of the photos in `train` and in these splits."""
@@ -73,20 +69,17 @@ def find_part(data_root: str | Path, part: str) -> Path:
     Raises:
         FileNotFoundError: the root or the part doesn't exist.
     """
-    root = Path(data_root)
-    _check_exists(root)
-    folder = root / part
-    pack = root / f"{part}.zip"
-    if not (folder.is_dir() or pack.is_file()):
-        names = ", ".join(sorted(p.name for p in root.iterdir())) or "nothing"
-        raise FileNotFoundError(f"{root} has no {part}/ or {part}.zip; it holds {names}")
+    root = _check_exists(data_root)
+    folder, pack = root / part, root / f"{part}.zip"
     if folder.is_dir() and pack.is_file():
-        warnings.warn(
-            f"reading {pack}, not the folder {part}/ beside it; after a change to the folder, pack it again or remove "
-            "the pack",
-            stacklevel=2,
-        )
-    return pack if pack.is_file() else folder
+        advice = "after a change to the folder, pack it again or remove the pack"
+        warnings.warn(f"reading {pack}, not the folder {part}/ beside it; {advice}", stacklevel=2)
+    if pack.is_file():
+        return pack
+    if folder.is_dir():
+        return folder
+    names = ", ".join(sorted(path.name for path in root.iterdir())) or "nothing"
+    raise FileNotFoundError(f"{root} has no {part}/ or {part}.zip; it holds {names}")
 
 
 def find_splits(data_root: str | Path) -> list[str]:
@@ -96,10 +89,10 @@ def find_splits(data_root: str | Path) -> list[str]:
         FileNotFoundError: the root doesn't exist.
         ValueError: a pack is damaged.
     """
-    root = Path(data_root)
-    _check_exists(root)
+    root = _check_exists(data_root)
     folders = {path.name for path in root.iterdir() if (path / "database").is_dir()}
-    return sorted(folders | {path.stem for path in root.glob("*.zip") if _is_split(path)})
+    packs = [pack for pack in root.glob("*.zip") if any(m.filename.startswith("database/") for m in list_members(pack))]
+    return sorted({*folders, *(pack.stem for pack in packs)})
 
 
 def read_split(data_root: str | Path, split: str) -> Split:
@@ -111,30 +104,17 @@ def read_split(data_root: str | Path, split: str) -> Split:
     """
     path = find_part(data_root, split)
     if path.is_dir():
-        halves = [path / half for half in Split._fields]
-        photos = [read_images(half) if half.is_dir() else [] for half in halves]
+        tables = {half: read_images(path / half) if (path / half).is_dir() else () for half in Split._fields}
     else:
-        table = read_images(path)
-        starts = [f"{half}/" for half in Split._fields]
-        photos = [table[np.array([name.startswith(start) for name in table.names])] for start in starts]
-    for half, table in zip(Split._fields, photos, strict=True):
+        both = read_images(path)
+        tables = {half: both[np.array([name.startswith(f"{half}/") for name in both.names])] for half in Split._fields}
+    for half, table in tables.items():
         if not len(table):
             raise ValueError(f"split {path} has no {half}/; it needs database/ and queries/ with photos")
-    return Split(*photos)
+    return Split(**tables)
 
 
-def _check_exists(folder: Path) -> None:
-    if not folder.is_dir():
+def _check_exists(folder: str | Path) -> Path:
+    if not Path(folder).is_dir():
         raise FileNotFoundError(f"no data root at {folder}; expected a folder with train/<city>/*.jpg and splits")
-
-
-def _is_validation(split: str) -> bool:
-    return split.endswith("val")
-
-
-def _is_split(pack: Path) -> bool:
-    try:
-        with zipfile.ZipFile(pack) as archive:
-            return any(name.startswith("database/") for name in archive.namelist())
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{pack} is no complete zip file ({error}); make or copy the pack again") from None
+    return Path(folder)

@@ -11,18 +11,11 @@ from vpr_lib.options import check_choice
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes a GPU where there is one.
-
-    Raises:
-        ValueError: no such device here.
-    """
-    if name != "auto":
-        kinds = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        check_choice("device", name.partition(":")[0], ["auto", *(kind for kind, there in kinds.items() if there)])
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """The device of that name; "auto" takes a GPU where there is one. A device this machine lacks is a ValueError."""
+    is_available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    kinds = [kind for kind in is_available if is_available[kind]]  # the fastest first
+    check_choice("device", name.partition(":")[0], ["auto", *kinds])
+    return torch.device(kinds[0] if name == "auto" else name)
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -39,24 +32,20 @@ def cpu_has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 itself (AVX512-BF16 or AMX); emulated, it is slower than float32."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            flags = next((line for line in file if line.startswith("flags")), "")
+            flags = next((line.split() for line in file if line.startswith("flags")), [])
     except OSError:
         return False  # not Linux
-    return bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
     """Autocast to `dtype`; nothing for float32."""
-    if dtype == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype)
+    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def choose_num_workers(machine: Machine) -> int:
     """Loader processes: one a core, at most 16, unless the machine's settings say otherwise."""
-    if machine.num_workers >= 0:
-        return machine.num_workers
-    return min(count_cores(), 16)
+    return machine.num_workers if machine.num_workers >= 0 else min(count_cores(), 16)
 
 
 def keep_freed_memory() -> None:

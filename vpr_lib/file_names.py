@@ -31,28 +31,17 @@ class PhotoName(NamedTuple):
 
 
 def parse_name(name: str) -> PhotoName:
-    """Read the fields of one photo's name.
-
-    Args:
-        name: file name; folders before it are ignored, also those with `@` in their names.
+    """Read the fields of one photo's name; folders before it are ignored, also those with `@` in their names.
 
     Raises:
         ValueError: the name has no UTM coordinates.
     """
     stem = name[name.rfind("/") + 1 :].rpartition(".")[0]
     fields = stem.split("@")[1:] + [""] * len(FIELDS)
-    try:
-        east_m = float(fields[0])
-        north_m = float(fields[1])
-    except ValueError:
-        east_m = north_m = math.nan
+    east_m, north_m, heading_deg = (_parse_number(fields[i]) for i in (0, 1, 8))
     if not (math.isfinite(east_m) and math.isfinite(north_m)):
         raise ValueError(f"{name}: no UTM coordinates; expected a name like @544050.17@4174706.96@10@S@...@.jpg")
-    try:
-        heading_deg = float(fields[8] or "nan") % 360.0
-    except ValueError:
-        heading_deg = math.nan
-    return PhotoName(east_m, north_m, heading_deg, _parse_month(fields[12]), fields[13], fields[2] + fields[3])
+    return PhotoName(east_m, north_m, heading_deg % 360.0, _parse_month(fields[12]), fields[13], fields[2] + fields[3])
 
 
 def format_name(suffix: str = ".jpg", **fields: object) -> str:
@@ -70,6 +59,13 @@ def format_name(suffix: str = ".jpg", **fields: object) -> str:
         raise ValueError(f"unknown fields {', '.join(unknown)}; valid: {', '.join(FIELDS)}")
     texts = [str(fields.get(field, "")).replace("@", "-").replace("/", "-") for field in FIELDS]
     return "@" + "@".join(texts) + "@" + suffix
+
+
+def _parse_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 @functools.lru_cache(maxsize=4096)  # half a million photos come from a few hundred months

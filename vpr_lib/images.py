@@ -17,42 +17,26 @@ from vpr_lib.stored_zip import list_photos, read_member
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Photos and what their names say, one row each, sorted by name.
+    """Photos and what their names say, one row each, sorted by name."""
 
-    Attributes:
-        root: the folder or pack (`.zip`) the names are relative to.
-        names: (N,) str, POSIX paths below root.
-        utm: (N, 2) float64, meters east and north.
-        places: (N,) str, unique over cities ("sanfrancisco/00001_SanFrancisco"); "" where the name holds none.
-        headings: (N,) float64, degrees in [0, 360); NaN where unknown.
-        dates: (N,) datetime64[M]; NaT where unknown.
-        sizes: (N,) int64, bytes of each file.
-        offsets: (N,) int64, where each file's header starts in the pack; -1 in a folder.
-    """
-
-    root: Path
-    names: np.ndarray
-    utm: np.ndarray
-    places: np.ndarray
-    headings: np.ndarray
-    dates: np.ndarray
-    sizes: np.ndarray
-    offsets: np.ndarray
+    root: Path  # the folder or pack (`.zip`) the names are relative to
+    names: np.ndarray  # (N,) str, POSIX paths below root
+    utm: np.ndarray  # (N, 2) float64, meters east and north
+    places: np.ndarray  # (N,) str, unique over cities ("sanfrancisco/00001_SanFrancisco"); "" where the name holds none
+    headings: np.ndarray  # (N,) float64, degrees in [0, 360); NaN where unknown
+    dates: np.ndarray  # (N,) datetime64[M]; NaT where unknown
+    sizes: np.ndarray  # (N,) int64, bytes of each file
+    offsets: np.ndarray  # (N,) int64, where each file's header starts in the pack; -1 in a folder
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, rows: np.ndarray | slice) -> "ImageTable":
         """The table of some rows: an index array, a boolean mask or a slice."""
-        columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "root"}
-        return ImageTable(self.root, **columns)
+        return ImageTable(self.root, *(getattr(self, column.name)[rows] for column in fields(self)[1:]))
 
     def read_bytes(self, row: int) -> bytes:
-        """The undecoded file of one row.
-
-        Raises:
-            FileNotFoundError: the photo or the pack no longer exists.
-        """
+        """The undecoded file of one row; if it no longer exists, a FileNotFoundError names it."""
         if self.offsets[row] >= 0:
             return read_member(self.root, int(self.offsets[row]), int(self.sizes[row]))
         path = self.root / self.names[row]
@@ -64,28 +48,8 @@ class ImageTable:
     @functools.cached_property
     def fingerprint(self) -> str:
         """16 hex digits that change with any photo's name or size, but not with the folder's path."""
-        digest = hashlib.sha256(self.sizes.tobytes())
-        for name in self.names:
-            digest.update(name.encode() + b"\0")
-        return digest.hexdigest()[:16]
-
-
-def read_images(folder_or_zip: str | Path) -> ImageTable:
-    """List the photos of a folder (and its subfolders) or of a pack.
-
-    Args:
-        folder_or_zip: a folder, or a `.zip` whose members are stored without compression.
-
-    Returns:
-        A table sorted by name.
-
-    Raises:
-        FileNotFoundError: there is no such folder or pack.
-        ValueError: it holds no photo, or a name holds no UTM coordinates.
-    """
-    root = Path(folder_or_zip)
-    with _paused_collector():
-        return _read_table(root)
+        names = b"".join(name.encode() + b"\0" for name in self.names)
+        return hashlib.sha256(self.sizes.tobytes() + names).hexdigest()[:16]
 
 
 @contextlib.contextmanager
@@ -100,18 +64,24 @@ def _paused_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _read_table(root: Path) -> ImageTable:
+@_paused_collector()
+def read_images(folder_or_zip: str | Path) -> ImageTable:
+    """List the photos of a folder (and its subfolders) or of a pack (a `.zip` without compression).
+
+    Raises:
+        FileNotFoundError: there is no such folder or pack.
+        ValueError: it holds no photo, or a name holds no UTM coordinates.
+    """
+    root = Path(folder_or_zip)
     if root.is_dir():
-        names, sizes = _list_folder(root)
-        offsets = [-1] * len(names)
+        photos = _list_folder(root)
     elif root.is_file():
-        names, sizes, offsets = list_photos(root)
+        photos = list_photos(root)
     else:
         raise FileNotFoundError(f"no folder or pack at {root}; expected photos named @east@north@...@.jpg there")
-    if not names:
+    if not photos:
         raise ValueError(f"{root} holds no photos ({', '.join(PHOTO_SUFFIXES)})")
-    order = np.array(sorted(range(len(names)), key=names.__getitem__))
-    names = [names[i] for i in order]
+    names, sizes, offsets = zip(*sorted(photos), strict=True)
     parsed = [parse_name(name) for name in names]
     return ImageTable(
         root=root,
@@ -120,8 +90,8 @@ def _read_table(root: Path) -> ImageTable:
         places=np.array([_format_place(name, p.note) for name, p in zip(names, parsed, strict=True)], dtype=object),
         headings=np.array([p.heading_deg for p in parsed], dtype=np.float64),
         dates=np.array([p.date for p in parsed], dtype="datetime64[M]"),
-        sizes=np.array(sizes, dtype=np.int64)[order],
-        offsets=np.array(offsets, dtype=np.int64)[order],
+        sizes=np.array(sizes, dtype=np.int64),
+        offsets=np.array(offsets, dtype=np.int64),
     )
 
 
@@ -130,10 +100,9 @@ def _format_place(name: str, note: str) -> str:
     return f"{name.rpartition('/')[0]}/{note}".lstrip("/") if note else ""
 
 
-def _list_folder(root: Path) -> tuple[list[str], list[int]]:
-    """Names below the root and sizes in bytes of its photos."""
-    names = []
-    sizes = []
+def _list_folder(root: Path) -> list[tuple[str, int, int]]:
+    """Name below the root and size in bytes of each of its photos, and -1 for an offset."""
+    photos = []
     folders = [""]
     while folders:
         prefix = folders.pop()
@@ -142,6 +111,5 @@ def _list_folder(root: Path) -> tuple[list[str], list[int]]:
                 if entry.is_dir():
                     folders.append(f"{prefix}{entry.name}/")
                 elif entry.name.lower().endswith(PHOTO_SUFFIXES):
-                    names.append(prefix + entry.name)
-                    sizes.append(entry.stat().st_size)
-    return names, sizes
+                    photos.append((prefix + entry.name, entry.stat().st_size, -1))
+    return photos

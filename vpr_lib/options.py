@@ -8,11 +8,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 
 def check_choice(what: str, name: str | None, valid: Iterable[str | None]) -> str | None:
-    """Return `name` if it is valid.
-
-    Raises:
-        ValueError: it isn't; the message lists the valid ones.
-    """
+    """Return `name`, or raise a ValueError that lists the `valid` ones if it isn't among them."""
     valid = list(valid)
     if name not in valid:
         raise ValueError(f"unknown {what} {name!r}; valid: {', '.join(map(str, valid))}")
@@ -20,25 +16,14 @@ def check_choice(what: str, name: str | None, valid: Iterable[str | None]) -> st
 
 
 def set_values(options: Any, values: Mapping[str, Any]) -> Any:
-    """A copy of a dataclass with some fields changed; JSON lists become tuples.
-
-    Raises:
-        ValueError: a key is no field; the message lists the fields.
-    """
+    """A copy of a dataclass with some fields changed; lists become tuples; an unknown field is a ValueError."""
     for key in values:
         check_choice("setting", key, [f.name for f in fields(options)])
     return replace(options, **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
 
 
 def parse_change(change: str, classes: Iterable[type]) -> tuple[type, str, Any]:
-    """Read a `key=value`.
-
-    Args:
-        change: the text.
-        classes: dataclasses that may have the key.
-
-    Returns:
-        The class that has it, the key, and the value.
+    """Read a `key=value` -> the one of the dataclasses that has this field, the key, and the value.
 
     Raises:
         ValueError: no such key (the message lists the valid ones), no equals sign, or a value of another type.

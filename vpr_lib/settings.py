@@ -22,9 +22,7 @@ class Settings:
     freeze_until: str | None = "layer2"  # conv1..layer2 keep their pretrained edges and textures; None trains all
     standardize: bool = False  # each photo's channels to mean 0, standard deviation 1; for "city" and random weights
     aggregator: str = "MixVPR"  # a name in aggregators.AGGREGATORS
-    aggregator_options: Mapping[str, Mapping[str, Any]] = field(
-        default_factory=dict
-    )  # {aggregator: {argument: value}}, over the class's own defaults
+    aggregator_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # {aggregator: {argument: value}}
 
     # Photos and batches
     image_size: int = 320  # pixels, height and width; photos are squeezed to a square, as published
@@ -85,54 +83,41 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
-        """The inverse of `to_dict`.
-
-        Raises:
-            ValueError: a key is no setting of this version; the message names it.
-        """
+        """The inverse of `to_dict`; a key that is no setting of this version is a ValueError that names it."""
         return set_values(cls(), values)
 
 
-_PAPER = Settings()
+# Small photos and few optimizer steps, in which MixVPR learns too little from its published start.
+_SMALL = Settings(standardize=True, aggregator_options={"MixVPR": {"row_init": "regions"}}, image_size=96, keep="last")
 
 PRESETS: dict[str, Settings] = {
     # The published run on the real sets; needs a GPU.
-    "xs": _PAPER,
+    "xs": Settings(),
     # A few hundred to a few thousand of one's own photos, no pretrained weights, minutes on a CPU. Optimizer steps are
-    # few, so photos and batches are small, augmentation is mild, there is no warm-up, and the rate ends at zero.
+    # few, so batches are small, augmentation is mild, there is no warm-up, and the rate ends at zero.
     "photos": replace(
-        _PAPER,
+        _SMALL,
         weights=None,
         freeze_until=None,
-        standardize=True,
-        aggregator_options={"MixVPR": {"row_init": "regions"}},
-        image_size=96,
         num_places=16,
         randaugment_ops=1,
         scheduler="CosineAnnealingLR",
         warmup_steps=0,
         epochs=30,
-        keep="last",
     ),
-    # The rendered city: eleven runs and their figures in minutes on a CPU, so photos are small and steps few, from
-    # weights trained on rendered streets.
+    # The rendered city: eleven runs and their figures in minutes on a CPU, from weights trained on rendered streets.
     "mini": replace(
-        _PAPER,
+        _SMALL,
         weights="city",
-        standardize=True,
-        aggregator_options={"MixVPR": {"row_init": "regions"}},  # the published start learns too little in 180 steps
-        image_size=96,
         num_places=8,
         randaugment_ops=0,
         weight_decay=0.01,
         milestones=(3, 5),
         warmup_steps=20,
         epochs=6,
-        keep="last",
     ),
     # For tests only: takes seconds, its numbers mean nothing.
-    "smoke": replace(
-        _PAPER,
+    "smoke": Settings(
         weights=None,
         freeze_until=None,
         image_size=64,

@@ -11,35 +11,33 @@ from pathlib import Path
 from vpr_lib.file_names import PHOTO_SUFFIXES
 
 
-def list_photos(pack: Path) -> tuple[list[str], list[int], list[int]]:
-    """Names, sizes in bytes and header offsets of the photos in a pack, in the order of the zip.
+def list_members(pack: Path) -> list[zipfile.ZipInfo]:
+    """The members of a zip; one that isn't complete is a ValueError."""
+    try:
+        with zipfile.ZipFile(pack) as archive:
+            return archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{pack} is no complete zip file ({error}); make or copy the pack again") from None
+
+
+def list_photos(pack: Path) -> list[tuple[str, int, int]]:
+    """Name, size in bytes and header offset of each photo in a pack.
 
     Raises:
         ValueError: it is no complete zip, a photo is compressed, or a name occurs twice.
     """
-    try:
-        with zipfile.ZipFile(pack) as archive:
-            members = [m for m in archive.infolist() if m.filename.lower().endswith(PHOTO_SUFFIXES)]
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{pack} is no complete zip file ({error}); make or copy the pack again") from None
+    members = [m for m in list_members(pack) if m.filename.lower().endswith(PHOTO_SUFFIXES)]
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"{pack}: {member.filename} is compressed; a pack is a plain stored zip (zip -0)")
-    names = [m.filename for m in members]
-    if len(set(names)) < len(names):
-        twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise ValueError(f"{pack} holds {twice} twice; make the pack again")
-    return names, [m.file_size for m in members], [m.header_offset for m in members]
+    for name, count in Counter(m.filename for m in members).items():
+        if count > 1:
+            raise ValueError(f"{pack} holds {name} twice; make the pack again")
+    return [(m.filename, m.file_size, m.header_offset) for m in members]
 
 
 def read_member(pack: Path, header_offset: int, size: int) -> bytes:
-    """The bytes of one stored member.
-
-    Args:
-        pack: the zip.
-        header_offset: position of the member's local header.
-        size: bytes of the member.
-    """
+    """The bytes of a stored member of this size whose local header starts at `header_offset`."""
     stat = os.stat(pack)
     view = _map_file(pack, stat.st_mtime_ns, stat.st_size)
     # A stored member: a 30-byte header that ends with the lengths of name and extra field, both fields, the data.
