@@ -7,12 +7,13 @@ torchvision. The draws are the same.
 Source: Cubuk et al., RandAugment (NeurIPS 2020).
 """
 
-import math
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torchvision.transforms.v2 import functional as tv
 
 from vpr_lib import augmentation_opencv
@@ -27,14 +28,9 @@ MAX_MAGNITUDE = 30  # torchvision has 31 bins
 def normalize(images: torch.Tensor) -> torch.Tensor:
     """Scale to [0, 1], subtract ImageNet's mean and divide by its standard deviation.
 
-    Args:
-        images: (B, 3, H, W) uint8.
-
-    Returns:
-        (B, 3, H, W) float32 in channels_last memory, the layout in which convolutions are fastest.
+    (B, 3, H, W) uint8 -> float32 in channels_last memory, the layout in which convolutions are fastest.
     """
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1) * 255
-    std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1) * 255
+    mean, std = (torch.tensor(x, device=images.device).view(3, 1, 1) * 255 for x in (IMAGENET_MEAN, IMAGENET_STD))
     return images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std)
 
 
@@ -51,22 +47,15 @@ def augment(images: torch.Tensor, seed: tuple[int, ...], settings: Settings) -> 
 
 
 def random_crop(images: torch.Tensor, seed: tuple[int, ...], min_side: float) -> torch.Tensor:
-    """Crop a random part of each photo and resize it to the photo's size.
+    """Crop a random part of each photo and resize it to the photo's size; images and result as in `randaugment`.
 
-    Args:
-        images: (B, 3, H, W) uint8, on any device; not changed.
-        seed: determines the crops.
-        min_side: smallest share of height and width that is kept, in (0, 1].
-
-    Returns:
-        (B, 3, H, W) uint8, bilinear.
+    `min_side` is the smallest share of height and width that is kept, in (0, 1].
     """
     rng = np.random.default_rng((*seed, 1))  # not the numbers that choose the operations
-    side = rng.uniform(min_side, 1, len(images))
+    side = rng.uniform(min_side, 1, len(images))[:, None]
     size = (images.shape[3], images.shape[2])
-    matrices = np.zeros((len(images), 2, 3))
-    matrices[:, 0, 0] = matrices[:, 1, 1] = side
-    matrices[:, :, 2] = rng.uniform(-0.5, 0.5, (len(images), 2)) * (1 - side)[:, None] * size
+    center = rng.uniform(-0.5, 0.5, (len(images), 2)) * (1 - side) * size
+    matrices = np.concatenate([np.eye(2) * side[:, :, None], center[:, :, None]], axis=2)
     if images.device.type != "cpu":
         return _warp(images, matrices)
     images = images.clone()
@@ -85,8 +74,7 @@ def randaugment(
         seed: determines operations and signs, on every device alike.
         num_ops: operations for each photo.
         magnitude: strength, 0 to 30.
-        by_photo: change each photo by itself, with OpenCV (a CPU only), or those with the same operation together;
-            None does the first on a CPU.
+        by_photo: each photo by itself with OpenCV (CPU only), or all with the same operation together; None: by device.
 
     Returns:
         (B, 3, H, W) uint8.
@@ -103,29 +91,19 @@ def randaugment(
 def apply_operations(
     images: torch.Tensor, names: np.ndarray, signs: np.ndarray, strength: float, by_photo: bool | None = None
 ) -> None:
-    """Apply one operation to each photo, in place.
-
-    Args:
-        images: (B, 3, H, W) uint8, on any device.
-        names: (B,) str, of `OPERATIONS`.
-        signs: (B,) of -1 or 1.
-        strength: 0 to 1.
-        by_photo: as in `randaugment`.
-    """
-    height, width = images.shape[2:]
-    matrices = [
-        WARPS[n](s * strength, height, width) if n in WARPS else None for n, s in zip(names, signs, strict=True)
-    ]
-    if images.device.type == "cpu" if by_photo is None else by_photo:
-        for photo, name, sign, matrix in zip(_as_arrays(images), names, signs, matrices, strict=True):
-            if matrix:
-                photo[:] = augmentation_opencv.warp(photo, np.array(matrix))
+    """Apply an operation of `OPERATIONS` to each photo, in place; (B,) signs are -1 or 1, strength is 0 to 1."""
+    size = images.shape[2:]
+    warped = [row for row, name in enumerate(names) if name in WARPS]
+    matrices = {row: np.array(WARPS[names[row]](signs[row] * strength, *size)) for row in warped}
+    if by_photo or (by_photo is None and images.device.type == "cpu"):
+        for row, photo in enumerate(_as_arrays(images)):
+            if row in matrices:
+                photo[:] = augmentation_opencv.warp(photo, matrices[row])
             else:
-                photo[:] = augmentation_opencv.COLORS[name](photo, sign, strength)
+                photo[:] = augmentation_opencv.COLORS[names[row]](photo, signs[row], strength)
         return
-    warped = [row for row, matrix in enumerate(matrices) if matrix]
     if warped:
-        images[warped] = _warp(images[warped], np.array([matrices[row] for row in warped]))
+        images[warped] = _warp(images[warped], np.stack(list(matrices.values())))
     for name, sign in sorted({*zip(names.tolist(), signs.tolist(), strict=True)}):
         if name in COLORS:
             rows = np.flatnonzero((names == name) & (signs == sign))
@@ -147,18 +125,13 @@ def _warp(images: torch.Tensor, matrices: np.ndarray) -> torch.Tensor:
     return F.grid_sample(images.float(), grid, mode="bilinear", align_corners=False).round_().byte()
 
 
-def _rotate(angle: float) -> list[list[float]]:
-    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    return [[cos, -sin, 0], [sin, cos, 0]]
-
-
 # (signed strength, height, width) -> inverse map (2, 3): output to input position in pixels from the center.
-WARPS: dict[str, Callable[[float, int, int], list[list[float]]]] = {
+WARPS: dict[str, Callable[[float, int, int], ArrayLike]] = {
     "ShearX": lambda s, height, width: [[1, 0.3 * s, 0.3 * s * height / 2], [0, 1, 0]],  # about the upper left corner
     "ShearY": lambda s, height, width: [[1, 0, 0], [0.3 * s, 1, 0.3 * s * width / 2]],
     "TranslateX": lambda s, height, width: [[1, 0, -int(150 / 331 * width * s)], [0, 1, 0]],
     "TranslateY": lambda s, height, width: [[1, 0, 0], [0, 1, -int(150 / 331 * height * s)]],
-    "Rotate": lambda s, height, width: _rotate(30 * s),
+    "Rotate": lambda s, height, width: cv2.getRotationMatrix2D((0, 0), -30 * s, 1),
 }
 # (images (B, 3, H, W) uint8, sign, strength) -> uint8
 COLORS: dict[str, Callable[[torch.Tensor, float, float], torch.Tensor]] = {

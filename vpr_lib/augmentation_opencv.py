@@ -14,16 +14,10 @@ _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13  # 
 
 
 def warp(photo: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Bilinear warp; pixels from outside are black.
-
-    Args:
-        photo: (H, W, 3) uint8.
-        matrix: (2, 3), output to input position in pixels from the center.
-    """
+    """Bilinear warp by a (2, 3) map of output to input position in pixels from the center; black outside."""
     height, width = photo.shape[:2]
     center = np.array([width - 1, height - 1]) / 2  # OpenCV counts from the middle of the first pixel
-    shift = matrix[:, 2] + center - matrix[:, :2] @ center
-    inverse_map = np.column_stack([matrix[:, :2], shift])
+    inverse_map = np.column_stack([matrix[:, :2], matrix[:, 2] + center - matrix[:, :2] @ center])
     return cv2.warpAffine(photo, inverse_map, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
@@ -48,22 +42,15 @@ def _contrast(photo: np.ndarray, sign: float, strength: float) -> np.ndarray:
 
 
 def _sharpness(photo: np.ndarray, sign: float, strength: float) -> np.ndarray:
-    blurred = cv2.filter2D(photo, -1, _SMOOTH)
-    blurred[[0, -1]] = photo[[0, -1]]  # the border stays as it is
-    blurred[:, [0, -1]] = photo[:, [0, -1]]
+    blurred = photo.copy()  # the border stays as it is
+    blurred[1:-1, 1:-1] = cv2.filter2D(photo, -1, _SMOOTH)[1:-1, 1:-1]
     return _blend(photo, blurred, 1 + 0.9 * strength * sign)
 
 
-def _solarize(photo: np.ndarray, sign: float, strength: float) -> np.ndarray:
-    return _look_up(photo, np.where(255 * (1 - strength) <= _LEVELS, 255 - _LEVELS, _LEVELS))
-
-
 def _autocontrast(photo: np.ndarray, sign: float, strength: float) -> np.ndarray:
-    ends = np.array([(plane.min(), plane.max()) for plane in cv2.split(photo)], dtype=float)
-    low = ends[:, 0]
-    span = np.ptp(ends, axis=1)
+    low, high = np.array([(plane.min(), plane.max()) for plane in cv2.split(photo)], dtype=float).T
     levels = _LEVELS[:, None]
-    return _look_up(photo, np.where(span > 0, (levels - low) * 255 / np.maximum(span, 1), levels))
+    return _look_up(photo, np.where(high > low, (levels - low) * 255 / np.maximum(high - low, 1), levels))
 
 
 def _equalize(photo: np.ndarray, sign: float, strength: float) -> np.ndarray:
@@ -83,7 +70,9 @@ COLORS: dict[str, Callable[[np.ndarray, float, float], np.ndarray]] = {
     "Contrast": _contrast,
     "Sharpness": _sharpness,
     "Posterize": lambda photo, sign, strength: _look_up(photo, _LEVELS & (0xFF << round(4 * strength))),
-    "Solarize": _solarize,
+    "Solarize": lambda photo, sign, strength: _look_up(
+        photo, np.where(255 * (1 - strength) <= _LEVELS, 255 - _LEVELS, _LEVELS)
+    ),
     "AutoContrast": _autocontrast,
     "Equalize": _equalize,
 }

@@ -15,6 +15,7 @@ import torch
 from vpr_lib.atomic_files import write_atomically
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+_PENDING = "checkpoint.new.pt"  # complete, too: the process ended between writing and renaming it
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:
@@ -25,43 +26,32 @@ def to_bytes(state: dict[str, Any]) -> bytes:
 
 
 def save_checkpoint(folder: str | Path, state: dict[str, Any]) -> None:
-    """Write the newest checkpoint; the one before it is kept.
-
-    Args:
-        folder: of the run.
-        state: tensors and plain types.
+    """Write a state of tensors and plain types into a run's folder; the checkpoint before it is kept.
 
     Raises:
-        OSError: it can't be written; the newest checkpoint before this one is kept.
+        OSError: it can't be written; the checkpoints in the folder stay as they were.
     """
-    folder = Path(folder)
-    pending = folder / "checkpoint.new.pt"
+    pending, newest, previous = (Path(folder) / name for name in (_PENDING, NEWEST, PREVIOUS))
     write_atomically(pending, to_bytes(state))
-    if (folder / NEWEST).exists():
-        os.replace(folder / NEWEST, folder / PREVIOUS)
-    os.replace(pending, folder / NEWEST)
+    if newest.exists():
+        os.replace(newest, previous)
+    os.replace(pending, newest)
 
 
 def load_checkpoint(folder: str | Path) -> dict[str, Any] | None:
-    """The newest undamaged checkpoint, on the CPU; None if the folder has none.
-
-    A damaged one is skipped with a warning.
+    """The newest undamaged checkpoint, on the CPU; a damaged one is skipped with a warning. None if there is none.
 
     Raises:
         ValueError: there are checkpoints, and all of them are damaged.
     """
     damaged = []
-    # checkpoint.new.pt is complete, too: the process ended between writing and renaming it.
-    for path in (Path(folder) / name for name in ("checkpoint.new.pt", NEWEST, PREVIOUS)):
-        if not path.exists():
-            continue
+    for path in (Path(folder) / name for name in (_PENDING, NEWEST, PREVIOUS)):
         try:
-            state = read_checked(path)
+            if path.exists():
+                return read_checked(path)
         except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
             damaged.append(path.name)
             warnings.warn(f"{path} is damaged ({error}); trying the checkpoint before it", stacklevel=2)
-            continue
-        return state
     if damaged:
         raise ValueError(f"all checkpoints in {folder} are damaged ({', '.join(damaged)}); remove them to start anew")
     return None

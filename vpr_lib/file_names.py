@@ -45,11 +45,7 @@ def parse_name(name: str) -> PhotoName:
 
 
 def format_name(suffix: str = ".jpg", **fields: object) -> str:
-    """A photo's file name in the convention.
-
-    Args:
-        suffix: file suffix.
-        fields: any of `FIELDS`, as they are to be written; the others stay empty.
+    """A photo's file name in the convention, from any of `FIELDS` as they are to be written; the others stay empty.
 
     Raises:
         ValueError: an unknown field; the message lists the valid ones.

@@ -1,5 +1,6 @@
 """Rows of a table -> uint8 batches, loaded ahead in worker processes. Everything random follows a batch's seed."""
 
+import math
 import signal
 import sys
 import warnings
@@ -53,13 +54,11 @@ class PhotoDataset(torch.utils.data.Dataset):
         self.table = table
         self.transform = transform
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        self.cache: torch.Tensor | None = None
-        self.is_cached: torch.Tensor | None = None
         _warn_of_small_pack(table, self.image_size)
         shape = (len(table), 3, *self.image_size)
-        if np.prod(shape, dtype=np.float64) <= cache_gb * 1e9:
-            self.cache = _empty_images(*shape).share_memory_()
-            self.is_cached = torch.zeros(len(table), dtype=torch.bool).share_memory_()
+        fits = math.prod(shape) <= cache_gb * 1e9
+        self.cache = _empty_images(*shape).share_memory_() if fits else None
+        self.is_cached = torch.zeros(len(table), dtype=torch.bool).share_memory_() if fits else None
 
     def __getitem__(self, request: BatchRequest) -> Batch:
         images = _empty_images(len(request.rows), 3, *self.image_size)
@@ -82,12 +81,8 @@ class PhotoDataset(torch.utils.data.Dataset):
     def fill_cache(self, progress: bool) -> None:
         """Decode all photos the cache doesn't hold yet, in threads: Pillow decodes outside Python's lock."""
         rows = np.flatnonzero(~self.is_cached.numpy()).tolist()
-        if not rows:
-            return
-        with (
-            ThreadPoolExecutor(count_cores()) as pool,
-            tqdm(total=len(rows), unit="photo", desc="decoding", disable=not progress, leave=False) as bar,
-        ):
+        bar = tqdm(total=len(rows), unit="photo", desc="decoding", disable=not (progress and rows), leave=False)
+        with ThreadPoolExecutor(count_cores()) as pool, bar:
             for _ in pool.map(self.read, rows):
                 bar.update()
 
@@ -101,13 +96,11 @@ def _warn_of_small_pack(table: ImageTable, image_size: tuple[int, int]) -> None:
     """Warn if a pack holds smaller photos than are asked for."""
     if not len(table) or table.offsets[0] < 0:
         return
-    width, height = read_size(table, 0)
-    if width < image_size[1] or height < image_size[0]:
-        warnings.warn(
-            f"the photos in {table.root} have {width} x {height} pixels and are enlarged to {image_size[1]} x "
-            f"{image_size[0]}; pack the originals again with --size {max(image_size)}, or train smaller",
-            stacklevel=3,
-        )
+    (width, height), (wanted_height, wanted_width) = read_size(table, 0), image_size
+    if width < wanted_width or height < wanted_height:
+        sizes = f"have {width} x {height} pixels and are enlarged to {wanted_width} x {wanted_height}"
+        advice = f"pack the originals again with --size {max(image_size)}, or train smaller"
+        warnings.warn(f"the photos in {table.root} {sizes}; {advice}", stacklevel=3)
 
 
 class _ReturnErrors(torch.utils.data.Dataset):
@@ -142,8 +135,7 @@ def load_batches(
         dataset: the photos.
         requests: a sampler or a list; iterated again each time the loader is.
         machine: number of processes, and the device; for CUDA, batches are loaded into pinned memory.
-        start_method: of the processes; None is "fork" on Linux, where workers then share the table's memory, else the
-            system's default.
+        start_method: of the processes; None: "fork" on Linux, whose workers share the table's memory, else the default.
 
     Returns:
         An iterable of `Batch`. Iterating raises what `read_photo` raises.

@@ -12,11 +12,7 @@ from vpr_lib.images import ImageTable
 
 @contextlib.contextmanager
 def open_photo(data: bytes) -> Iterator[Image.Image]:
-    """Open a photo's bytes with Pillow.
-
-    Raises:
-        ValueError: the bytes are no readable photo; also while the photo is used within the block.
-    """
+    """Open a photo's bytes with Pillow; if they are not readable, also within the block, it raises a ValueError."""
     try:
         with Image.open(io.BytesIO(data)) as photo:
             yield photo
@@ -67,24 +63,17 @@ def read_photo(table: ImageTable, row: int, image_size: int | tuple[int, int]) -
 
 
 def read_size(table: ImageTable, row: int) -> tuple[int, int]:
-    """Width and height of a photo in pixels, upright.
-
-    Raises:
-        ValueError: it is not readable; the message names it.
-    """
+    """Width and height of a photo in pixels, upright; raises what `read_photo` raises."""
     with _name_in_errors(table, row), open_photo(table.read_bytes(row)) as photo:
         is_sideways = photo.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return photo.size[::-1] if is_sideways else photo.size
 
 
 def read_thumbnail(table: ImageTable, row: int, max_pixels: int) -> np.ndarray:
-    """A photo with its longer side at most `max_pixels`, the aspect ratio kept.
+    """A photo with its longer side at most `max_pixels`, the aspect ratio kept; raises what `read_photo` raises.
 
     Returns:
         (H, W, 3) uint8, RGB.
-
-    Raises:
-        ValueError: it is not readable; the message names it.
     """
     width, height = read_size(table, row)
     scale = min(1.0, max_pixels / max(width, height))

@@ -16,14 +16,14 @@ class PlaceSampler:
     Args:
         places: (N,) str, the place of each photo; "" is no place. Equal strings are one place.
         num_places: P, over all ranks together.
-        images_per_place: K; a place with fewer photos is left out (`num_left_out` counts them).
+        images_per_place: K; a place with fewer photos is left out.
         seed: with the epoch it determines every batch.
         rank, world_size: process `rank` of `world_size` gets every world_size-th place of each batch.
 
     Attributes:
         labels: (N,) int64, the same number for photos of one place.
         num_left_out: places with fewer than K photos.
-        num_without_place: photos whose place is "".
+        summary: what is trained on and what is left out, in a line.
 
     Raises:
         ValueError: fewer than two places have K photos, or P is no multiple of the ranks.
@@ -40,34 +40,25 @@ class PlaceSampler:
     ) -> None:
         if num_places % world_size:
             raise ValueError(f"num_places = {num_places} must be a multiple of the {world_size} ranks")
-        self.num_places = num_places
-        self.images_per_place = images_per_place
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
+        self.num_places, self.images_per_place = num_places, images_per_place
+        self.seed, self.rank, self.world_size = seed, rank, world_size
         names, self.labels = np.unique(np.asarray(places, dtype=object).astype(str), return_inverse=True)
         rows = np.argsort(self.labels, kind="stable")
         photos = np.split(rows, np.cumsum(np.bincount(self.labels))[:-1])
         known = [p for name, p in zip(names, photos, strict=True) if name]
         self.photos = [p for p in known if len(p) >= images_per_place]
         self.num_left_out = len(known) - len(self.photos)
-        self.num_without_place = len(rows) - sum(len(p) for p in known)
         if len(self.photos) < 2:
             raise ValueError(
                 f"{len(self.photos)} places have {images_per_place} photos or more, of {len(known)} places in "
                 f"{len(places)} photos; training needs two. The place is the name's note, <place>_<City>"
             )
-        self.set_epoch(0)
-
-    @property
-    def summary(self) -> str:
-        """What is trained on and what is left out, in a line."""
-        text = f"{sum(len(rows) for rows in self.photos)} photos of {len(self.photos)} places"
+        self.summary = f"{sum(len(p) for p in self.photos)} photos of {len(self.photos)} places"
         if self.num_left_out:
-            text += f"; left out: {self.num_left_out} places with fewer than {self.images_per_place} photos"
-        if self.num_without_place:
-            text += f"; left out: {self.num_without_place} photos whose name holds no place"
-        return text
+            self.summary += f"; left out: {self.num_left_out} places with fewer than {images_per_place} photos"
+        if num_without_place := len(places) - sum(len(p) for p in known):
+            self.summary += f"; left out: {num_without_place} photos whose name holds no place"
+        self.set_epoch(0)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Choose the epoch to iterate, from `first_batch` on (to resume within an epoch)."""
