@@ -1,8 +1,7 @@
 """uint8 batches -> augmented uint8 batches -> normalized float batches.
 
-RandAugment with torchvision's operations, magnitudes and distribution. On a CPU each photo is changed by OpenCV, see
-`augmentation_opencv`; on another device the photos of a batch that drew the same operation are changed together by
-torchvision. The draws are the same.
+RandAugment with torchvision's operations, magnitudes and distribution. The draws are the same on all devices; on a CPU
+`augmentation_opencv` changes each photo, elsewhere torchvision changes those with the same operation together.
 
 Source: Cubuk et al., RandAugment (NeurIPS 2020).
 """

@@ -1,7 +1,6 @@
 """RandAugment's operations on a CPU with OpenCV, one photo at a time: (H, W, 3) uint8 -> the same.
 
-At 320 px they take 0.36 of the CPU time of torchvision's on Pillow images, bilinear as here (see docs/speed.md). Most
-operations change each value by itself, so they are a table of 256 values.
+At 320 px they take 0.36 of the CPU time of torchvision's on Pillow images, bilinear as here (see docs/speed.md).
 """
 
 from collections.abc import Callable

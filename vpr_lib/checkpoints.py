@@ -26,11 +26,7 @@ def to_bytes(state: dict[str, Any]) -> bytes:
 
 
 def save_checkpoint(folder: str | Path, state: dict[str, Any]) -> None:
-    """Write a state of tensors and plain types into a run's folder; the checkpoint before it is kept.
-
-    Raises:
-        OSError: it can't be written; the checkpoints in the folder stay as they were.
-    """
+    """Write a state of tensors and plain types into a run's folder; the checkpoint before it is kept."""
     pending, newest, previous = (Path(folder) / name for name in (_PENDING, NEWEST, PREVIOUS))
     write_atomically(pending, to_bytes(state))
     if newest.exists():
@@ -39,10 +35,9 @@ def save_checkpoint(folder: str | Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(folder: str | Path) -> dict[str, Any] | None:
-    """The newest undamaged checkpoint, on the CPU; a damaged one is skipped with a warning. None if there is none.
+    """The newest undamaged checkpoint, on the CPU; None if there is no checkpoint.
 
-    Raises:
-        ValueError: there are checkpoints, and all of them are damaged.
+    A damaged one is skipped with a warning; if all are damaged, that is a ValueError.
     """
     damaged = []
     for path in (Path(folder) / name for name in (_PENDING, NEWEST, PREVIOUS)):

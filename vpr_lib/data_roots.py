@@ -26,11 +26,7 @@ class Split(NamedTuple):
 
 
 class DataRoot:
-    """A data root whose photos are listed once, when they are first needed; a new `DataRoot` sees changes to them.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-    """
+    """A data root whose photos are listed once, when they are first needed; a new `DataRoot` sees changes to them."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = _check_exists(folder)
@@ -62,33 +58,24 @@ def open_data_root(data_root: str | Path | DataRoot) -> DataRoot:
 
 
 def find_part(data_root: str | Path, part: str) -> Path:
-    """Path of `train` or of a split: the folder `<root>/<part>` or the pack `<root>/<part>.zip`.
-
-    Where both exist, the pack is read, with a warning.
+    """The folder `<root>/<part>` or the pack `<root>/<part>.zip`; where both exist, the pack, with a warning.
 
     Raises:
         FileNotFoundError: the root or the part doesn't exist.
     """
     root = _check_exists(data_root)
     folder, pack = root / part, root / f"{part}.zip"
+    if not (folder.is_dir() or pack.is_file()):
+        names = ", ".join(sorted(path.name for path in root.iterdir())) or "nothing"
+        raise FileNotFoundError(f"{root} has no {part}/ or {part}.zip; it holds {names}")
     if folder.is_dir() and pack.is_file():
         advice = "after a change to the folder, pack it again or remove the pack"
         warnings.warn(f"reading {pack}, not the folder {part}/ beside it; {advice}", stacklevel=2)
-    if pack.is_file():
-        return pack
-    if folder.is_dir():
-        return folder
-    names = ", ".join(sorted(path.name for path in root.iterdir())) or "nothing"
-    raise FileNotFoundError(f"{root} has no {part}/ or {part}.zip; it holds {names}")
+    return pack if pack.is_file() else folder
 
 
 def find_splits(data_root: str | Path) -> list[str]:
-    """Sorted names of the evaluation splits.
-
-    Raises:
-        FileNotFoundError: the root doesn't exist.
-        ValueError: a pack is damaged.
-    """
+    """Sorted names of the evaluation splits; a damaged pack is a ValueError."""
     root = _check_exists(data_root)
     folders = {path.name for path in root.iterdir() if (path / "database").is_dir()}
     packs = [pack for pack in root.glob("*.zip") if any(m.filename.startswith("database/") for m in list_members(pack))]

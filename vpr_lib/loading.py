@@ -152,17 +152,13 @@ def load_batches(
         batch_size=None,
         sampler=requests,
         num_workers=num_workers,
-        collate_fn=_keep_batch,
+        collate_fn=torch.nn.Identity(),  # the dataset returns whole batches
         pin_memory=device.type == "cuda",
         multiprocessing_context=start_method if num_workers else None,
         persistent_workers=num_workers > 0,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # its own: drawing from the global one would break the exact resume
     )
-
-
-def _keep_batch(batch: Batch | Exception) -> Batch | Exception:
-    return batch  # the dataset returns whole batches
 
 
 def _start_worker(worker: int) -> None:

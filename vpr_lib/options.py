@@ -23,11 +23,7 @@ def set_values(options: Any, values: Mapping[str, Any]) -> Any:
 
 
 def parse_change(change: str, classes: Iterable[type]) -> tuple[type, str, Any]:
-    """Read a `key=value` -> the one of the dataclasses that has this field, the key, and the value.
-
-    Raises:
-        ValueError: no such key (the message lists the valid ones), no equals sign, or a value of another type.
-    """
+    """Read `key=value` -> the dataclass that has this field, key, value; a wrong key or type is a ValueError."""
     key, equals, text = change.partition("=")
     if not equals:
         raise ValueError(f"--set {change}: expected KEY=VALUE")

@@ -26,14 +26,11 @@ def decode(data: bytes, image_size: int | tuple[int, int]) -> np.ndarray:
     """Decode and resize one photo (bilinear, antialiased; the aspect ratio is not kept, as published).
 
     Args:
-        data: the file's bytes, JPEG or PNG; rotated as its EXIF orientation says.
+        data: the file's bytes, JPEG or PNG; rotated as its EXIF orientation says. Unreadable ones are a ValueError.
         image_size: pixels, one number for a square or (height, width).
 
     Returns:
         (3, H, W) uint8, RGB.
-
-    Raises:
-        ValueError: the bytes are no readable photo.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     with open_photo(data) as photo:
@@ -70,11 +67,7 @@ def read_size(table: ImageTable, row: int) -> tuple[int, int]:
 
 
 def read_thumbnail(table: ImageTable, row: int, max_pixels: int) -> np.ndarray:
-    """A photo with its longer side at most `max_pixels`, the aspect ratio kept; raises what `read_photo` raises.
-
-    Returns:
-        (H, W, 3) uint8, RGB.
-    """
+    """(H, W, 3) uint8, RGB: a photo with its longer side at most `max_pixels`; raises what `read_photo` raises."""
     width, height = read_size(table, row)
     scale = min(1.0, max_pixels / max(width, height))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))

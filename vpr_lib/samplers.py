@@ -22,7 +22,6 @@ class PlaceSampler:
 
     Attributes:
         labels: (N,) int64, the same number for photos of one place.
-        num_left_out: places with fewer than K photos.
         summary: what is trained on and what is left out, in a line.
 
     Raises:
@@ -47,15 +46,14 @@ class PlaceSampler:
         photos = np.split(rows, np.cumsum(np.bincount(self.labels))[:-1])
         known = [p for name, p in zip(names, photos, strict=True) if name]
         self.photos = [p for p in known if len(p) >= images_per_place]
-        self.num_left_out = len(known) - len(self.photos)
         if len(self.photos) < 2:
             raise ValueError(
                 f"{len(self.photos)} places have {images_per_place} photos or more, of {len(known)} places in "
                 f"{len(places)} photos; training needs two. The place is the name's note, <place>_<City>"
             )
         self.summary = f"{sum(len(p) for p in self.photos)} photos of {len(self.photos)} places"
-        if self.num_left_out:
-            self.summary += f"; left out: {self.num_left_out} places with fewer than {images_per_place} photos"
+        if num_left_out := len(known) - len(self.photos):
+            self.summary += f"; left out: {num_left_out} places with fewer than {images_per_place} photos"
         if num_without_place := len(places) - sum(len(p) for p in known):
             self.summary += f"; left out: {num_without_place} photos whose name holds no place"
         self.set_epoch(0)

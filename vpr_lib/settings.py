@@ -1,7 +1,4 @@
-"""What a run computes: every setting with its default, and the presets.
-
-The defaults are the published study. `machine.Machine` holds how it is computed.
-"""
+"""What a run computes: every setting with its default, and the presets. `machine.Machine` holds how."""
 
 import json
 from collections.abc import Mapping

@@ -21,11 +21,7 @@ def list_members(pack: Path) -> list[zipfile.ZipInfo]:
 
 
 def list_photos(pack: Path) -> list[tuple[str, int, int]]:
-    """Name, size in bytes and header offset of each photo in a pack.
-
-    Raises:
-        ValueError: it is no complete zip, a photo is compressed, or a name occurs twice.
-    """
+    """Name, size in bytes and header offset of each photo in a pack; a compressed or repeated one is a ValueError."""
     members = [m for m in list_members(pack) if m.filename.lower().endswith(PHOTO_SUFFIXES)]
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED:

@@ -22,7 +22,7 @@ def test_batches_hold_distinct_photos_of_p_places():
         assert len(set(rows)) == len(rows)  # never a photo twice: drawn without replacement
         seen += list(places[:, 0])
     assert sorted(seen) == sorted(set(PLACES[:200]))  # each place once an epoch
-    assert len(sampler) == 7 and sampler.num_left_out == 1
+    assert len(sampler) == 7
     assert sampler.summary == (
         "200 photos of 50 places; left out: 1 places with fewer than 3 photos"
         "; left out: 5 photos whose name holds no place"
