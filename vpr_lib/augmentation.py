@@ -46,10 +46,7 @@ def augment(images: torch.Tensor, seed: tuple[int, ...], settings: Settings) -> 
 
 
 def random_crop(images: torch.Tensor, seed: tuple[int, ...], min_side: float) -> torch.Tensor:
-    """Crop a random part of each photo and resize it to the photo's size; images and result as in `randaugment`.
-
-    `min_side` is the smallest share of height and width that is kept, in (0, 1].
-    """
+    """Random crops, `min_side` or more of height and width, resized to the photo's size; images as in `randaugment`."""
     rng = np.random.default_rng((*seed, 1))  # not the numbers that choose the operations
     side = rng.uniform(min_side, 1, len(images))[:, None]
     size = (images.shape[3], images.shape[2])
@@ -66,17 +63,13 @@ def random_crop(images: torch.Tensor, seed: tuple[int, ...], min_side: float) ->
 def randaugment(
     images: torch.Tensor, seed: tuple[int, ...], num_ops: int = 3, magnitude: int = 9, by_photo: bool | None = None
 ) -> torch.Tensor:
-    """Apply `num_ops` random operations to each photo, drawn with replacement from `OPERATIONS`.
+    """A copy of the photos with `num_ops` random operations applied to each, drawn with replacement from `OPERATIONS`.
 
     Args:
-        images: (B, 3, H, W) uint8, on any device; not changed.
+        images: (B, 3, H, W) uint8, on any device.
         seed: determines operations and signs, on every device alike.
-        num_ops: operations for each photo.
         magnitude: strength, 0 to 30.
         by_photo: each photo by itself with OpenCV (CPU only), or all with the same operation together; None: by device.
-
-    Returns:
-        (B, 3, H, W) uint8.
     """
     rng = np.random.default_rng(seed)
     images = images.clone()

@@ -55,9 +55,8 @@ def load_checkpoint(folder: str | Path) -> dict[str, Any] | None:
 def read_checked(path: Path) -> dict[str, Any]:
     """Load a file of `torch.save` after checking its checksums, which torch itself doesn't."""
     with zipfile.ZipFile(path) as archive:
-        bad = archive.testzip()
-    if bad is not None:
-        raise ValueError(f"checksum of {bad} is wrong")
+        if (bad := archive.testzip()) is not None:
+            raise ValueError(f"checksum of {bad} is wrong")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

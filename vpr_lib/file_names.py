@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vpr_lib.options import check_choice
+
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 FIELDS = (
     *("east", "north", "zone", "letter", "lat", "lon", "pano", "tile", "heading", "pitch", "roll", "height"),
@@ -50,9 +52,8 @@ def format_name(suffix: str = ".jpg", **fields: object) -> str:
     Raises:
         ValueError: an unknown field; the message lists the valid ones.
     """
-    unknown = sorted(set(fields) - set(FIELDS))
-    if unknown:
-        raise ValueError(f"unknown fields {', '.join(unknown)}; valid: {', '.join(FIELDS)}")
+    for field in fields:
+        check_choice("field", field, FIELDS)
     texts = [str(fields.get(field, "")).replace("@", "-").replace("/", "-") for field in FIELDS]
     return "@" + "@".join(texts) + "@" + suffix
 

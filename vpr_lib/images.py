@@ -33,7 +33,8 @@ class ImageTable:
 
     def __getitem__(self, rows: np.ndarray | slice) -> "ImageTable":
         """The table of some rows: an index array, a boolean mask or a slice."""
-        return ImageTable(self.root, *(getattr(self, column.name)[rows] for column in fields(self)[1:]))
+        columns = fields(self)[1:]  # all but the root
+        return ImageTable(self.root, *(getattr(self, column.name)[rows] for column in columns))
 
     def read_bytes(self, row: int) -> bytes:
         """The undecoded file of one row; if it no longer exists, a FileNotFoundError names it."""
@@ -74,14 +75,14 @@ def read_images(folder_or_zip: str | Path) -> ImageTable:
     """
     root = Path(folder_or_zip)
     if root.is_dir():
-        photos = _list_folder(root)
+        photos = sorted(_list_folder(root))
     elif root.is_file():
-        photos = list_photos(root)
+        photos = sorted(list_photos(root))
     else:
         raise FileNotFoundError(f"no folder or pack at {root}; expected photos named @east@north@...@.jpg there")
     if not photos:
         raise ValueError(f"{root} holds no photos ({', '.join(PHOTO_SUFFIXES)})")
-    names, sizes, offsets = zip(*sorted(photos), strict=True)
+    names, sizes, offsets = zip(*photos, strict=True)
     parsed = [parse_name(name) for name in names]
     return ImageTable(
         root=root,
@@ -100,16 +101,11 @@ def _format_place(name: str, note: str) -> str:
     return f"{name.rpartition('/')[0]}/{note}".lstrip("/") if note else ""
 
 
-def _list_folder(root: Path) -> list[tuple[str, int, int]]:
-    """Name below the root and size in bytes of each of its photos, and -1 for an offset."""
-    photos = []
-    folders = [""]
-    while folders:
-        prefix = folders.pop()
-        with os.scandir(root / prefix) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    folders.append(f"{prefix}{entry.name}/")
-                elif entry.name.lower().endswith(PHOTO_SUFFIXES):
-                    photos.append((prefix + entry.name, entry.stat().st_size, -1))
-    return photos
+def _list_folder(root: Path, prefix: str = "") -> Iterator[tuple[str, int, int]]:
+    """Name below the root and size in bytes of each photo under `root / prefix`, and -1 for an offset."""
+    with os.scandir(root / prefix) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _list_folder(root, f"{prefix}{entry.name}/")
+            elif entry.name.lower().endswith(PHOTO_SUFFIXES):
+                yield prefix + entry.name, entry.stat().st_size, -1

@@ -16,10 +16,10 @@ def open_photo(data: bytes) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(data)) as photo:
             yield photo
-    except Image.UnidentifiedImageError:  # its message holds an address in memory
-        raise ValueError("is not a readable photo (unknown format); copy it again or remove it") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"is not a readable photo ({error}); copy it again or remove it") from None
+        # The message of UnidentifiedImageError holds an address in memory.
+        reason = "unknown format" if isinstance(error, Image.UnidentifiedImageError) else error
+        raise ValueError(f"is not a readable photo ({reason}); copy it again or remove it") from None
 
 
 def decode(data: bytes, image_size: int | tuple[int, int]) -> np.ndarray:
