@@ -33,11 +33,7 @@ class PhotoName(NamedTuple):
 
 
 def parse_name(name: str) -> PhotoName:
-    """Read the fields of one photo's name; folders before it are ignored, also those with `@` in their names.
-
-    Raises:
-        ValueError: the name has no UTM coordinates.
-    """
+    """Read a photo's name, ignoring the folders before it; one without UTM coordinates is a ValueError."""
     stem = name[name.rfind("/") + 1 :].rpartition(".")[0]
     fields = stem.split("@")[1:] + [""] * len(FIELDS)
     east_m, north_m, heading_deg = (_parse_number(fields[i]) for i in (0, 1, 8))
@@ -47,11 +43,7 @@ def parse_name(name: str) -> PhotoName:
 
 
 def format_name(suffix: str = ".jpg", **fields: object) -> str:
-    """A photo's file name in the convention, from any of `FIELDS` as they are to be written; the others stay empty.
-
-    Raises:
-        ValueError: an unknown field; the message lists the valid ones.
-    """
+    """A photo's file name from any of `FIELDS` as they are to be written; an unknown field is a ValueError."""
     for field in fields:
         check_choice("field", field, FIELDS)
     texts = [str(fields.get(field, "")).replace("@", "-").replace("/", "-") for field in FIELDS]

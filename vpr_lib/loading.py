@@ -96,7 +96,8 @@ def _warn_of_small_pack(table: ImageTable, image_size: tuple[int, int]) -> None:
     """Warn if a pack holds smaller photos than are asked for."""
     if not len(table) or table.offsets[0] < 0:
         return
-    (width, height), (wanted_height, wanted_width) = read_size(table, 0), image_size
+    width, height = read_size(table, 0)
+    wanted_height, wanted_width = image_size
     if width < wanted_width or height < wanted_height:
         sizes = f"have {width} x {height} pixels and are enlarged to {wanted_width} x {wanted_height}"
         advice = f"pack the originals again with --size {max(image_size)}, or train smaller"
