@@ -9,10 +9,7 @@ from typing import BinaryIO
 
 @contextmanager
 def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file for writing; it replaces `path` when the block ends without an error.
-
-    Until then its name is `<path>.tmp`, and `path` keeps its old content. After an error nothing is left of it.
-    """
+    """Open a file `<path>.tmp` for writing; it replaces `path` at the end of the block, or vanishes after an error."""
     path = Path(path)
     partial = path.with_name(f"{path.name}.tmp")
     try:

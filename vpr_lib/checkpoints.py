@@ -35,10 +35,7 @@ def save_checkpoint(folder: str | Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(folder: str | Path) -> dict[str, Any] | None:
-    """The newest undamaged checkpoint, on the CPU; None if there is no checkpoint.
-
-    A damaged one is skipped with a warning; if all are damaged, that is a ValueError.
-    """
+    """The newest undamaged checkpoint, or None; warns of damaged ones, and raises a ValueError if all are damaged."""
     damaged = []
     for path in (Path(folder) / name for name in (_PENDING, NEWEST, PREVIOUS)):
         try:

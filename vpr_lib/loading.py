@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from vpr_lib.devices import choose_device, choose_num_workers
 from vpr_lib.images import ImageTable
 from vpr_lib.machine import Machine, count_cores
-from vpr_lib.photos import read_photo, read_size
+from vpr_lib.photos import ImageSize, read_photo, read_size
 
 
 class BatchRequest(NamedTuple):
@@ -38,18 +38,13 @@ class PhotoDataset(torch.utils.data.Dataset):
     """Loads whole batches: `dataset[BatchRequest(rows, seed)]` -> `Batch`.
 
     Args:
-        table: the photos.
         image_size: pixels, one number or (height, width).
         cache_gb: keep decoded photos in memory that workers share, if all of them fit into this; GB.
         transform: (images (B, 3, H, W) uint8, seed) -> images, applied to each batch.
     """
 
     def __init__(
-        self,
-        table: ImageTable,
-        image_size: int | tuple[int, int],
-        cache_gb: float = 0.0,
-        transform: Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor] | None = None,
+        self, table: ImageTable, image_size: ImageSize, cache_gb: float = 0.0, transform: Callable | None = None
     ) -> None:
         self.table = table
         self.transform = transform
@@ -118,7 +113,7 @@ class _ReturnErrors(torch.utils.data.Dataset):
 
 
 class BatchLoader(torch.utils.data.DataLoader):
-    """A `DataLoader` of whole batches that raises the errors of its workers."""
+    """A `DataLoader` of `Batch`es; iterating raises what `read_photo` raises, also in a worker."""
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in super().__iter__():
@@ -133,13 +128,9 @@ def load_batches(
     """Load batches in order: ahead of their use in worker processes, or on a CPU from memory if all photos fit.
 
     Args:
-        dataset: the photos.
         requests: a sampler or a list; iterated again each time the loader is.
         machine: number of processes, and the device; for CUDA, batches are loaded into pinned memory.
         start_method: of the processes; None: "fork" on Linux, whose workers share the table's memory, else the default.
-
-    Returns:
-        An iterable of `Batch`. Iterating raises what `read_photo` raises.
     """
     device = choose_device(machine.device)
     num_workers = choose_num_workers(machine)

@@ -9,6 +9,8 @@ from PIL import ExifTags, Image, ImageOps
 
 from vpr_lib.images import ImageTable
 
+ImageSize = int | tuple[int, int]  # pixels, of a square or (height, width)
+
 
 @contextlib.contextmanager
 def open_photo(data: bytes) -> Iterator[Image.Image]:
@@ -22,15 +24,10 @@ def open_photo(data: bytes) -> Iterator[Image.Image]:
         raise ValueError(f"is not a readable photo ({reason}); copy it again or remove it") from None
 
 
-def decode(data: bytes, image_size: int | tuple[int, int]) -> np.ndarray:
-    """Decode and resize one photo (bilinear, antialiased; the aspect ratio is not kept, as published).
+def decode(data: bytes, image_size: ImageSize) -> np.ndarray:
+    """Decode and resize a photo's file, JPEG or PNG -> (3, H, W) uint8, RGB, upright as its EXIF orientation says.
 
-    Args:
-        data: the file's bytes, JPEG or PNG; rotated as its EXIF orientation says. Unreadable ones are a ValueError.
-        image_size: pixels, one number for a square or (height, width).
-
-    Returns:
-        (3, H, W) uint8, RGB.
+    Bilinear, antialiased; the aspect ratio is not kept, as published. A file that is not readable is a ValueError.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     with open_photo(data) as photo:
@@ -48,13 +45,8 @@ def _name_in_errors(table: ImageTable, row: int) -> Iterator[None]:
         raise ValueError(f"{table.root / table.names[row]} {error}") from None
 
 
-def read_photo(table: ImageTable, row: int, image_size: int | tuple[int, int]) -> np.ndarray:
-    """The decoded and resized photo of a row; arguments and result as in `decode`.
-
-    Raises:
-        ValueError: it is not readable; the message names it.
-        FileNotFoundError: it no longer exists.
-    """
+def read_photo(table: ImageTable, row: int, image_size: ImageSize) -> np.ndarray:
+    """A row's photo as from `decode`; errors name it: ValueError if unreadable, FileNotFoundError if it is gone."""
     with _name_in_errors(table, row):
         return decode(table.read_bytes(row), image_size)
 

@@ -60,8 +60,7 @@ class PlaceSampler:
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Choose the epoch to iterate, from `first_batch` on (to resume within an epoch)."""
-        self.epoch = epoch
-        self.first_batch = first_batch
+        self.epoch, self.first_batch = epoch, first_batch
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""

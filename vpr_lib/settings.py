@@ -129,9 +129,5 @@ PRESETS: dict[str, Settings] = {
 
 
 def get_preset(name: str) -> Settings:
-    """One of `PRESETS`.
-
-    Raises:
-        ValueError: unknown name; the message lists the presets.
-    """
+    """One of `PRESETS`; an unknown name is a ValueError that lists them."""
     return PRESETS[check_choice("preset", name, PRESETS)]

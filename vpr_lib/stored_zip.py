@@ -37,8 +37,7 @@ def read_member(pack: Path, header_offset: int, size: int) -> bytes:
     stat = os.stat(pack)
     view = _map_file(pack, stat.st_mtime_ns, stat.st_size)
     # A stored member: a 30-byte header that ends with the lengths of name and extra field, both fields, the data.
-    name_length, extra_length = struct.unpack_from("<HH", view, header_offset + 26)
-    start = header_offset + 30 + name_length + extra_length
+    start = header_offset + 30 + sum(struct.unpack_from("<HH", view, header_offset + 26))
     return view[start : start + size]
 
 
