@@ -115,9 +115,6 @@ class MixVPR(nn.Module):
             "regions": each row starts as the mean of one region of the map, so the untrained model is close to
             ConvAP and learns from few photos without pretrained weights.
 
-    Raises:
-        ValueError: "regions" with more rows than positions, or another `row_init`.
-
     Source: Ali-bey et al., MixVPR: Feature Mixing for Visual Place Recognition (WACV 2023), section 3.
     """
 
@@ -175,9 +172,6 @@ def build_aggregator(name: str, in_channels: int, in_h: int, in_w: int, **option
         name: a key of `AGGREGATORS`.
         in_channels, in_h, in_w: the feature map's shape.
         options: further constructor arguments, over the class's defaults.
-
-    Raises:
-        ValueError: an unknown name or option; the message lists the valid ones.
     """
     cls = AGGREGATORS[check_choice("aggregator", name, AGGREGATORS)]
     parameters = inspect.signature(cls).parameters

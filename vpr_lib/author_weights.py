@@ -21,11 +21,7 @@ def load_author_weights(path_or_state_dict: str | Path | Mapping[str, torch.Tens
             (default a square).
 
     Returns:
-        The model in eval mode, nothing frozen.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the weights are of another model, or don't fit the sizes.
+        The model in eval mode, nothing frozen. Weights of another model or other sizes are a ValueError.
     """
     is_path = isinstance(path_or_state_dict, str | Path)
     content = read_checkpoint(path_or_state_dict) if is_path else path_or_state_dict

@@ -136,14 +136,9 @@ def _read_weights(name: str, weights: str | Path) -> dict[str, torch.Tensor]:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint file, on the CPU; no code in it is run.
+    """The content of a checkpoint file on the CPU, with a `state_dict` also where the file is nothing but one.
 
-    Returns:
-        A dict with a `state_dict` of tensors, also where the file holds nothing else at its top level.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is damaged, or holds no state dict.
+    No code in the file is run. A file that doesn't exist is a FileNotFoundError, one without a state dict a ValueError.
     """
     path = Path(path)
     if not path.is_file():

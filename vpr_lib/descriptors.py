@@ -41,10 +41,7 @@ def extract_descriptors(
         machine: device, workers and batch size.
 
     Returns:
-        (N, D) float32 in the order of `read_images`.
-
-    Raises:
-        ValueError: a photo can't be read; the message names it.
+        (N, D) float32 in the order of `read_images`. A photo that can't be read is a ValueError that names it.
     """
     machine = machine or Machine()
     table = folder_or_zip if isinstance(folder_or_zip, ImageTable) else read_images(folder_or_zip)

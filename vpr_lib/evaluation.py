@@ -79,11 +79,7 @@ class Comparison:
 
 
 def evaluate_run(
-    run: Run,
-    data_root: str | Path | DataRoot,
-    split: str,
-    machine: Machine | None = None,
-    index: str = "exact",
+    run: Run, data_root: str | Path | DataRoot, split: str, machine: Machine | None = None, index: str = "exact"
 ) -> Evaluation:
     """Evaluate a run on a split. Predictions are saved in the run folder; later calls read them.
 
@@ -120,11 +116,7 @@ def evaluate_all(
 
 
 def read_evaluation(run: Run, data_root: str | Path | DataRoot, split: str) -> Evaluation:
-    """The saved result of an earlier `evaluate_run`; no model is loaded.
-
-    Raises:
-        FileNotFoundError: the run wasn't evaluated on these photos, or isn't complete.
-    """
+    """The saved result of `evaluate_run`, without loading a model; FileNotFoundError if there is none."""
     data_root = open_data_root(data_root)
     photos = data_root.read_split(split)
     path = _predictions_path(run, split, photos, "exact")
@@ -160,12 +152,7 @@ def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> dict[str, Comp
 
 
 def predict(
-    model: nn.Module,
-    database: PhotoDataset,
-    queries: PhotoDataset,
-    settings: Settings,
-    machine: Machine,
-    index: str = "exact",
+    model: nn.Module, database: PhotoDataset, queries: PhotoDataset, settings: Settings, machine: Machine, index: str
 ) -> Predictions:
     """The nearest database photos of each query; arguments as in `evaluate_run`."""
     device = str(choose_device(machine.device))
@@ -202,7 +189,7 @@ def make_validator(settings: Settings, data_root: DataRoot, machine: Machine) ->
     def validate(model: nn.Module) -> Scores:
         scores = {}
         for split, (database, queries) in datasets.items():
-            predictions = predict(model, database, queries, settings, machine)
+            predictions = predict(model, database, queries, settings, machine, "exact")
             scores[split] = _score(split, data_root.read_split(split), predictions, settings).recall
         return scores
 

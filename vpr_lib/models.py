@@ -40,9 +40,6 @@ def build_model(settings: Settings, aggregator: nn.Module | None = None) -> VPRM
     Args:
         settings: backbone, weights, aggregator, image size and seed.
         aggregator: an instance to copy in place of the aggregator that the settings name; it stays as it is.
-
-    Raises:
-        ValueError: an unknown name or option; the message lists the valid ones.
     """
     for name, options in settings.aggregator_options.items():
         check_choice("aggregator in aggregator_options", name, AGGREGATORS)
@@ -68,7 +65,7 @@ def save_model(path: str | Path, state_dict: Mapping[str, torch.Tensor], setting
 
 
 def load_model(path: str | Path, aggregator: nn.Module | None = None) -> tuple[VPRModel, Settings]:
-    """Read what `save_model` wrote.
+    """Read what `save_model` wrote; a damaged file, or one of another model, is a ValueError.
 
     Args:
         path: of the file.
@@ -76,10 +73,6 @@ def load_model(path: str | Path, aggregator: nn.Module | None = None) -> tuple[V
 
     Returns:
         The model in eval mode on the CPU, and its settings.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is damaged, or of another model than its settings build.
     """
     content = read_checkpoint(path)
     settings = Settings.from_dict(content["settings"])

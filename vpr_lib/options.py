@@ -22,6 +22,11 @@ def set_values(options: Any, values: Mapping[str, Any]) -> Any:
     return replace(options, **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
 
 
+def list_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """A text like `lr is 0.1 there, 0.2 asked for` for each key whose values differ."""
+    return [f"{k} is {old.get(k)} there, {new.get(k)} asked for" for k in old | new if old.get(k) != new.get(k)]
+
+
 def parse_change(change: str, classes: Iterable[type]) -> tuple[type, str, Any]:
     """Read `key=value` -> the dataclass that has this field, key, value; a wrong key or type is a ValueError."""
     key, equals, text = change.partition("=")

@@ -52,12 +52,7 @@ class Run:
         return hash_text(f"{weights} {hash_model_code(self.settings, self.aggregator)}")
 
     def load_model(self) -> VPRModel:
-        """The trained model, in eval mode on the CPU.
-
-        Raises:
-            FileNotFoundError: the run isn't complete.
-            ValueError: it was trained with an aggregator of other code or arguments.
-        """
+        """The trained model, in eval mode on the CPU; a ValueError if its code or arguments have changed."""
         path = self._find_model()
         if read_run_file(self.folder).get("code") != hash_model_code(self.settings, self.aggregator):
             raise ValueError(
@@ -73,15 +68,7 @@ class Run:
 
 
 def open_run(folder: str | Path, aggregator: nn.Module | None = None) -> Run:
-    """Open an existing run folder.
-
-    Args:
-        folder: of the run.
-        aggregator: an instance of the aggregator it was trained with, if `AGGREGATORS` doesn't hold it.
-
-    Raises:
-        FileNotFoundError: it is no run folder.
-    """
+    """Open an existing run folder; `aggregator` is the instance it was trained with, if any."""
     return Run(Path(folder), Settings.from_dict(read_run_file(Path(folder))["settings"]), aggregator)
 
 

@@ -24,6 +24,7 @@ from vpr_lib.evaluation import make_validator
 from vpr_lib.identity import hash_text, hash_weights
 from vpr_lib.machine import Machine
 from vpr_lib.models import build_model, save_model
+from vpr_lib.options import list_changes
 from vpr_lib.run_folders import Run, hash_model_code, read_run_file
 from vpr_lib.settings import Settings
 from vpr_lib.training import train
@@ -63,11 +64,7 @@ def train_run(
     aggregator: AnyAggregator = None,
     machine: Machine | None = None,
 ) -> Run:
-    """As `get_run`, into a folder of the caller's choice.
-
-    Raises:
-        ValueError: the folder holds a run of other settings, photos or code, or something else.
-    """
+    """As `get_run`, into a folder of the caller's choice; one that holds anything else is a ValueError."""
     folder = Path(folder)
     return _train_or_open(settings, data_root, folder.parent, folder.name, aggregator, machine)
 
@@ -187,8 +184,6 @@ def _make_identity(settings: Settings, data_root: DataRoot, aggregator: nn.Modul
 def _check_same(folder: Path, saved: Identity, wanted: Identity) -> None:
     """Raise a ValueError that lists how a run folder differs from what is asked for."""
     names = {"data": "photos", "code": "model code", "weights": "weights file", "aggregator_weights": "initial weights"}
-    old = saved["settings"] | {name: saved.get(key) for key, name in names.items()}
-    new = wanted["settings"] | {name: wanted.get(key) for key, name in names.items()}
-    changed = [f"{k} is {old.get(k)} there, {new.get(k)} asked for" for k in old | new if old.get(k) != new.get(k)]
-    if changed:
-        raise ValueError(f"{folder} holds another run: {'; '.join(changed)}. Choose another folder")
+    old, new = (d["settings"] | {name: d.get(key) for key, name in names.items()} for d in (saved, wanted))
+    if changes := list_changes(old, new):
+        raise ValueError(f"{folder} holds another run: {'; '.join(changes)}. Choose another folder")

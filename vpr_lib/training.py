@@ -34,6 +34,7 @@ from vpr_lib.optimization import (
     step_scheduler,
     warm_up,
 )
+from vpr_lib.options import list_changes
 from vpr_lib.progress import Progress
 from vpr_lib.samplers import PlaceSampler
 from vpr_lib.settings import Settings
@@ -87,10 +88,8 @@ class Trainer:
         checkpoint = load_checkpoint(folder)
         if checkpoint is None:
             return
-        old, new = checkpoint["settings"], self.settings.to_dict()
-        changed = [f"{k} = {old.get(k)} there, {new.get(k)} asked for" for k in old | new if old.get(k) != new.get(k)]
-        if changed:
-            raise ValueError(f"{folder} holds a run of other settings ({'; '.join(changed)}); choose another folder")
+        if changes := list_changes(checkpoint["settings"], self.settings.to_dict()):
+            raise ValueError(f"{folder} holds a run of other settings ({'; '.join(changes)}); choose another folder")
         try:
             for name, part in self._parts().items():
                 # The state of an unused scaler is empty: the run began on a device of another precision.

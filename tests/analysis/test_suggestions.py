@@ -191,7 +191,7 @@ def test_suggestions_against_the_truth_of_a_rendered_city(tmp_path, machine, sum
     settings = get_preset("mini")
     model = VPRModel(ResNet(settings.backbone, "city", standardize=True), GeM())
     photos = [PhotoDataset(table, settings.image_size) for table in (database, queries)]
-    indices, distances, _ = predict(model, *photos, settings, machine)
+    indices, distances, _ = predict(model, *photos, settings, machine, "exact")
     positives = find_positives(database.utm, queries.utm)
     evaluation = Evaluation("sf_val", indices, distances, positives, queries.utm, {})
     truth = label_scenarios(queries.names, read_labels(tmp_path / "city"))

@@ -253,7 +253,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(settings, table, tmp_path, mach
 
 def test_a_checkpoint_of_another_model_or_other_settings_is_refused(settings, table, tmp_path, machine):
     run(settings, table, tmp_path, machine)
-    with pytest.raises(ValueError, match=r"lr = 0\.001 there, 0\.1 asked for"):
+    with pytest.raises(ValueError, match=r"lr is 0\.001 there, 0\.1 asked for"):
         run(replace(settings, lr=0.1), table, tmp_path, machine)
 
     class Other(nn.Module):
