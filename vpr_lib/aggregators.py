@@ -89,9 +89,8 @@ class FeatureMixer(nn.Module):
     def __init__(self, positions: int, mlp_ratio: float) -> None:
         super().__init__()
         hidden = int(positions * mlp_ratio)
-        self.mix = nn.Sequential(
-            nn.LayerNorm(positions), nn.Linear(positions, hidden), nn.ReLU(), nn.Linear(hidden, positions)
-        )
+        layers = [nn.LayerNorm(positions), nn.Linear(positions, hidden), nn.ReLU(), nn.Linear(hidden, positions)]
+        self.mix = nn.Sequential(*layers)
         for layer in (self.mix[1], self.mix[3]):
             nn.init.trunc_normal_(layer.weight, std=0.02)  # starts near the identity, as published
             nn.init.zeros_(layer.bias)
