@@ -45,7 +45,7 @@ PRESET ?= $(if $(filter data/mini data/mini/ ./data/mini,$(DATA)),mini,photos)
 
 demo: $(READY)
 ifneq ($(filter data/mini data/mini/ ./data/mini,$(DATA)),)
-	@echo "== Rendering the city (1 to 2 minutes the first time)"
+	@echo "== Rendering the city (1 to 3 minutes the first time)"
 	@$(BIN)/python -m vpr_lib city --out data/mini
 endif
 	@echo "== Running the study"
@@ -58,7 +58,7 @@ lab: $(READY)
 notebooks: $(READY)
 	$(BIN)/python notebooks/execute.py --preset $(PRESET)
 
-# Where the kit is published: the notebooks' first cells and the README's badges then lead there.
+# Replaces the kit's address in the notebooks' first cells, the README's badges and pyproject.toml.
 address:
 	@test -n "$(GITHUB)" || { echo "run: make address GITHUB=owner/name"; exit 1; }
 	@old=$$(sed -n 's#^Repository = "https://github.com/\(.*\)"#\1#p' pyproject.toml) && \

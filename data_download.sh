@@ -79,9 +79,9 @@ starts_as_zip() { head -c 2 "$1" | grep -q PK; }
 size_of() { if [ -f "$1" ]; then wc -c <"$1"; else echo 0; fi; }
 
 # fetch_url SET URL FILE: continue FILE until it is a complete zip. curl's own --retry would start again from where
-# its call began, and lose what came since.
+# its call began, and lose what arrived since.
 fetch_url() {
-    local set=$1 url=$2 file=$3 most=0 tries=0 anew=0 bar=--silent before size answer status
+    local set=$1 url=$2 file=$3 largest=0 tries=0 restarts=0 bar=--silent before size answer status
     need curl "a download" "install it (apt install curl)"
     [ ! -t 2 ] || bar=--progress-bar
     while ! is_zip "$file"; do
@@ -108,16 +108,16 @@ fetch_url() {
             rm -f "$file"
             fail_source "$set" "$url sent a file that is not a zip"
         fi
-        if [ "$size" -gt "$most" ]; then # interrupted, or a wrong Content-Length: request the rest
-            most=$size tries=0
+        if [ "$size" -gt "$largest" ]; then # interrupted, or a wrong Content-Length: request the rest
+            largest=$size tries=0
             continue
         fi
         tries=$((tries + 1))
         case "$status $answer" in
         "33 "* | "0 "* | "22 416"*) # the server can't continue, or has no more bytes: start again from 0
             rm -f "$file"
-            [ "$anew" -lt 2 ] || tries=$TRIES
-            anew=$((anew + 1))
+            [ "$restarts" -lt 2 ] || tries=$TRIES
+            restarts=$((restarts + 1))
             ;;
         esac
     done

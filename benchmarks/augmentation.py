@@ -59,7 +59,7 @@ def main():
     ways = {"no augmentation": None, "OpenCV": with_opencv, "v2, Pillow": with_pillow, "v2, tensors": with_tensors}
     for image_size, num_ops in ((320, 3), (96, 1)):
         times = {name: [] for name in ways}
-        for _ in range(options.rounds):  # in turn, so that a busy moment meets all of them
+        for _ in range(options.rounds):  # in turn, so that other load on the machine affects all of them
             for name, way in ways.items():
                 transform = functools.partial(way, num_ops=num_ops) if way else None
                 times[name].append(measure(table, image_size, transform, options.batches))

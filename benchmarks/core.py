@@ -9,6 +9,7 @@ evaluate the same files. It prints seconds and their ratio; ratios are what to q
 """
 
 import argparse
+import functools
 import resource
 import statistics
 import tempfile
@@ -78,7 +79,7 @@ def usual_training(settings, table, steps):
     )
     loss_fn = losses.MultiSimilarityLoss(alpha=1, beta=50, base=0)
     miner = miners.MultiSimilarityMiner(epsilon=0.1)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-3)
     labels = torch.from_numpy(sampler.labels)
     ends = []
     for images, rows in loader:
@@ -116,10 +117,8 @@ def usual_evaluation(model, database, queries, size):
 
 
 def kit_evaluation(model, database, queries, size, precision="auto"):
-    found = [
-        extract_descriptors(model, table, size, precision=precision, machine=MACHINE) for table in (database, queries)
-    ]
-    return search_database(*found, min(KS[-1], len(database)), device="cpu")[1]
+    extract = functools.partial(extract_descriptors, model, image_size=size, precision=precision, machine=MACHINE)
+    return search_database(extract(database), extract(queries), min(KS[-1], len(database)), device="cpu")[1]
 
 
 def timed(function, *arguments):
@@ -129,10 +128,10 @@ def timed(function, *arguments):
 
 
 def report(what, usual, kit):
-    ratios = [a / b for a, b in zip(usual, kit, strict=True)]
+    ratios = np.divide(usual, kit).tolist()
     print(
         f"{what}: usual {statistics.median(usual):.2f} s, kit {statistics.median(kit):.2f} s, "
-        f"ratio {statistics.median(ratios):.2f} (rounds: {', '.join(f'{r:.2f}' for r in ratios)})",
+        f"ratio {statistics.median(ratios):.2f} (rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)})",
         flush=True,
     )
 
@@ -141,7 +140,7 @@ def leave_one_out(descriptors, table):
     """Recall of every photo against all others: finer steps than a small split has."""
     indices = search_database(descriptors, descriptors, KS[-1] + 1, device="cpu")[1]
     others = np.stack([row[row != i][: KS[-1]] for i, row in enumerate(indices)])
-    positives = [p[p != i] for i, p in enumerate(find_positives(table.utm, table.utm))]
+    positives = [rows[rows != i] for i, rows in enumerate(find_positives(table.utm, table.utm))]
     return recall_at_k(others, positives, KS)
 
 
@@ -177,7 +176,7 @@ def main():
                 kit.append(seconds)
             report(f"training step, frozen until {freeze_until}", usual, kit)
 
-        # As trained in the last round; the usual recipe knows no memory formats.
+        # As trained in the last round; the usual recipe sets no memory format.
         model = model.eval().to(memory_format=torch.contiguous_format)
         usual, kit = [], []
         for _ in range(options.rounds):

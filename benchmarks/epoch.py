@@ -4,8 +4,8 @@
 
 Trains ResNet-18 cropped after layer3 with MixVPR, conv1..layer2 frozen, 4 photos of each place, RandAugment with 3
 operations, with the kit's own loop. Photos come from a pack of the training's size (made here if a folder is given) and
-are decoded anew each time. The first epoch starts the workers and warms up; the second one is timed. Without --data,
-photos are made up. On a GPU they are augmented there.
+are decoded in each epoch. The first epoch starts the workers and warms up; the second one is timed. Without --data,
+photos are made up. With a GPU, it augments them.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from vpr_lib.settings import get_preset
 
 
 class Waiting:
-    """Adds up how long the training waits for each batch; anew each epoch."""
+    """Sums the time the training waits for batches, in each epoch."""
 
     def __init__(self, loader):
         self.loader = loader

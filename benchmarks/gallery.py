@@ -4,14 +4,14 @@
 
 Made-up positions in 1.5 x 1.5 km, and predictions of two made-up models, right for half of the queries; the photos are
 hard links to 64 JPEGs of 640 x 480 pixels. Opening is measured from tables and predictions in memory; a step includes
-the decoding of thumbnails seen for the first time, and suggestions. Memory is the resident set
-size from /proc (Linux only).
+the decoding of thumbnails seen for the first time, and suggestions. Memory is the resident set size (Linux only).
 """
 
 import argparse
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from vpr_lib.gallery.tags import Tags
 from vpr_lib.machine import Machine
 from vpr_lib.recall import find_positives, recall_at_k
 from vpr_lib.run_folders import Run
-from vpr_lib.settings import Settings, replace
+from vpr_lib.settings import Settings
 
 K = 25
 EXTENT_M = 1500  # about 24 positives a query
@@ -98,7 +98,7 @@ def main():
         opened = read_rss_mb()
 
         print(f"{'milliseconds':<33} {'median':>9} | {'95%':>6} | {'most':>6} | {'CPU mean':>8}")
-        views = [View(scenario=s, outcome=o) for s in SCENARIOS for o in ("all", "a_only", "both_wrong")]
+        views = [View(scenario, outcome=name) for scenario in SCENARIOS for name in ("all", "a_only", "both_wrong")]
         views += [View(order=order) for order in ("error_a", "similarity_b", "margin_a")] + [View(search="queries77")]
         measure("another selection", gallery.show, views)
         gallery.show(View())

@@ -4,7 +4,7 @@
 
 The usual recipe: a file for each photo, Pillow decode, torchvision's Resize, RandAugment (3 operations), ToTensor and
 Normalize, photo by photo. The kit: whole batches of uint8, from a pack or from files, augmented a batch at a time; with
-a GPU that happens there, and a core only decodes. Each line is CPU time of one process with one thread, so a loaded
+a GPU, the GPU augments and a core only decodes. Each line is CPU time of one process with one thread, so a loaded
 machine moves it less. Ratios are taken within a round.
 """
 
@@ -40,7 +40,7 @@ def time_usual(table, size, rows):
 
 
 def time_kit(table, size, rows, on_cpu):
-    """CPU seconds a photo; everything, or what is left to a core where a GPU augments and normalises."""
+    """CPU seconds a photo; everything, or what is left to a core where a GPU augments and normalizes."""
     settings = replace(get_preset("xs"), image_size=size)
     dataset = PhotoDataset(table, size, transform=functools.partial(augment, settings=settings) if on_cpu else None)
     start = time.process_time()
@@ -79,8 +79,8 @@ def main():
         )
         rounds = [{name: way() for name, way in ways.items()} for _ in range(options.rounds + 1)][1:]
     for name in ways:
-        rate = 1 / statistics.median(r[name] for r in rounds)
-        ratios = [r["usual recipe"] / r[name] for r in rounds]
+        rate = 1 / statistics.median(seconds[name] for seconds in rounds)
+        ratios = [seconds["usual recipe"] / seconds[name] for seconds in rounds]
         spread = f"{min(ratios):.1f} to {max(ratios):.1f}"
         print(f"{name:32} {rate:7.0f} photos/s a core, ratio {statistics.median(ratios):5.2f} ({spread})")
 

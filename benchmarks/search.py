@@ -57,9 +57,9 @@ def search_once(folder, index, nprobe):
     start = time.perf_counter()
     built = build_ivf(database) if index == "ivf" else None
     ready = time.perf_counter()
-    found = search_ivf(built, queries, K, nprobe) if built else search_database(database, queries, K, device="cpu")
+    _, rows = search_ivf(built, queries, K, nprobe) if built else search_database(database, queries, K, device="cpu")
     end = time.perf_counter()
-    np.savez(folder / f"{index}.npz", build_s=ready - start, search_s=end - ready, indices=found[1])
+    np.savez(folder / f"{index}.npz", build_s=ready - start, search_s=end - ready, indices=rows)
 
 
 def measure(folder, index, nprobe):
@@ -101,7 +101,7 @@ def main():
             exact, exact_gb = measure(folder, "exact", options.nprobe)
             ivf, ivf_gb = measure(folder, "ivf", options.nprobe)
             overlap = measure_overlap(ivf["indices"], exact["indices"], (1, K))
-            seconds = [f"{s:.2f}" for s in (exact["search_s"], ivf["build_s"], ivf["search_s"])]
+            seconds = [f"{value:.2f}" for value in (exact["search_s"], ivf["build_s"], ivf["search_s"])]
             shares = " / ".join(f"{overlap[k]:.1f}" for k in (1, K))
             file_gb = f"{num_rows * SIZE * 4 / 1e9:.2f}"
             print(FORMAT.format(f"{num_rows:,}", file_gb, *seconds, shares, exact_gb, ivf_gb), flush=True)

@@ -22,7 +22,7 @@ def photo_name(east, north, heading="", date="", note="", pano="x"):
 
 
 def write_photo(path, place, view=0, size=72):
-    """A photo of a made-up place: the same coarse blocks of colour each time, shifted and with noise."""
+    """A photo of a made-up place: the same coarse blocks of color each time, shifted and with noise."""
     blocks = np.random.default_rng(place).integers(0, 256, (4, 4, 3))
     pixels = np.kron(blocks, np.ones((size // 4, size // 4, 1)))
     noise = np.random.default_rng((place, view)).normal(0, 12, pixels.shape)

@@ -89,9 +89,8 @@ class FeatureMixer(nn.Module):
     def __init__(self, positions: int, mlp_ratio: float) -> None:
         super().__init__()
         hidden = int(positions * mlp_ratio)
-        self.mix = nn.Sequential(
-            nn.LayerNorm(positions), nn.Linear(positions, hidden), nn.ReLU(), nn.Linear(hidden, positions)
-        )
+        layers = [nn.LayerNorm(positions), nn.Linear(positions, hidden), nn.ReLU(), nn.Linear(hidden, positions)]
+        self.mix = nn.Sequential(*layers)
         for layer in (self.mix[1], self.mix[3]):
             nn.init.trunc_normal_(layer.weight, std=0.02)  # starts near the identity, as published
             nn.init.zeros_(layer.bias)
@@ -153,7 +152,7 @@ class MixVPR(nn.Module):
 
 def _region_means(height: int, width: int, num_regions: int) -> torch.Tensor:
     """Weights (num_regions, height * width) that average regions of a map: 4 are 2 x 2, 6 are 2 x 3."""
-    rows = max(r for r in range(1, math.isqrt(num_regions) + 1) if num_regions % r == 0)
+    rows = max(n for n in range(1, math.isqrt(num_regions) + 1) if num_regions % n == 0)
     grid = (rows, num_regions // rows)
     if grid[0] > height or grid[1] > width:
         raise ValueError(f"a map of {height} x {width} can't be cut into {grid[0]} x {grid[1]} regions")
@@ -178,4 +177,4 @@ def build_aggregator(name: str, in_channels: int, in_h: int, in_w: int, **option
     for key in options:
         check_choice(f"option of {name}", key, parameters)
     sizes = {"in_channels": in_channels, "in_h": in_h, "in_w": in_w}
-    return cls(**{k: v for k, v in sizes.items() if k in parameters} | options)
+    return cls(**{name: size for name, size in sizes.items() if name in parameters} | options)

@@ -30,7 +30,7 @@ def load_author_weights(path_or_state_dict: str | Path | Mapping[str, torch.Tens
     if unknown:
         raise ValueError(f"unknown sizes {sorted(unknown)}; valid: s1, s2 (ConvAP), in_h, in_w (MixVPR)")
     if not any(key.startswith("backbone.model.layer1.") for key in state):
-        raise ValueError("no ResNet weights (backbone.model.layer1...): this is no checkpoint of the authors")
+        raise ValueError("no ResNet weights (backbone.model.layer1...); pass the authors' ConvAP or MixVPR checkpoint")
     name, crop_after = _infer_backbone(state)
     model = VPRModel(ResNet(name, crop_after=crop_after), _infer_aggregator(state, sizes))
     try:
@@ -41,7 +41,7 @@ def load_author_weights(path_or_state_dict: str | Path | Mapping[str, torch.Tens
 
 
 def _infer_backbone(state: Mapping[str, torch.Tensor]) -> tuple[str, str]:
-    crop_after = [s for s in STAGES if any(key.startswith(f"backbone.model.{s}.") for key in state)][-1]
+    crop_after = [stage for stage in STAGES if any(f"backbone.model.{stage}." in key for key in state)][-1]
     if "backbone.model.layer1.0.conv3.weight" in state:
         return "resnet50", crop_after
     return ("resnet34" if "backbone.model.layer1.2.conv1.weight" in state else "resnet18"), crop_after

@@ -58,7 +58,7 @@ class ResNet(nn.Module):
         if freeze_until is not None:
             frozen = STAGES[: STAGES.index(check_choice("freeze_until", freeze_until, kept)) + 1]
         self.model = torchvision.models.get_model(name, weights=None)
-        for unused in ("avgpool", "fc", *(s for s in STAGES if s not in kept)):
+        for unused in ("avgpool", "fc", *(layer for layer in STAGES if layer not in kept)):
             delattr(self.model, unused)
         if weights is not None:
             self._load(_read_weights(name, weights))
@@ -67,7 +67,7 @@ class ResNet(nn.Module):
         self.stride = 2 ** len(kept)
         last_block = getattr(self.model, kept[-1])[-1]
         self.out_channels = (last_block.conv3 if name == "resnet50" else last_block.conv2).out_channels
-        self.frozen = [getattr(self.model, s) for s in frozen] + ([self.model.bn1] if frozen else [])
+        self.frozen = [getattr(self.model, layer) for layer in frozen] + ([self.model.bn1] if frozen else [])
         for stage in self.frozen:
             stage.requires_grad_(False)
         self.train()
@@ -95,7 +95,7 @@ class ResNet(nn.Module):
     def fold_batchnorm(self) -> "ResNet":
         """Merge each BatchNorm into the convolution before it, in place; outputs stay the same up to rounding."""
         self.eval()
-        for module in [m for m in self.modules() if hasattr(m, "bn1")]:
+        for module in [part for part in self.modules() if hasattr(part, "bn1")]:
             for conv, bn in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")):
                 if hasattr(module, bn):
                     setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, bn)))
@@ -132,7 +132,7 @@ def _read_weights(name: str, weights: str | Path) -> dict[str, torch.Tensor]:
             ) from None
     state = read_checkpoint(weights)["state_dict"]
     prefix = "backbone.model."
-    return {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)} or state
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)} or state
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -146,7 +146,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
-        raise ValueError(f"{path} is no checkpoint with weights only ({error})") from None
+        raise ValueError(
+            f"{path} can't be loaded with weights only ({error}); pass a file of torch.save with a state dict"
+        ) from None
     if isinstance(content, dict) and "state_dict" not in content:
         content = {"state_dict": content}
     state = content["state_dict"] if isinstance(content, dict) else None

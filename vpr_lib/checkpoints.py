@@ -45,7 +45,7 @@ def load_checkpoint(folder: str | Path) -> dict[str, Any] | None:
             damaged.append(path.name)
             warnings.warn(f"{path} is damaged ({error}); trying the checkpoint before it", stacklevel=2)
     if damaged:
-        raise ValueError(f"all checkpoints in {folder} are damaged ({', '.join(damaged)}); remove them to start anew")
+        raise ValueError(f"all checkpoints in {folder} are damaged ({', '.join(damaged)}); remove them to train again")
     return None
 
 

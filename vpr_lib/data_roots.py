@@ -44,7 +44,7 @@ class DataRoot:
 
     def list_validation_splits(self, val_splits: Sequence[str] | None = None) -> list[str]:
         """The splits to choose settings and epochs on: those given, or all whose name ends in "val"."""
-        return list(val_splits) if val_splits is not None else [s for s in self.splits if s.endswith("val")]
+        return list(val_splits) if val_splits is not None else [split for split in self.splits if split.endswith("val")]
 
     def fingerprint(self, splits: Sequence[str]) -> str:
         """16 hex digits that change with any name or size of the photos in `train` and in these splits."""
@@ -70,7 +70,7 @@ def find_part(data_root: str | Path, part: str) -> Path:
         raise FileNotFoundError(f"{root} has no {part}/ or {part}.zip; it holds {names}")
     if folder.is_dir() and pack.is_file():
         advice = "after a change to the folder, pack it again or remove the pack"
-        warnings.warn(f"reading {pack}, not the folder {part}/ beside it; {advice}", stacklevel=2)
+        warnings.warn(f"reading {pack}, not the folder {part}/ of the same name; {advice}", stacklevel=2)
     return pack if pack.is_file() else folder
 
 

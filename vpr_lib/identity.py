@@ -31,8 +31,8 @@ def hash_module(module: nn.Module) -> str:
     """16 hex digits that change with code, attributes and shapes of a module and its submodules, not with weights."""
     parts = []
     for name, part in module.named_modules():
-        attributes = {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
-        shapes = {k: tuple(p.shape) for k, p in part.named_parameters(recurse=False)}
+        attributes = {k: value for k, value in vars(part).items() if not k.startswith("_") and k != "training"}
+        shapes = {k: tuple(weight.shape) for k, weight in part.named_parameters(recurse=False)}
         parts.append([name, _describe(type(part), ()), _describe(attributes, ()), _describe(shapes, ())])
     return _digest(parts)
 
@@ -64,11 +64,11 @@ def _describe(value: Any, seen: tuple[Any, ...]) -> Any:
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return repr(value)
     if isinstance(value, Mapping):
-        return {str(k): _describe(v, seen) for k, v in value.items()}
+        return {str(k): _describe(item, seen) for k, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_describe(v, seen) for v in value]
+        return [_describe(item, seen) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted(json.dumps(_describe(v, seen), sort_keys=True) for v in value)
+        return sorted(json.dumps(_describe(item, seen), sort_keys=True) for item in value)
     if isinstance(value, torch.Tensor):
         return [str(value.dtype), list(value.shape), hashlib.sha256(_tensor_bytes(value)).hexdigest()]
     if isinstance(value, np.ndarray):
@@ -108,7 +108,7 @@ def _describe_class(cls: type, seen: tuple[Any, ...]) -> Any:
     own = [base for base in cls.__mro__ if not _is_installed(base)]
     names = {"__module__", "__qualname__", "__doc__", "__annotations__", "__dict__", "__weakref__", "__firstlineno__"}
     names |= {"__static_attributes__", "__annotate__", "__annotate_func__", "__annotations_cache__"}
-    members = [{k: _describe(v, seen) for k, v in vars(base).items() if k not in names} for base in own]
+    members = [{k: _describe(member, seen) for k, member in vars(base).items() if k not in names} for base in own]
     return [members, [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__ if _is_installed(base)]]
 
 
@@ -129,8 +129,8 @@ def _describe_function(function: types.FunctionType, seen: tuple[Any, ...]) -> A
 
 
 def _describe_bytecode(code: types.CodeType, docstring: str | None = None) -> Any:
-    constants = [c for c in code.co_consts if docstring is None or c != docstring]
-    nested = [_describe_bytecode(c) if isinstance(c, types.CodeType) else repr(c) for c in constants]
+    constants = [value for value in code.co_consts if docstring is None or value != docstring]
+    nested = [_describe_bytecode(value) if isinstance(value, types.CodeType) else repr(value) for value in constants]
     return [code.co_code.hex(), code.co_names, nested]
 
 
@@ -138,8 +138,9 @@ class _Normalize(ast.NodeTransformer):
     """Removes from a function's tree what computes nothing, and numbers its local names."""
 
     def __init__(self, tree: ast.AST, referred: Mapping[str, str]) -> None:
-        arguments = [node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)]
-        stored = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+        nodes = list(ast.walk(tree))
+        arguments = [node.arg for node in nodes if isinstance(node, ast.arg)]
+        stored = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
         local = dict.fromkeys(name for name in (*arguments, *stored) if name not in referred)
         self.names = {name: f"_{number}" for number, name in enumerate(local)} | dict(referred)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vpr_lib.file_names import PHOTO_SUFFIXES, parse_name
+from vpr_lib.file_names import PHOTO_SUFFIXES, PhotoName, parse_name
 from vpr_lib.stored_zip import list_photos, read_member
 
 
@@ -87,18 +87,18 @@ def read_images(folder_or_zip: str | Path) -> ImageTable:
     return ImageTable(
         root=root,
         names=np.array(names, dtype=object),
-        utm=np.array([(p.east_m, p.north_m) for p in parsed], dtype=np.float64),
-        places=np.array([_format_place(name, p.note) for name, p in zip(names, parsed, strict=True)], dtype=object),
-        headings=np.array([p.heading_deg for p in parsed], dtype=np.float64),
-        dates=np.array([p.date for p in parsed], dtype="datetime64[M]"),
+        utm=np.array([(photo.east_m, photo.north_m) for photo in parsed], dtype=np.float64),
+        places=np.array([_format_place(*pair) for pair in zip(names, parsed, strict=True)], dtype=object),
+        headings=np.array([photo.heading_deg for photo in parsed], dtype=np.float64),
+        dates=np.array([photo.date for photo in parsed], dtype="datetime64[M]"),
         sizes=np.array(sizes, dtype=np.int64),
         offsets=np.array(offsets, dtype=np.int64),
     )
 
 
-def _format_place(name: str, note: str) -> str:
+def _format_place(name: str, parsed: PhotoName) -> str:
     """City folder and note: two cities may number their places alike, or even share a note."""
-    return f"{name.rpartition('/')[0]}/{note}".lstrip("/") if note else ""
+    return f"{name.rpartition('/')[0]}/{parsed.note}".lstrip("/") if parsed.note else ""
 
 
 def _list_folder(root: Path, prefix: str = "") -> Iterator[tuple[str, int, int]]:

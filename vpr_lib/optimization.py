@@ -45,13 +45,13 @@ def make_miner(settings: Settings) -> nn.Module | None:
 
 
 def _make(module: Any, base: type, kind: str, name: str, options: Any, sizes: dict[str, int]) -> nn.Module:
-    classes = {n: c for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, base)}
-    cls = classes[check_choice(kind, name, sorted(n for n in classes if not n.startswith("Base")))]
+    classes = {k: value for k, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)}
+    cls = classes[check_choice(kind, name, sorted(k for k in classes if not k.startswith("Base")))]
     options = {**PUBLISHED_OPTIONS.get(name, {}), **options}
     # Some classes pass *args on to a base class that names the sizes.
-    parameters = {parameter for c in cls.__mro__ for parameter in inspect.signature(c.__init__).parameters}
+    parameters = {name for part in cls.__mro__ for name in inspect.signature(part.__init__).parameters}
     try:
-        return cls(**{k: v for k, v in sizes.items() if k in parameters}, **options)
+        return cls(**{k: size for k, size in sizes.items() if k in parameters}, **options)
     except TypeError as error:
         raise ValueError(f"{kind} {name} can't be made with {options}: {error}") from None
 

@@ -18,8 +18,8 @@ def check_choice(what: str, name: str | None, valid: Iterable[str | None]) -> st
 def set_values(options: Any, values: Mapping[str, Any]) -> Any:
     """A copy of a dataclass with some fields changed; lists become tuples; an unknown field is a ValueError."""
     for key in values:
-        check_choice("setting", key, [f.name for f in fields(options)])
-    return replace(options, **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+        check_choice("setting", key, [field.name for field in fields(options)])
+    return replace(options, **{k: tuple(value) if isinstance(value, list) else value for k, value in values.items()})
 
 
 def list_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -32,7 +32,7 @@ def parse_change(change: str, classes: Iterable[type]) -> tuple[type, str, Any]:
     key, equals, text = change.partition("=")
     if not equals:
         raise ValueError(f"--set {change}: expected KEY=VALUE")
-    owners = {f.name: cls for cls in classes for f in fields(cls)}
+    owners = {field.name: cls for cls in classes for field in fields(cls)}
     owner = owners[check_choice("--set key", key, owners)]
     return owner, key, _parse_value(owner, key, text)
 

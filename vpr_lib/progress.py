@@ -61,13 +61,9 @@ class Progress:
 
     def show_epoch(self, loader: BatchLoader, epochs: int, num_photos: int, enabled: bool) -> Iterator[Batch]:
         """The current epoch's batches under a progress bar in photos."""
+        title = f"epoch {self.epoch + 1}/{epochs}"
         bar = tqdm(
-            total=num_photos,
-            initial=self.num_photos,
-            desc=f"epoch {self.epoch + 1}/{epochs}",
-            unit="photo",
-            disable=not enabled,
-            leave=False,
+            total=num_photos, initial=self.num_photos, desc=title, unit="photo", disable=not enabled, leave=False
         )
         with bar:
             for batch in loader:

@@ -30,14 +30,9 @@ def find_positives(database_utm: np.ndarray, query_utm: np.ndarray, radius_m: fl
 
 
 def first_hits(predictions: np.ndarray, positives: Sequence[np.ndarray]) -> np.ndarray:
-    """The rank (from 0) of each query's first right prediction; K where none of its K is right.
+    """(Q,) int64, the rank (from 0) of each query's first right prediction; K where none of its K is right.
 
-    Args:
-        predictions: int64 (Q, K), database indices, best first; -1 where there is none.
-        positives: Q arrays of database indices that count as right.
-
-    Returns:
-        (Q,) int64. A query is found at k if its value is below k.
+    Arguments as in `recall_at_k`. A query is found at k if its value is below k.
     """
     predictions = np.asarray(predictions)
     if predictions.ndim != 2 or len(predictions) != len(positives):

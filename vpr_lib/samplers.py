@@ -44,17 +44,17 @@ class PlaceSampler:
         names, self.labels = np.unique(np.asarray(places, dtype=object).astype(str), return_inverse=True)
         rows = np.argsort(self.labels, kind="stable")
         photos = np.split(rows, np.cumsum(np.bincount(self.labels))[:-1])
-        known = [p for name, p in zip(names, photos, strict=True) if name]
-        self.photos = [p for p in known if len(p) >= images_per_place]
+        known = [rows for name, rows in zip(names, photos, strict=True) if name]
+        self.photos = [rows for rows in known if len(rows) >= images_per_place]
         if len(self.photos) < 2:
             raise ValueError(
                 f"{len(self.photos)} places have {images_per_place} photos or more, of {len(known)} places in "
                 f"{len(places)} photos; training needs two. The place is the name's note, <place>_<City>"
             )
-        self.summary = f"{sum(len(p) for p in self.photos)} photos of {len(self.photos)} places"
+        self.summary = f"{sum(map(len, self.photos))} photos of {len(self.photos)} places"
         if num_left_out := len(known) - len(self.photos):
             self.summary += f"; left out: {num_left_out} places with fewer than {images_per_place} photos"
-        if num_without_place := len(places) - sum(len(p) for p in known):
+        if num_without_place := len(places) - sum(map(len, known)):
             self.summary += f"; left out: {num_without_place} photos whose name holds no place"
         self.set_epoch(0)
 

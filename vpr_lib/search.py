@@ -107,9 +107,8 @@ def search_torch(
 def choose_index(index: str, num_rows: int) -> str:
     """`index`, or "exact" with a warning if the database is too small; an unknown one is a ValueError."""
     if check_choice("index", index, INDEXES) == "ivf" and num_rows < IVF_MIN_ROWS:
-        warnings.warn(
-            f"{num_rows} photos are too few for index ivf ({IVF_MIN_ROWS} or more): the search is exact", stacklevel=3
-        )
+        text = f"{num_rows} photos are too few for index ivf ({IVF_MIN_ROWS} or more): the search is exact"
+        warnings.warn(text, stacklevel=3)
         return "exact"
     return index
 
@@ -153,14 +152,6 @@ def measure_search_loss(
 
 
 def measure_overlap(indices: np.ndarray, exact: np.ndarray, ks: Sequence[int] = (1, 25)) -> dict[int, float]:
-    """Share of the exact neighbors that an approximate search finds.
-
-    Args:
-        indices, exact: int64 (Q, K), results of the approximate and of the exact search.
-        ks: ranks to compare at, each at most K.
-
-    Returns:
-        {k: percent of the exact first k that are among the first k}.
-    """
+    """{k: percent of the first k of an exact search (Q, K) that are among the first k of an approximate one}."""
     pairs = list(zip(indices, exact, strict=True))
     return {k: float(100 * np.mean([np.isin(right[:k], row[:k]) for row, right in pairs])) for k in ks}

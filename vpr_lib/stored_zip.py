@@ -22,14 +22,14 @@ def list_members(pack: Path) -> list[zipfile.ZipInfo]:
 
 def list_photos(pack: Path) -> list[tuple[str, int, int]]:
     """Name, size in bytes and header offset of each photo in a pack; a compressed or repeated one is a ValueError."""
-    members = [m for m in list_members(pack) if m.filename.lower().endswith(PHOTO_SUFFIXES)]
+    members = [member for member in list_members(pack) if member.filename.lower().endswith(PHOTO_SUFFIXES)]
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"{pack}: {member.filename} is compressed; a pack is a plain stored zip (zip -0)")
-    for name, count in Counter(m.filename for m in members).items():
+    for name, count in Counter(member.filename for member in members).items():
         if count > 1:
             raise ValueError(f"{pack} holds {name} twice; make the pack again")
-    return [(m.filename, m.file_size, m.header_offset) for m in members]
+    return [(member.filename, member.file_size, member.header_offset) for member in members]
 
 
 def read_member(pack: Path, header_offset: int, size: int) -> bytes:

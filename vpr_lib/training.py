@@ -23,7 +23,7 @@ from vpr_lib.augmentation import augment, is_augmented, normalize
 from vpr_lib.checkpoints import get_random_states, load_checkpoint, save_checkpoint, set_random_states, to_bytes
 from vpr_lib.devices import autocast, choose_device, choose_dtype, keep_freed_memory
 from vpr_lib.images import ImageTable
-from vpr_lib.loading import Batch, PhotoDataset, load_batches
+from vpr_lib.loading import PhotoDataset, load_batches
 from vpr_lib.machine import Machine
 from vpr_lib.optimization import (
     Scores,
@@ -69,7 +69,8 @@ class Trainer:
         pairs = self.miner(descriptors, places) if self.miner else None
         loss = self.loss(descriptors, places, pairs)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()}")
+            advice = "lower the learning rate or try --set precision=float32. The last checkpoint is kept"
+            raise FloatingPointError(f"the loss is {loss.item()}: {advice}")
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         with warm_up(self.optimizer, self.progress.step, self.settings.warmup_steps):
@@ -149,7 +150,12 @@ def train(
     device = choose_device(machine.device)
     if settings.scheduler == "ReduceLROnPlateau" and validate is None:
         raise ValueError("ReduceLROnPlateau needs a validation split, and there is none (see val_splits)")
-    seed_everything(settings.seed)
+    for seed in (
+        random.seed,
+        np.random.seed,
+        torch.manual_seed,
+    ):  # some miners and a user's aggregator may draw numbers
+        seed(settings.seed)
     sampler = PlaceSampler(table.places, settings.num_places, settings.images_per_place, settings.seed)
     labels = torch.from_numpy(sampler.labels)
     print(f"training: {sampler.summary}", flush=True)
@@ -177,7 +183,8 @@ def train(
                 try:
                     loss, trivial = trainer.step(images, places)
                 except FloatingPointError as error:
-                    raise FloatingPointError(_explain_not_finite(error, table, batch)) from None
+                    names = "\n  ".join(table.names[batch.rows.numpy()])
+                    raise FloatingPointError(f"{error}. Photos of the batch:\n  {names}") from None
                 now = time.monotonic()
                 progress.add_batch(loss, trivial, len(places), seconds=now - last_batch)
                 last_batch = now
@@ -203,13 +210,6 @@ def train(
     return progress
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch: some miners and a user's own aggregator may draw from them."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
 def share_of_trivial_anchors(pairs: tuple[torch.Tensor, ...] | None, batch_size: int) -> float:
     """Share of a batch's photos for which the miner found no pair to learn from; 0 without a miner.
 
@@ -219,11 +219,6 @@ def share_of_trivial_anchors(pairs: tuple[torch.Tensor, ...] | None, batch_size:
         return 0.0
     anchors = torch.cat([pairs[0], pairs[2]]) if len(pairs) == 4 else pairs[0]
     return 1.0 - len(torch.unique(anchors)) / batch_size
-
-
-def _explain_not_finite(error: Exception, table: ImageTable, batch: Batch) -> str:
-    advice = "lower the learning rate or try --set precision=float32. The last checkpoint is kept"
-    return f"{error}: {advice}. Photos of the batch:\n  " + "\n  ".join(table.names[batch.rows.numpy()])
 
 
 @contextlib.contextmanager

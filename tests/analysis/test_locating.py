@@ -77,8 +77,8 @@ def test_a_query_is_found_as_in_an_evaluation(find, split, settings, machine):
 def estimate_slowly(positions, distances):
     weights = [np.exp((float(distances[0]) - float(d)) / 0.05) for d in distances]
     best = (-1.0, None)
-    for centre in positions:
-        members = [i for i, p in enumerate(positions) if np.hypot(*(p - centre)) <= 25]
+    for center in positions:
+        members = [i for i, p in enumerate(positions) if np.hypot(*(p - center)) <= 25]
         total = sum(weights[i] for i in members)
         if total > best[0] + 1e-12:
             best = (total, sum(weights[i] * positions[i] for i in members) / total)

@@ -29,7 +29,7 @@ def list_middle_houses(view, camera):
 
 
 def measure_gap(camera, other):
-    """Metres and degrees between two cameras."""
+    """Meters and degrees between two cameras."""
     turn = abs((camera.heading - other.heading + 180) % 360 - 180)
     return math.hypot(camera.x - other.x, camera.y - other.y), turn
 
@@ -41,12 +41,12 @@ def test_every_query_has_a_database_photo_that_suits_its_scenario(views, split):
     for query in (view for view in views if f"{split}/queries" in view.path):
         gaps = [(camera, *measure_gap(query.camera, camera)) for camera in database]
         if query.scenario == "viewpoint":  # the same house from elsewhere, and no easier photo
-            suited = [camera for camera, metres, turn in gaps if 5 <= metres <= 20 and 20 <= turn <= 60]
+            suited = [camera for camera, meters, turn in gaps if 5 <= meters <= 20 and 20 <= turn <= 60]
             houses = list_middle_houses(query, query.camera)
             assert any(houses & list_middle_houses(query, camera) for camera in suited), query.path
-            assert not any(metres < 5 and turn < 20 for _, metres, turn in gaps)
+            assert not any(meters < 5 and turn < 20 for _, meters, turn in gaps)
         else:
-            assert any(metres < 12 and turn < 35 for _, metres, turn in gaps), query.path
+            assert any(meters < 12 and turn < 35 for _, meters, turn in gaps), query.path
 
 
 @pytest.mark.slow

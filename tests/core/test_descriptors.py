@@ -55,7 +55,7 @@ def test_decode_turns_a_phones_photo_upright():
     assert np.abs(found.astype(int) - np.rot90(pixels, -1).transpose(2, 0, 1)).mean() < 6
 
 
-def test_grey_and_transparent_pictures_become_rgb():
+def test_gray_and_transparent_pictures_become_rgb():
     for mode in ("L", "RGBA", "P"):
         buffer = io.BytesIO()
         Image.fromarray(smooth_pixels(32, 32)).convert(mode).save(buffer, "PNG")

@@ -75,7 +75,7 @@ def test_positives_on_request_and_where_there_are_none(gallery):
     assert "No positive exists: no database photo lies within 25 m" in gallery.layout.screen.value
 
 
-def test_the_map_has_north_up_and_metres_to_scale():
+def test_the_map_has_north_up_and_meters_to_scale():
     marks = [Mark(np.array([30.0, 40.0]), "right", "north-east", "1"), Mark(np.array([0.0, -9e3]), "wrong", "far")]
     svg = draw_map(np.array([0.0, 0.0]), 25.0, marks, heading_deg=90)
     radius = float(re.search(r'<circle r="([\d.]+)"', svg).group(1))

@@ -1,1 +1,5 @@
-"""Analysis of single queries: scenarios, suggested scenarios, examples, saliency maps, and the position of a photo."""
+"""Single queries: their scenarios, suggested scenarios, examples to show, saliency maps, the position of a photo.
+
+Other rooms may import `scenarios`, `suggestions`, `cues.Suggestion`, `examples`, `saliency` and `locating`.
+This room imports the core and `prepare`.
+"""

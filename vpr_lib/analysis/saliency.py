@@ -38,7 +38,7 @@ def explain_similarity(model: VPRModel, first: np.ndarray, second: np.ndarray) -
     """
     if first.shape != second.shape or first.ndim != 3 or len(first) != 3 or first.dtype != np.uint8:
         raise ValueError(f"photos of shapes {first.shape} and {second.shape}; expected two of (3, H, W) uint8")
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     model = prepare_for_inference(model, device)
     images = normalize(torch.from_numpy(np.stack([first, second])).to(device))
     with torch.no_grad():

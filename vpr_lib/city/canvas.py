@@ -17,10 +17,10 @@ NEAR_M = 0.25  # nearest depth that is drawn
 class Camera:
     """A level camera; as with a shifted lens, the horizon may lie off the center while verticals stay vertical."""
 
-    x: float  # metres east
-    y: float  # metres north
+    x: float  # meters east
+    y: float  # meters north
     heading: float  # degrees clockwise from north
-    height: float = 2.4  # metres above the road
+    height: float = 2.4  # meters above the road
     fov: float = 72.0  # horizontal field of view, degrees
     horizon: float = 0.58  # row of the horizon as a share of the photo's height
     size: int = 320  # pixels, height and width
@@ -41,18 +41,18 @@ class Camera:
         return np.array([math.cos(math.radians(self.heading)), -math.sin(math.radians(self.heading))])
 
     def to_view(self, points: np.ndarray) -> np.ndarray:
-        """(..., 2) metres east and north -> (..., 2) metres to the right and ahead."""
+        """(..., 2) meters east and north -> (..., 2) meters to the right and ahead."""
         offset = points[..., :2] - (self.x, self.y)
         return np.stack([offset @ self.right, offset @ self.forward], axis=-1)
 
-    def to_pixels(self, view: np.ndarray, z: np.ndarray | float) -> np.ndarray:
-        """Right and ahead (..., 2), height z (...) -> column and row (..., 2); ahead must be positive."""
+    def to_pixels(self, view: np.ndarray, up: np.ndarray | float) -> np.ndarray:
+        """Right and ahead (..., 2), up (...), meters -> column and row (..., 2); ahead must be positive."""
         scale = self.focal / view[..., 1]
         columns = self.size / 2 + view[..., 0] * scale
-        return np.stack([columns, self.horizon * self.size + (self.height - z) * scale], axis=-1)
+        return np.stack([columns, self.horizon * self.size + (self.height - up) * scale], axis=-1)
 
     def project_polygon(self, points: np.ndarray) -> np.ndarray | None:
-        """A plane polygon (N, 3) in metres -> (M, 2) pixels of the part ahead; None if there is none."""
+        """A plane polygon (N, 3) in meters -> (M, 2) pixels of the part ahead; None if there is none."""
         corners = np.column_stack([self.to_view(points), points[:, 2]])
         if (corners[:, 1] < NEAR_M).any():
             corners = _clip_near(corners)
@@ -167,7 +167,7 @@ class Canvas:
         return 1 - math.exp(-distance_m / self.lighting.haze_m)
 
     def draw_polygon(self, corners: np.ndarray, fill: Color) -> None:
-        """Fill a plane polygon (N, 3) in metres."""
+        """Fill a plane polygon (N, 3) in meters."""
         pixels = self.camera.project_polygon(corners)
         if pixels is not None:
             self.draw.polygon(pixels.ravel().tolist(), fill=fill)
@@ -183,8 +183,8 @@ class Canvas:
         self.image.paste(ImageChops.add(region, light), (left, top))
 
     def paste_sprite(self, levels: list[Image.Image], foot: np.ndarray, depth: float, height: float) -> tuple[int, int]:
-        """Paste an upright picture (RGBA pyramid; foot, depth, height in metres); first and last column covered."""
-        scale = self.camera.focal / depth  # pixels a metre
+        """Paste an upright picture (RGBA pyramid; foot, depth, height in meters); first and last column covered."""
+        scale = self.camera.focal / depth  # pixels a meter
         column, base = self.camera.to_pixels(self.camera.to_view(foot), 0.0)
         level = round(math.log2(max(1.0, levels[0].height / (height * scale))))
         sprite = levels[min(level, len(levels) - 1)]

@@ -8,7 +8,7 @@ from PIL import Image, ImageChops, ImageDraw
 from vpr_lib.city.layout import STYLES, Building
 from vpr_lib.city.pictures import Color, hsv_color, make_rng, make_surface_noise, scale_color
 
-SCALE = 16  # pixels a metre
+SCALE = 16  # pixels a meter
 SHOP_NAMES = ("CAFE", "BAKERY", "BOOKS", "PHARMACY", "TAILOR", "BAR", "NOODLES", "FLOWERS", "BANK", "HOTEL", "PIZZA",
               "SHOES", "OPTIC", "TOYS", "SALON", "MARKET", "DELI", "TEA", "MUSIC", "CYCLES", "PAPER", "GALLERY",
               "SUSHI", "GRILL", "LAUNDRY", "PHONES", "CLINIC", "STUDIO", "VINYL", "WINES")  # fmt: skip

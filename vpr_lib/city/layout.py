@@ -1,6 +1,6 @@
 """The plan of a city: streets in a grid, blocks of houses in several districts, trees, lamps, a waterfront.
 
-Everything is in metres east (x) and north (y) of the city's corner, and follows from the seed alone.
+Everything is in meters east (x) and north (y) of the city's corner, and follows from the seed alone.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ FACES = ("south", "east", "north", "west")
 
 @dataclass(frozen=True)
 class Style:
-    """How the houses of a district are built; pairs are lower and upper bounds, in metres."""
+    """How the houses of a district are built; pairs are lower and upper bounds, in meters."""
 
     width: tuple[float, float]
     floors: tuple[int, int]
@@ -65,12 +65,12 @@ class Building:
 
     @property
     def height(self) -> float:
-        """Metres from the ground to the eaves."""
+        """Meters from the ground to the eaves."""
         return self.floors * STYLES[self.style].floor_height + 0.6
 
     @property
     def roof_height(self) -> float:
-        """Metres from the eaves to the top."""
+        """Meters from the eaves to the top."""
         return {"gable": 2.6, "mansard": 2.2, "hip": 2.0, "stepped": 2.0, "cornice": 0.8, "flat": 0.4}[self.roof]
 
 
@@ -130,7 +130,7 @@ class Street:
     walk: float  # width of the sidewalk on each side
 
     def point(self, along: float, across: float = 0.0) -> np.ndarray:
-        """(2,) metres east and north of a point `along` the street, and `across` it to the north or east."""
+        """(2,) meters east and north of a point `along` the street, and `across` it to the north or east."""
         return np.array([along, self.center + across] if self.horizontal else [self.center + across, along])
 
     @property
@@ -165,18 +165,18 @@ class City:
 
     @cached_property
     def heights(self) -> tuple[np.ndarray, np.ndarray]:
-        """(B,) metres to the eaves and to the roof's top of each building."""
+        """(B,) meters to the eaves and to the roof's top of each building."""
         eaves = np.array([building.height for building in self.buildings])
         return eaves, eaves + [building.roof_height for building in self.buildings]
 
     @property
     def shore(self) -> float:
-        """Metres north of the waterfront's edge; the water lies south of it."""
+        """Meters north of the waterfront's edge; the water lies south of it."""
         return -self.streets[0].road - self.streets[0].walk
 
     @property
     def extent(self) -> tuple[float, float]:
-        """Metres east and north of the far corner."""
+        """Meters east and north of the far corner."""
         return self.streets[0].end, self.streets[-1].end
 
 

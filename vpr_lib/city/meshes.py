@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from vpr_lib.city.canvas import NEAR_M, Canvas
 from vpr_lib.city.pictures import hsv_color, make_rng
 
-# Side views, metres ahead of the middle and above the road, counterclockwise from the rear bottom corner.
+# Side views, meters ahead of the middle and above the road, counterclockwise from the rear bottom corner.
 PROFILES = {
     "sedan": ((-2.2, 0.3), (2.2, 0.3), (2.2, 0.8), (1.3, 0.95), (0.6, 1.45), (-1.1, 1.45), (-1.7, 1.0), (-2.2, 0.95)),
     "hatchback": ((-1.9, 0.3), (1.9, 0.3), (1.9, 0.85), (1.1, 1.0), (0.4, 1.55), (-1.5, 1.55), (-1.9, 1.0)),
@@ -28,21 +28,21 @@ GLASS = np.array([45.0, 55, 65])
 class Face(NamedTuple):
     """A flat face; its corners run clockwise as seen from outside, so that a face turned away is recognized."""
 
-    corners: np.ndarray  # (N, 3) metres
+    corners: np.ndarray  # (N, 3) meters
     color: np.ndarray  # (3,) 0 to 255
     glow: float = 0.0  # light of its own, 0 to 1
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where something stands: metres east and north, degrees clockwise from north."""
+    """Where something stands: meters east and north, degrees clockwise from north."""
 
     x: float
     y: float
     heading: float
 
     def transform(self, ahead: ArrayLike, across: ArrayLike, up: ArrayLike) -> np.ndarray:
-        """Metres ahead (N), to the right and up (N, or one number) -> (N, 3) metres in the city."""
+        """Meters ahead (N), to the right and up (N, or one number) -> (N, 3) meters in the city."""
         sine, cosine = np.sin(np.radians(self.heading)), np.cos(np.radians(self.heading))
         ahead, across = np.asarray(ahead, float), np.asarray(across)
         east = self.x + ahead * sine + across * cosine
@@ -58,7 +58,7 @@ class Mesh:
 
     def __init__(self, faces: Iterable[Face]) -> None:
         corners, colors, glow = zip(*faces, strict=True)
-        self.points = np.concatenate(corners)  # (V, 3) metres, the faces' corners one after the other
+        self.points = np.concatenate(corners)  # (V, 3) meters, the faces' corners one after the other
         self.starts = np.cumsum([0] + [len(points) for points in corners[:-1]])  # (F,) row of each face's first corner
         self.colors, self.glow = np.array(colors), np.array(glow)  # (F, 3), (F,)
         normals = np.array([np.cross(points[1] - points[0], points[2] - points[0]) for points in corners])
@@ -66,7 +66,7 @@ class Mesh:
         self.lift = 0.8 + 0.2 * np.abs(normals[:, 2]) / (np.linalg.norm(normals, axis=1) + 1e-9)
 
     def place(self, pose: Pose) -> np.ndarray:
-        """(V, 3) metres in the city, if the object was made at the origin, heading north."""
+        """(V, 3) meters in the city, if the object was made at the origin, heading north."""
         across, ahead, up = self.points.T
         return pose.transform(ahead, across, up)
 
@@ -74,7 +74,7 @@ class Mesh:
 def draw_mesh(canvas: Canvas, mesh: Mesh, points: np.ndarray, depth: float, two_sided: bool = False) -> tuple[int, int]:
     """Draw the faces turned to the camera (or all, if `two_sided`), in their order.
 
-    `points` (V, 3) are their corners in the city; `depth` in metres gives the haze. Returns the first and last column
+    `points` (V, 3) are their corners in the city; `depth` in meters gives the haze. Returns the first and last column
     (exclusive) that they cover.
     """
     camera = canvas.camera
@@ -168,7 +168,7 @@ def _outline_windows(kind: str, profile: np.ndarray) -> Iterator[list[tuple[floa
 
 
 def make_box(pose: Pose, length: float, width: float, low: float, high: float, color: np.ndarray) -> Iterator[Face]:
-    """Four sides and the top of a box; metres, `low` and `high` above the ground."""
+    """Four sides and the top of a box; meters, `low` and `high` above the ground."""
     ahead, across = length / 2, width / 2
     ring = [(-ahead, -across), (ahead, -across), (ahead, across), (-ahead, across)]
     for (ahead_1, across_1), (ahead_2, across_2) in zip(ring, ring[1:] + ring[:1], strict=True):

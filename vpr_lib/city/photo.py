@@ -26,7 +26,7 @@ NOISE_SIZE = 700  # pixels of the sensor noise, height and width
 
 
 def draw_photo(city: City, camera: Camera, moment: Moment, occluder: Occluder | None = None) -> Image.Image:
-    """A photo of `camera.size` pixels, RGB, with `occluder` before all else; equal arguments give equal pixels."""
+    """A photo of `camera.size` pixels, RGB, with `occluder` in front of all else; equal arguments give equal pixels."""
     canvas = Canvas(city, replace(camera, size=2 * camera.size), moment)
     draw_sky(canvas)
     draw_distance(canvas)

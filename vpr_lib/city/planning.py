@@ -34,7 +34,7 @@ class _Spot:
     waterfront: bool = False
 
     def place_camera(self, heading: float, size: int, shift: float = 0.0, side: float = 0.0) -> Camera:
-        """A camera here, `shift` metres along the street and `side` across it."""
+        """A camera here, `shift` meters along the street and `side` across it."""
         x, y = self.street.point(self.along + shift, side)
         return Camera(float(x), float(y), heading % 360, size=size)
 
@@ -151,7 +151,7 @@ class _SplitPlanner:
             if camera is None or _find_buildings(city, anchor, middle) != _find_buildings(city, camera, middle):
                 return
             gaps = [_measure_gap(camera, other) for _, other in self.anchors]
-            if any(metres < 5 and degrees < 20 for metres, degrees in gaps):  # a photo of another spot is too easy
+            if any(meters < 5 and degrees < 20 for meters, degrees in gaps):  # a photo of another spot is too easy
                 return
         if scenario == "repetitive" and measure_repetitive_share(city, camera) < 0.4:
             return
@@ -221,9 +221,9 @@ def _pick_turn(rng: np.random.Generator) -> float:
     return float(rng.choice((-1, 1)) * turn + rng.choice((0, 180)))
 
 
-def _vary_camera(rng: np.random.Generator, spot: _Spot, camera: Camera, metres: float, degrees: float) -> Camera:
+def _vary_camera(rng: np.random.Generator, spot: _Spot, camera: Camera, meters: float, degrees: float) -> Camera:
     """The camera of another visit: on the road, with a slightly different position, heading, height and tilt."""
-    shift, side = rng.normal(0, metres), rng.uniform(-0.6, 0.6) * spot.street.road
+    shift, side = rng.normal(0, meters), rng.uniform(-0.6, 0.6) * spot.street.road
     moved = spot.place_camera(camera.heading + rng.normal(0, degrees), camera.size, shift, side)
     return replace(moved, height=float(rng.uniform(2.0, 2.7)), horizon=float(0.58 + rng.normal(0, 0.02)))
 
@@ -239,14 +239,14 @@ def _find_other_viewpoint(rng: np.random.Generator, city: City, spot: _Spot, cam
         moved = spot.place_camera(0.0, camera.size, shift, side)
         east, north = target - (moved.x, moved.y)
         moved = replace(moved, heading=math.degrees(math.atan2(east, north)) % 360)
-        metres, degrees = _measure_gap(moved, camera)
-        if 20 <= degrees <= 60 and 5 <= metres <= 20 and math.hypot(east, north) > 5:
+        meters, degrees = _measure_gap(moved, camera)
+        if 20 <= degrees <= 60 and 5 <= meters <= 20 and math.hypot(east, north) > 5:
             return moved
     return None
 
 
 def _measure_gap(camera: Camera, other: Camera) -> tuple[float, float]:
-    """Metres and degrees between two cameras."""
+    """Meters and degrees between two cameras."""
     turn = abs(turn_between(camera.heading, other.heading))
     return math.hypot(camera.x - other.x, camera.y - other.y), turn
 

@@ -17,7 +17,7 @@ from vpr_lib.machine import Machine
 from vpr_lib.runs import train_run
 from vpr_lib.settings import Settings
 
-# `data/mini` has seed 0, so it has none of these cities. More dim photos and more varied cameras than there.
+# `data/mini` has seed 0, so it has none of these cities. It has more dim photos and more varied cameras.
 CITY = CitySettings(
     seed=777, size=128, cities=24, places=3000, photos_per_place=8, val_database=200, val_queries=100, test_database=32,
     test_queries=6, tokyo_database=32, tokyo_places=2, dim_share=0.4, difficulty=1.3,

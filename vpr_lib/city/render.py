@@ -48,20 +48,20 @@ def write_city(
         `city.json`, which says whether it is complete.
 
     Raises:
-        ValueError: the folder holds something else.
+        ValueError: the folder contains other files, or a city of other settings.
         OSError: there is not enough disk space.
     """
     folder, settings = Path(folder), settings or CitySettings()
     state = {"version": VERSION, "settings": asdict(settings)}
     complete = _claim_folder(folder, state, force)
     views = make_views(settings)
-    is_there = Path.is_file if complete else _is_whole_jpeg
-    missing = [view for view in views if not is_there(folder / view.path)]
+    exists = Path.is_file if complete else _is_whole_jpeg
+    missing = [view for view in views if not exists(folder / view.path)]
     if complete and not missing:
         return folder
     needed, free = len(missing) * settings.size**2 * 0.35, shutil.disk_usage(folder).free  # bytes; 0.35 a pixel
     if needed > free:
-        raise OSError(f"{len(missing)} photos need {needed / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free")
+        raise OSError(f"the photos need {needed / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free; make room")
     _write_scenarios(folder, views)
     contact_sheet = folder / "contact_sheet.jpg"
     if not contact_sheet.is_file():
@@ -106,7 +106,7 @@ def _claim_folder(folder: Path, state: dict, force: bool) -> bool:
     if (folder / "city.json").is_file():
         existing = json.loads((folder / "city.json").read_text(encoding="utf-8"))
         old, new = existing.get("settings", {}), state["settings"]
-        changed = [f"{key} is {old.get(key)} there, {new[key]} requested" for key in new if old.get(key) != new[key]]
+        changed = [f"{key} is {old.get(key)} in it, {new[key]} requested" for key in new if old.get(key) != new[key]]
         if existing.get("version") != state["version"]:
             changed.append("it is of another version of the renderer")
         if not force and not changed:

@@ -126,7 +126,7 @@ def _draw_pier(canvas: Canvas, pier: np.ndarray, depth: float) -> tuple[int, int
 def _restore_walls(
     canvas: Canvas, without_objects: Image.Image, visible: VisibleWalls, depth: float, columns: tuple[int, int]
 ) -> None:
-    """Put walls in front of an object back; objects drawn there before are farther away, so they are hidden, too."""
+    """Draw again the walls in front of an object; objects drawn before are farther away, so they are hidden, too."""
     left, right = columns
     hidden = np.flatnonzero(visible.nearest[left:right] * depth > 1.0)
     if len(hidden):
@@ -137,7 +137,7 @@ def _restore_walls(
 
 @dataclass(frozen=True)
 class Occluder:
-    """An object between the camera and the houses, metres ahead and to the right of the camera."""
+    """An object between the camera and the houses, meters ahead and to the right of the camera."""
 
     kind: str  # one of `KINDS`
     ahead: float
@@ -153,7 +153,7 @@ def draw_occluder(canvas: Canvas, occluder: Occluder) -> None:
     pose = Pose(x, y, camera.heading + occluder.turn)
     if occluder.kind == "crowd":  # 26 people, the farthest first
         rng = make_rng("crowd", occluder.seed)
-        spots = rng.uniform((-0.62, 1.4), (0.62, 7.0), (26, 2))  # (tangent of the angle to the right, metres ahead)
+        spots = rng.uniform((-0.62, 1.4), (0.62, 7.0), (26, 2))  # (tangent of the angle to the right, meters ahead)
         spots[:, 0] = spots[:, 0] * spots[:, 1] + occluder.right
         for right, ahead in spots[np.argsort(-spots[:, 1])]:
             position = (camera.x, camera.y) + ahead * camera.forward + right * camera.right

@@ -7,7 +7,7 @@ from vpr_lib.city.canvas import Camera, Moment
 from vpr_lib.city.street_objects import Occluder
 from vpr_lib.file_names import format_name
 
-# Where the imaginary cities lie: zone, letter, metres east and north of the corner, degrees clockwise they are turned.
+# Where the imaginary cities lie: zone, letter, meters east and north of the corner, degrees clockwise they are turned.
 SPLIT_SITES = {
     "sf_val": (10, "S", 547_300.0, 4_178_900.0, 9.0),
     "sf_test": (10, "S", 549_800.0, 4_166_200.0, 9.0),

@@ -17,7 +17,7 @@ from vpr_lib.city.layout import FACES, STYLES, Building, City
 from vpr_lib.city.pictures import PYRAMID_LEVELS, hsv_color, make_pyramid, make_rng
 
 REACH_M = 260.0  # houses farther away are not drawn
-BLANK_SCALE = 4  # pixels a metre of walls without windows
+BLANK_SCALE = 4  # pixels a meter of walls without windows
 COARSE_LEVEL = 2  # houses drawn at this level or a smaller one are cached without the larger pictures
 
 
@@ -27,7 +27,7 @@ class Facade:
 
     levels: list[Image.Image | None]  # RGB pyramid; None for levels that a coarse facade leaves out
     masks: list[Image.Image | None]  # "L", 0 where there is nothing; None where the wall fills its rectangle
-    top: float  # metres from the ground to the picture's upper edge
+    top: float  # meters from the ground to the picture's upper edge
     panes: np.ndarray  # (N, 4) boxes in the largest picture: windows that can be lit
     signs: np.ndarray  # (M, 4) boxes of shop signs
 
@@ -80,7 +80,7 @@ def get_facade(building: Building, face: int, shop: int, level: int) -> Facade:
 
 @lru_cache(maxsize=600)
 def _draw_night_lights(building: Building, face: int, shop: int, evening: int, level: int) -> Image.Image:
-    """What shines from a face after dark, RGBA; `evening` chooses which windows are lit."""
+    """Lit windows and signs of a face at night, RGBA; `evening` chooses which windows are lit."""
     facade = get_facade(building, face, shop, level)
     rng = make_rng("lit", building.seed, face, evening)
     light, shrink = Image.new("RGBA", facade.levels[level].size), 2**level
@@ -100,7 +100,7 @@ class VisibleWalls:
 
     index: np.ndarray  # (V,) rows of `City.walls`
     columns: np.ndarray  # (V, 2) left and right column in the photo, not cut at its edges
-    inverse_depth: np.ndarray  # (V, 2) 1 / metres ahead of the camera, at these columns
+    inverse_depth: np.ndarray  # (V, 2) 1 / meters ahead of the camera, at these columns
     share: np.ndarray  # (V, 2) where on the wall, 0 (left foot) to 1, these columns are
     nearest: np.ndarray  # (S,) largest inverse depth at each column of the photo, 0 where no wall is
 
@@ -147,8 +147,8 @@ def draw_walls(canvas: Canvas, visible: VisibleWalls) -> None:
         house, face = divmod(int(visible.index[row]), 4)
         building, inverse = city.buildings[house], visible.inverse_depth[row]
         shop = _number_shop(building, face, moment.year)
-        pixels_per_metre = canvas.camera.focal * inverse.max() ** 0.75 * inverse.min() ** 0.25  # of the nearer part
-        level = min(PYRAMID_LEVELS - 1, round(math.log2(max(1.0, SCALE / pixels_per_metre))))
+        pixels_per_meter = canvas.camera.focal * inverse.max() ** 0.75 * inverse.min() ** 0.25  # of the nearer part
+        level = min(PYRAMID_LEVELS - 1, round(math.log2(max(1.0, SCALE / pixels_per_meter))))
         facade = get_facade(building, face, shop, level)
         level = min(level, len(facade.levels) - 1)
         picture = canvas.shade_picture(facade.levels[level], lights[row], 1 / inverse.mean())
@@ -161,7 +161,7 @@ def draw_walls(canvas: Canvas, visible: VisibleWalls) -> None:
 def _paste_wall(
     canvas: Canvas, picture: Image.Image, mask: Image.Image | None, top: float, visible: VisibleWalls, row: int
 ) -> None:
-    """Warp a flat picture of a wall, from `top` metres to the ground, into the photo.
+    """Warp a flat picture of a wall, from `top` meters to the ground, into the photo.
 
     1 / depth and (place on the wall) / depth are linear functions of the column; the height above the ground is
     camera height - (row - horizon) / focal * depth. So the map is projective, given to Pillow as eight coefficients.

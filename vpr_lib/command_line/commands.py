@@ -115,7 +115,7 @@ def compare_aggregators(options: argparse.Namespace) -> None:
     names = [check_choice("aggregator", name.strip(), AGGREGATORS) for name in names]
     data_root = DataRoot(options.data)
     if not data_root.splits:
-        raise ValueError(f"{options.data} has no evaluation split: a folder with database/ and queries/")
+        raise ValueError(f"{options.data} has no evaluation split; add a folder with database/ and queries/")
     for split in data_root.splits:
         data_root.read_split(split)  # an unreadable split must stop the command before the training
     runs = train_all({name: replace(settings, aggregator=name) for name in names}, data_root, options.out, machine)

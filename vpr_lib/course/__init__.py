@@ -1,1 +1,5 @@
-"""What the notebooks need: `session` opens a preset, `exercises` checks the answers of students."""
+"""What the notebooks need: a session on a preset, and the exercises with their checks.
+
+Notebooks import `open_session` and `show_table` from `session`, and the `check_*` functions from `exercises`.
+This room may import from all others but the command line.
+"""

@@ -169,7 +169,7 @@ def check_count_pairs(count_pairs: Callable[[int, int], tuple[int, int]]) -> Non
     """3.3: P places, K photos -> pairs of photos of one place, and of two places, each pair once."""
     for num_places, images_per_place in ((8, 4), (3, 2)):
         labels = np.repeat(np.arange(num_places), images_per_place)
-        same = [labels[i] == labels[j] for i in range(len(labels)) for j in range(i)]
+        same = [labels[i] == labels[k] for i in range(len(labels)) for k in range(i)]
         expected = (sum(same), len(same) - sum(same))
         result = tuple(count_pairs(num_places, images_per_place))
         require(result != tuple(2 * count for count in expected), "each pair is counted twice")

@@ -1,7 +1,7 @@
 """A preset's name -> what a notebook works with: settings, photos, and folders for runs and figures.
 
-Notebooks hold no paths. Environment variables change the defaults: VPR_PRESET (the preset), VPR_DATA (the data root),
-VPR_KEEP (the folder of runs/ and reports/; in Colab, a folder on Drive).
+Notebooks contain no paths; environment variables change the defaults: VPR_PRESET (the preset), VPR_DATA (the data
+root), VPR_KEEP (the folder of runs/ and reports/; in Colab, a folder on Drive).
 """
 
 import os
@@ -86,11 +86,11 @@ class Session:
 def open_session(preset: str | None = None, machine: Machine | None = None) -> Session:
     """Find the photos of a preset, by default VPR_PRESET or "mini", and choose the folders for its runs and figures.
 
-    A city that is not there yet, or not complete, is rendered. Packs in VPR_KEEP are copied to the local disk.
+    A city that is missing or incomplete is rendered. Packs in VPR_KEEP are copied to the local disk.
 
     Raises:
         ValueError: no such preset.
-        FileNotFoundError: the photos are not there; the message says how to get them.
+        FileNotFoundError: the photos are missing; the message says how to get them.
     """
     preset = preset or os.environ.get("VPR_PRESET") or "mini"
     settings = get_preset(preset)

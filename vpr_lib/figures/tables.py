@@ -36,7 +36,7 @@ def label_rows(recalls: Mapping[str, Mapping[str, LabelRecall]], titles: Mapping
     for label, title in titles.items():
         by_run = [by_label[label] for by_label in recalls.values() if label in by_label]
         if len(by_run) == len(recalls):
-            cells = [f"{r.recall:.1f} ({r.interval[0]:.1f} to {r.interval[1]:.1f})" for r in by_run]
+            cells = [f"{run.recall:.1f} ({run.interval[0]:.1f} to {run.interval[1]:.1f})" for run in by_run]
             rows.append([title, str(by_run[0].num_queries), *cells])
     return rows
 

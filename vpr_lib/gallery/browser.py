@@ -128,10 +128,10 @@ class Browser:
         self.suggestions: dict[int, Sequence[Suggestion]] = {}  # {row: suggestions} of the queries processed so far
         # (M, Q): rank (from 0) of the first right photo, K if there is none; then for the first photo its distance to
         # the query, its cosine similarity, and how far that exceeds the first photo of another place.
-        self.ranks = np.stack([first_hits(e.indices, e.positives) for e in per_model])
-        self.errors_m = np.stack([_measure_errors(database, queries.utm, e.indices[:, 0]) for e in per_model])
-        self.similarities = np.stack([to_similarity(e.distances)[:, 0] for e in per_model])
-        self.margins = np.stack([_measure_margins(database, e) for e in per_model])
+        self.ranks = np.stack([first_hits(each.indices, each.positives) for each in per_model])
+        self.errors_m = np.stack([_measure_errors(database, queries.utm, each.indices[:, 0]) for each in per_model])
+        self.similarities = np.stack([to_similarity(each.distances)[:, 0] for each in per_model])
+        self.margins = np.stack([_measure_margins(database, each) for each in per_model])
         self._search_names = np.char.lower(tags.names)
         self._cells = group_cells(queries.utm)
 
@@ -140,9 +140,9 @@ class Browser:
 
     def list_choices(self, titles: Mapping[str, str]) -> dict[str, str]:
         """{key: title} of `OUTCOMES` or `ORDERS` with the models' names; without b if there is one model only."""
-        a, b = self.models[0], self.models[-1]
+        first, last = self.models[0], self.models[-1]
         return {
-            key: title.replace("{a}", a).replace("{b}", b)
+            key: title.replace("{a}", first).replace("{b}", last)
             for key, title in titles.items()
             if len(self.models) == 2 or not ("{b}" in title or title.startswith("both"))
         }
@@ -229,7 +229,7 @@ def to_similarity(distances: np.ndarray) -> np.ndarray:
 
 
 def _measure_errors(database: ImageTable, query_utm: np.ndarray, photos: np.ndarray) -> np.ndarray:
-    """(n,) float64, metres from a query, or each of n, to n database rows; infinite where a row is -1."""
+    """(n,) float64, meters from a query, or each of n, to n database rows; infinite where a row is -1."""
     return np.where(photos >= 0, np.linalg.norm(database.utm[photos] - query_utm, axis=1), np.inf)
 
 

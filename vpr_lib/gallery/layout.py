@@ -1,4 +1,4 @@
-"""The widgets of the gallery: controls, buttons, and panels below them. What the buttons do is in `notebook`."""
+"""The widgets of the gallery: controls, buttons, and panels below them. Their events are handled in `notebook`."""
 
 import functools
 import html

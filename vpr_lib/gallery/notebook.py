@@ -49,7 +49,7 @@ def open_gallery(
         runs: {name: run or its folder}, evaluated on the split with `evaluate_run`.
         data_root: folder with the split.
         split: name of the split.
-        state: `Gallery.state` of an earlier session, to continue there.
+        state: `Gallery.state` of an earlier session, to restore its view.
         machine: device for the user's own photos.
         reports_dir: default folder for saved figures and pages.
 
@@ -115,7 +115,7 @@ class Gallery:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The present view in plain types; `open_gallery(..., state=state)` continues there."""
+        """The present view in plain types; `open_gallery(..., state=state)` restores it."""
         return asdict(self.view)
 
     @property
@@ -232,7 +232,7 @@ class Gallery:
         self._show_notes(f"Undone: {SCENARIOS[change.scenario]} of {change.query}" if change else "Nothing to undo.")
 
     def _suggest_all(self, _: widgets.Button) -> None:
-        """Suggest for the selection without its scenario; report progress and unreadable photos."""
+        """Suggest for the selection, in which the scenario is ignored; show progress and unreadable photos."""
         rows = self.select(replace(self.view, scenario="", source="given"))
         failure = ""
         for i, row in enumerate(rows):

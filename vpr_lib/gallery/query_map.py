@@ -18,7 +18,7 @@ MARK_COLORS = {"right": GREEN, "wrong": RED, "positive": GREEN, "predicted": BLU
 class Mark(NamedTuple):
     """A position on the map."""
 
-    utm: np.ndarray  # (2,) float64, metres
+    utm: np.ndarray  # (2,) float64, meters
     kind: str  # key of `MARK_COLORS`
     title: str  # description
     text: str = ""  # short text on the mark, for example a rank

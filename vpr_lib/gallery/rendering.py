@@ -59,7 +59,7 @@ def render_regions(browser: Browser, row: int, rank: int, load_model: LoadModel,
     """Render, for each model, the query and its photo of a rank with the regions that account for their similarity."""
     sections = []
     for model in browser.models:
-        photo = next((p.photo for p in browser.list_predictions(model, row, rank) if p.rank == rank), None)
+        photo = next((each.photo for each in browser.list_predictions(model, row, rank) if each.rank == rank), None)
         if photo is None:
             sections.append(render_warning(f"{model} has no photo of rank {rank}."))
             continue

@@ -77,7 +77,7 @@ def _check_split(path: Path, known: SplitSummary | None, any_size: bool) -> Spli
     elif summary.photos != known.photos or (path.is_dir() and summary.fingerprint != known.fingerprint):
         size, expected = (format_counts(path.stem, photos) for photos in (summary.photos, known.photos))
         advice = f"move it away and fetch it again, or delete {MANIFEST} if you changed it on purpose"
-        raise ValueError(f"{path} has {size}, but {MANIFEST} lists {expected}, or other photos; {advice}")
+        raise ValueError(f"{path} has {size}, {MANIFEST} lists {expected} (if equal: other photos); {advice}")
     return known or summary
 
 

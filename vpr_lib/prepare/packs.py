@@ -86,7 +86,7 @@ def copy_packs(data_root: str | Path, to: str | Path, progress: bool = True) -> 
     missing = [root / name for name in different + absent]
     needed, free = sum(path.stat().st_size for path in missing), shutil.disk_usage(to).free
     if needed > free:
-        raise OSError(f"{len(missing)} packs need {needed / 1e9:.1f} GB, {to} has {free / 1e9:.1f} GB free")
+        raise OSError(f"{len(missing)} packs need {needed / 1e9:.1f} GB, {to} has {free / 1e9:.1f} GB free; make room")
     with tqdm(total=needed, unit="B", unit_scale=True, desc=f"to {to}", disable=not progress) as bar:
         for path in missing:
             with open(path, "rb") as source, open_atomically(to / path.name) as target:

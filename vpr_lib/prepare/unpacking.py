@@ -77,12 +77,12 @@ def unpack_set(
     staging = root / ".download" / name
     staging.mkdir(parents=True, exist_ok=True)
     summaries = {}
-    # A second call waits, then finds all splits in place.
+    # A second call waits until the first one ends.
     with FileLock(root / ".download" / "unpack.lock"), _explain_errors(source, root, delete):
         with nullcontext() if source.is_dir() else zipfile.ZipFile(source) as archive:
             plan, left_out = _plan_splits(_list_archive(archive) if archive else _list_folder(source), name)
             if left_out:
-                print("left out:", ", ".join(f"{n:,} photos in {folder}" for folder, n in left_out.most_common(5)))
+                print("left out:", ", ".join(f"{size:,} photos in {path}" for path, size in left_out.most_common(5)))
             for split, photos in plan.items():
                 manifest.check_size(split, Counter(path.split("/")[0] for path in photos), any_size)
             missing = _find_missing(plan, root, staging)
@@ -111,7 +111,7 @@ def _explain_errors(source: Path, root: Path, delete: bool) -> Iterator[None]:
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         if delete:
             source.unlink()
-        advice = "it was removed, run the same again to fetch it anew" if delete else "fetch or copy it again"
+        advice = "it was removed, run the same again to fetch it again" if delete else "fetch or copy it again"
         raise ValueError(f"{source} is damaged or not a zip ({error}); {advice}") from None
     except (NotImplementedError, RuntimeError) as error:  # an unknown compression, a password
         raise ValueError(f"{source} can't be unpacked ({error}); make a plain zip of it") from None
@@ -126,8 +126,8 @@ def _list_archive(archive: zipfile.ZipFile) -> list[Member]:
     for member in archive.infolist():
         name = member.filename
         if re.search(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.($|[/\\])", name) or stat.S_ISLNK(member.external_attr >> 16):
-            raise ValueError(f"{archive.filename} holds {name!r}, which leads out of the data root; get it elsewhere")
-    return [Member(m.filename, m.file_size, m.CRC) for m in archive.infolist() if _is_photo(m.filename)]
+            raise ValueError(f"{archive.filename} holds {name!r}, outside of the data root; use another archive")
+    return [Member(each.filename, each.file_size, each.CRC) for each in archive.infolist() if _is_photo(each.filename)]
 
 
 def _list_folder(folder: Path) -> list[Member]:
@@ -158,7 +158,7 @@ def _plan_splits(members: Iterable[Member], name: str) -> tuple[Plan, Counter[st
         parse_name(member.name)  # raises where the name has no UTM coordinates
         path = "/".join(parts[start:])
         if path in plan[split]:
-            raise ValueError(f"{member.name} and {plan[split][path].name} would both become {split}/{path}")
+            raise ValueError(f"{member.name} and {plan[split][path].name} would both become {split}/{path}; remove one")
         plan[split][path] = member
     return plan, left_out
 
@@ -166,8 +166,8 @@ def _plan_splits(members: Iterable[Member], name: str) -> tuple[Plan, Counter[st
 def _find_split(folders: list[str], name: str) -> tuple[str | None, int]:
     """Return the split of a photo in the archive of a set (None: not used), and where the path below it starts.
 
-    The nearest folder above the city, `database` or `queries` that is named as a split decides; a set with only one
-    split may do without.
+    The nearest folder above the city, `database` or `queries` that is named as a split decides; a set of one split
+    needs no such folder.
     """
     halves = [i for i, folder in enumerate(folders) if folder in ("database", "queries")]
     start = halves[0] if halves else len(folders) - 1

@@ -117,7 +117,7 @@ def train_study(
     its run and later ones are not in the result; the same call resumes it.
     """
     plan = plan_study(base, parts)
-    variants = {f"{part}: {label}": s for part, by_label in plan.items() for label, s in by_label.items()}
+    variants = {f"{part}: {label}": own for part, by_label in plan.items() for label, own in by_label.items()}
     runs: Runs = {part: {} for part in plan}
 
     def add_run(name: str, run: Run) -> None:

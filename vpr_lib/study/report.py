@@ -44,7 +44,7 @@ def make_report(
 ) -> Path | None:
     """Train or open the runs of the study, evaluate them on all splits, write the figures and `index.html`.
 
-    Figures are written as soon as the runs they need are complete, and the page grows with them.
+    Figures are written as soon as the runs they need are complete, and the page is written again each time.
 
     Args:
         base: settings that the study varies.
@@ -89,9 +89,9 @@ def make_report(
 def _open_study_data(base: Settings, data_root: DataRoot, out: Path, machine: Machine) -> StudyData:
     """Read everything that will be needed, so that errors are raised before the training."""
     if not data_root.splits:
-        raise ValueError(f"{data_root.folder} has no evaluation split: a folder with database/ and queries/")
+        raise ValueError(f"{data_root.folder} has no evaluation split; add a folder with database/ and queries/")
     if 1 not in base.ks:
-        raise ValueError(f"ks is {base.ks}; the report shows R@1, so it must hold 1")
+        raise ValueError(f"ks is {base.ks}; the report shows R@1, add 1")
     val_splits = data_root.list_validation_splits(base.val_splits)
     splits = list(dict.fromkeys([*val_splits, *data_root.splits]))
     for split in splits:
@@ -101,7 +101,7 @@ def _open_study_data(base: Settings, data_root: DataRoot, out: Path, machine: Ma
 
 
 def _make_data_section(data: StudyData) -> Section:
-    """Numbers of photos, and a contact sheet if the root holds one."""
+    """Numbers of photos, and a contact sheet if the root has one."""
     base, folder = data.base, data.data_root.folder
     blocks: list[Block] = []
     sheets = sorted(path for path in folder.glob("contact_sheet.*") if path.suffix.lower() in PHOTO_SUFFIXES)

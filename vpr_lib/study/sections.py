@@ -49,7 +49,7 @@ class StudyData(NamedTuple):
 
 def _show_recalls(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
     comparisons = {split: compare_evaluations(data.evaluate(runs, split)) for split in data.splits}
-    recalls = {split: {name: c.recall for name, c in by_run.items()} for split, by_run in comparisons.items()}
+    recalls = {split: {name: row.recall for name, row in by_run.items()} for split, by_run in comparisons.items()}
     alt = f"Lines: recall against k of {', '.join(runs)}, a panel for each of {', '.join(data.splits)}."
     picture = data.save_picture("fig1_recall", plot_recalls(recalls), alt, "Recall against k, one seed.")
     tested = [block for split, by_run in comparisons.items() for block in _list_comparisons(by_run, split, split)]
@@ -77,10 +77,10 @@ def _show_optimizers(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
     val = data.val_splits[0]
     comparisons = compare_evaluations(data.evaluate(runs, val))
     settings = {label: run.settings for label, run in runs.items()}
-    rates = ", ".join(f"{label} lr {s.lr:g} weight decay {s.weight_decay:g}" for label, s in settings.items())
+    rates = ", ".join(f"{label} lr {own.lr:g} weight decay {own.weight_decay:g}" for label, own in settings.items())
     picture = data.save_picture(
         "fig3_optimizers",
-        plot_recalls({val: {label: c.recall for label, c in comparisons.items()}}, {val: OPTIMIZERS}),
+        plot_recalls({val: {label: row.recall for label, row in comparisons.items()}}, {val: OPTIMIZERS}),
         f"Lines: recall of MixVPR against k on {val} with {', '.join(runs)}; published curves thin and dashed.",
         f"MixVPR on the validation split: {rates}. Dashed: published on sf_val, read off its plot.",
     )
@@ -154,7 +154,7 @@ def _show_examples(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
         "whichever is right; then the next. So the models differ more often here than in the whole split. Fail cases: "
         "queries that both models miss. Queries without a positive are left out."
     )
-    alt = "Photos: " + ". ".join(f"{row}: {'; '.join(map(_say_outcome, examples))}" for row, examples in rows.items())
+    alt = "Photos: " + ". ".join(f"{row}: {'; '.join(map(_name_outcome, examples))}" for row, examples in rows.items())
     names = [f"{row}: {example.split}/{example.name}" for row, examples in rows.items() for example in examples]
     picture = data.save_picture("fig5_examples", draw_examples(rows), alt, caption)
     return [picture, Details("Names of the queries", names)]
@@ -202,5 +202,5 @@ def _choose_rows(data: StudyData, runs: Mapping[str, Run]) -> dict[str, list[Exa
     return {SCENARIOS.get(label, label): examples[label] for label in order if label in examples}
 
 
-def _say_outcome(example: Example) -> str:
+def _name_outcome(example: Example) -> str:
     return ", ".join(f"{model} {'right' if match.right else 'wrong'}" for model, match in example.matches.items())
