@@ -10,8 +10,8 @@ from vpr_lib.analysis.examples import Example, Match
 from vpr_lib.evaluation import Comparison
 from vpr_lib.figures.photo_grids import draw_examples, format_distance
 from vpr_lib.figures.plots import (
+    GRAY,
     GREEN,
-    GREY,
     RED,
     plot_bars,
     plot_grids,
@@ -198,7 +198,7 @@ def test_examples_are_framed_and_signed(tmp_path):
     shown = [axes for axes in figure.axes if axes.get_images()]
     assert len(shown) == 3 * 3
     frames = [matplotlib.colors.to_hex(axes.spines["left"].get_edgecolor()).upper() for axes in shown]
-    assert frames == [color.upper() for color in (GREY, GREEN, RED, GREY, GREEN, GREEN, GREY, RED, RED)]
+    assert frames == [color.upper() for color in (GRAY, GREEN, RED, GRAY, GREEN, GREEN, GRAY, RED, RED)]
     signs = [axes.get_xlabel() for axes in shown]
     assert signs == ["", "✓ 3 m", "✗ 400 m", "", "✓ 25 m", "✓ 24 m", "", "✗ 90 m", "✗ 5.3 km"]
     assert {"Viewpoint\nchange", "Fail cases", "query", "MixVPR's\nfirst photo"} <= set(texts(figure))

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vpr_lib.analysis.examples import Example
-from vpr_lib.figures.plots import GREEN, GREY, RED, escape_math, make_figure
+from vpr_lib.figures.plots import GRAY, GREEN, RED, escape_math, make_figure
 
 
 def draw_examples(rows: Mapping[str, Sequence[Example]]) -> Figure:
@@ -32,7 +32,7 @@ def draw_examples(rows: Mapping[str, Sequence[Example]]) -> Figure:
     for cells, (title, examples) in zip(grid, rows.items(), strict=True):
         cells[0].set_ylabel(textwrap.fill(escape_math(title), 12), rotation=0, ha="right", va="center", fontsize=9)
         for example, (first, *others) in zip(examples, (cells[:columns], cells[columns + 1 :]), strict=False):
-            show_photo(first, example.photo, GREY, "")
+            show_photo(first, example.photo, GRAY, "")
             for axes, match in zip(others, example.matches.values(), strict=True):
                 sign, color = ("✓", GREEN) if match.right else ("✗", RED)
                 show_photo(axes, match.photo, color, f"{sign} {format_distance(match.distance_m)}")

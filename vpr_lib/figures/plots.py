@@ -21,7 +21,7 @@ from vpr_lib.statistics import LabelRecall
 
 GREEN = "#009E73"
 RED = "#D55E00"
-GREY = "#777777"
+GRAY = "#777777"
 COLORS = ("#0072B2", "#E69F00", "#CC79A7", GREEN, "#56B4E9", RED, "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
@@ -54,7 +54,7 @@ def plot_recalls(recalls: Mapping[str, Recalls], published: Mapping[str, Recalls
         axes.set(xticks=ks, xlabel="k, photos retrieved", title=escape_math(split))
     panels[0].set_ylabel("recall@k, percent")
     if published:
-        panels[-1].plot([], [], "--", color=GREY, linewidth=1, label="published")
+        panels[-1].plot([], [], "--", color=GRAY, linewidth=1, label="published")
     handles, names = panels[-1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names))
     return figure
@@ -154,7 +154,7 @@ def plot_intervals(comparisons: Mapping[str, Mapping[str, Comparison]]) -> Figur
     panels = figure.subplots(1, len(comparisons), sharey=True, squeeze=False)[0]
     for axes, (split, by_name) in zip(panels, comparisons.items(), strict=True):
         for row, comparison in enumerate(by_name.values()):
-            axes.plot(comparison.interval, [row, row], color=GREY, linewidth=3, solid_capstyle="butt")
+            axes.plot(comparison.interval, [row, row], color=GRAY, linewidth=3, solid_capstyle="butt")
             axes.plot(comparison.recall[1], row, "o", color=COLORS[0], markersize=7)
         axes.set(title=escape_math(split), xlabel="R@1, percent")
         axes.grid(axis="x", alpha=0.3)

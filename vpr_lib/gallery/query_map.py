@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vpr_lib.figures.plots import COLORS, GREEN, GREY, RED
+from vpr_lib.figures.plots import COLORS, GRAY, GREEN, RED
 
 SIZE = 240  # width and height in SVG units
 EDGE = 12  # distance from the border at which marks beyond the map are drawn
@@ -37,7 +37,7 @@ def draw_map(
     farthest = float(np.abs(offsets).max(initial=0.0))
     reach_m = min(max(2 * radius_m, 1.1 * farthest), 4 * radius_m)
     scale = (SIZE / 2 - EDGE) / reach_m
-    look = f'fill="{GREEN}" fill-opacity=".08" stroke="{GREY}" stroke-dasharray="4 3"'
+    look = f'fill="{GREEN}" fill-opacity=".08" stroke="{GRAY}" stroke-dasharray="4 3"'
     parts = [f'<circle r="{radius_m * scale:.1f}" {look}/>']
     for mark, offset in reversed(list(zip(marks, offsets, strict=True))):
         beyond = float(np.abs(offset).max()) / reach_m
