@@ -85,6 +85,7 @@ def test_every_room_says_what_it_is_for():
         assert f"`{room}`" in vpr_lib.__doc__ or room in vpr_lib.__doc__
 
 
+@pytest.mark.slow
 def test_public_names_are_loaded_when_first_used():
     script = f"import sys, vpr_lib; assert 'torch' not in sys.modules; [getattr(vpr_lib, n) for n in {PUBLIC}]"
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -104,6 +104,7 @@ def test_photos_in_memory_are_decoded_once_and_before_training(data_root, machin
     assert str(table.names[20]) in str(error.value)
 
 
+@pytest.mark.slow
 def test_spawned_workers_load_what_forked_ones_do(data_root, settings):
     """Windows and macOS start workers anew: everything they need is pickled."""
     dataset = PhotoDataset(

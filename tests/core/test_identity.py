@@ -118,6 +118,7 @@ def test_code_without_a_source_counts():
     assert functions["a"] == functions["same"] != functions["b"]
 
 
+@pytest.mark.slow
 def test_hashes_are_the_same_in_another_process():
     script = "from vpr_lib.aggregators import *; from vpr_lib.identity import *; import torch; torch.manual_seed(0); "
     script += "m = MixVPR(8, 4, 4, 16); print(hash_code(GeM), hash_module(m), hash_weights(m))"

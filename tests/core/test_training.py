@@ -301,6 +301,7 @@ def test_a_loss_with_weights_of_its_own_trains_them_and_resumes(settings, table,
     assert state["proxies"].shape == (8, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_trains(settings, table, tmp_path, machine, precision):
     progress, weights = run(replace(settings, precision=precision, epochs=1), table, tmp_path, machine)
