@@ -98,13 +98,10 @@ def evaluate_run(
     photos = open_data_root(data_root).read_split(split)
     index = choose_index(index, len(photos.database))
     path = _predictions_path(run, split, photos, index)
-    if path.is_file():
-        predictions = _read_predictions(path)
-    else:
+    if not path.is_file():
         database, queries = (PhotoDataset(table, run.settings.image_size) for table in photos)
-        predictions = predict(run.load_model(), database, queries, run.settings, machine, index)
-        _write_predictions(path, predictions)
-    return _score(split, photos, predictions, run.settings)
+        _write_predictions(path, predict(run.load_model(), database, queries, run.settings, machine, index))
+    return _score(split, photos, _read_predictions(path), run.settings)
 
 
 def evaluate_all(

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vpr_lib import optimization
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.augmentation import augment, is_augmented, normalize
 from vpr_lib.checkpoints import get_random_states, load_checkpoint, save_checkpoint, set_random_states, to_bytes
@@ -25,15 +26,6 @@ from vpr_lib.devices import autocast, choose_device, choose_dtype, keep_freed_me
 from vpr_lib.images import ImageTable
 from vpr_lib.loading import PhotoDataset, load_batches
 from vpr_lib.machine import Machine
-from vpr_lib.optimization import (
-    Scores,
-    make_loss,
-    make_miner,
-    make_optimizer,
-    make_scheduler,
-    step_scheduler,
-    warm_up,
-)
 from vpr_lib.options import list_changes
 from vpr_lib.progress import Progress
 from vpr_lib.samplers import PlaceSampler
@@ -56,10 +48,10 @@ class Trainer:
         self.dtype = choose_dtype(settings.precision, device)
         self.progress = Progress()
         self.model = model.to(device, memory_format=torch.channels_last)
-        self.loss = make_loss(settings, num_places, self._measure_descriptor()).to(device)
-        self.miner = make_miner(settings)
-        self.optimizer = make_optimizer(settings, [*self.model.parameters(), *self.loss.parameters()])
-        self.scheduler = make_scheduler(settings, self.optimizer)
+        self.loss = optimization.make_loss(settings, num_places, self._measure_descriptor()).to(device)
+        self.miner = optimization.make_miner(settings)
+        self.optimizer = optimization.make_optimizer(settings, [*self.model.parameters(), *self.loss.parameters()])
+        self.scheduler = optimization.make_scheduler(settings, self.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
 
     def step(self, images: torch.Tensor, places: torch.Tensor) -> tuple[float, float]:
@@ -73,7 +65,7 @@ class Trainer:
             raise FloatingPointError(f"the loss is {loss.item()}: {advice}")
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
-        with warm_up(self.optimizer, self.progress.step, self.settings.warmup_steps):
+        with optimization.warm_up(self.optimizer, self.progress.step, self.settings.warmup_steps):
             self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss.item(), share_of_trivial_anchors(pairs, len(places))
@@ -117,7 +109,7 @@ def train(
     settings: Settings,
     table: ImageTable,
     folder: str | Path,
-    validate: Callable[[nn.Module], Scores] | None = None,
+    validate: Callable[[nn.Module], optimization.Scores] | None = None,
     machine: Machine | None = None,
     on_batch: Callable[[Progress], None] | None = None,
 ) -> Progress:
@@ -202,7 +194,7 @@ def train(
                 best = {"state_dict": model.state_dict(), "epoch": epoch}
                 write_atomically(folder / "best.pt", to_bytes(best))
             progress.write_history(folder / "history.csv")
-            step_scheduler(trainer.scheduler, scores)
+            optimization.step_scheduler(trainer.scheduler, scores)
             trainer.save(folder)
             if interrupted():
                 print(f"stopped after epoch {epoch + 1}; the same call resumes there")

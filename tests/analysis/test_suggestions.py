@@ -10,9 +10,17 @@ from conftest import photo_name
 from PIL import Image
 
 from vpr_lib.aggregators import GeM
-from vpr_lib.analysis.cues import Suggestion, notice_illumination, notice_name, notice_occlusion, notice_skyline
 from vpr_lib.analysis.scenarios import SCENARIOS, label_scenarios, read_labels
-from vpr_lib.analysis.suggestions import SuggestionScore, measure_suggestions, suggest_scenarios
+from vpr_lib.analysis.suggestions import (
+    Suggestion,
+    SuggestionScore,
+    measure_suggestions,
+    notice_illumination,
+    notice_name,
+    notice_occlusion,
+    notice_skyline,
+    suggest_scenarios,
+)
 from vpr_lib.backbones import ResNet
 from vpr_lib.city.render import write_city
 from vpr_lib.city.views import CitySettings

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from conftest import photo_name, write_photo
 
-from vpr_lib.analysis.cues import Suggestion
 from vpr_lib.analysis.scenarios import SCENARIOS, Label
+from vpr_lib.analysis.suggestions import Suggestion
 from vpr_lib.data_roots import read_split
 from vpr_lib.evaluation import Evaluation
 from vpr_lib.gallery import Gallery

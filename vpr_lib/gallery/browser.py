@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vpr_lib.analysis.cues import Suggestion
 from vpr_lib.analysis.scenarios import SCENARIOS, Label, base_name, label_scenarios
-from vpr_lib.analysis.suggestions import suggest_scenarios
+from vpr_lib.analysis.suggestions import Suggestion, suggest_scenarios
 from vpr_lib.evaluation import Evaluation
 from vpr_lib.gallery.tags import Tags
 from vpr_lib.images import ImageTable

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vpr_lib.analysis.cues import Suggestion
 from vpr_lib.analysis.locating import Location
 from vpr_lib.analysis.saliency import blend_map, explain_similarity
 from vpr_lib.analysis.scenarios import SCENARIOS
+from vpr_lib.analysis.suggestions import Suggestion
 from vpr_lib.figures.photo_grids import format_distance
 from vpr_lib.gallery.browser import Browser, SelectionSummary, to_similarity
 from vpr_lib.gallery.query_map import Mark, draw_map
