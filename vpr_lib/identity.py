@@ -6,6 +6,7 @@ it; code of installed packages counts by its name.
 """
 
 import ast
+import builtins
 import functools
 import hashlib
 import inspect
@@ -115,16 +116,21 @@ def _describe_class(cls: type, seen: tuple[Any, ...]) -> Any:
 def _describe_function(function: types.FunctionType, seen: tuple[Any, ...]) -> Any:
     """Its normalized source, or its bytecode where there is no source, with all that its names refer to."""
     function = inspect.unwrap(function)
-    variables = inspect.getclosurevars(function)
-    referred = {**variables.builtins, **variables.globals, **variables.nonlocals}
+    scope = {**vars(builtins), **function.__globals__, **inspect.getclosurevars(function).nonlocals}
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
         if not isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef):  # a lambda: its lines hold more than itself
             raise TypeError
-        names = {name: f"<{json.dumps(_describe(value, seen), sort_keys=True)}>" for name, value in referred.items()}
-        code = ast.unparse(ast.fix_missing_locations(_Normalize(tree, names).visit(tree)))
+        local = _list_local_names(tree)
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - {*local}
+        values = {name: json.dumps(_describe(scope[name], seen), sort_keys=True) for name in used & {*scope}}
+        names = {name: f"_{number}" for number, name in enumerate(local)} | {k: f"<{v}>" for k, v in values.items()}
+        tree.args.defaults, tree.args.kw_defaults = [], [None] * len(tree.args.kwonlyargs)  # their values are below
+        code = ast.unparse(ast.fix_missing_locations(_Normalize(names).visit(tree)))
     except (OSError, TypeError, SyntaxError):
-        code = [_describe_bytecode(function.__code__, function.__doc__), _describe(referred, seen)]
+        used = _list_global_names(function.__code__) & {*scope}
+        referred = {name: _describe(scope[name], seen) for name in used}
+        code = [_describe_bytecode(function.__code__, function.__doc__), referred]
     return [code, _describe(function.__defaults__, seen), _describe(function.__kwdefaults__, seen)]
 
 
@@ -134,25 +140,38 @@ def _describe_bytecode(code: types.CodeType, docstring: str | None = None) -> An
     return [code.co_code.hex(), code.co_names, nested]
 
 
-class _Normalize(ast.NodeTransformer):
-    """Removes from a function's tree what computes nothing, and numbers its local names."""
+def _list_global_names(code: types.CodeType) -> set[str]:
+    """Names that bytecode may look up outside of itself; those of nested code included."""
+    nested = (_list_global_names(value) for value in code.co_consts if isinstance(value, types.CodeType))
+    return {*code.co_names, *code.co_freevars}.union(*nested)
 
-    def __init__(self, tree: ast.AST, referred: Mapping[str, str]) -> None:
-        nodes = list(ast.walk(tree))
-        arguments = [node.arg for node in nodes if isinstance(node, ast.arg)]
-        stored = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-        local = dict.fromkeys(name for name in (*arguments, *stored) if name not in referred)
-        self.names = {name: f"_{number}" for number, name in enumerate(local)} | dict(referred)
+
+def _list_local_names(tree: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Arguments, variables and functions that a function's tree defines, in order and once."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            names.append(node.arg)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.append(node.id)
+        elif isinstance(node, ast.FunctionDef) and node is not tree:
+            names.append(node.name)
+    return list(dict.fromkeys(names))
+
+
+class _Normalize(ast.NodeTransformer):
+    """Removes from a function's tree what computes nothing, and replaces names as a mapping says."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.names = names
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Without docstring, name and annotations; defaults are described by their values."""
+        """Without docstring, name and return annotation."""
         if ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
         self.generic_visit(node)
         node.name = self.names.get(node.name, "_")
         node.returns = None
-        node.args.defaults = []
-        node.args.kw_defaults = [None] * len(node.args.kwonlyargs)
         return node
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:

@@ -54,7 +54,7 @@ def get_run(
     Returns:
         The run; not complete if Ctrl-C stopped it. The same call then resumes it.
     """
-    return _train_or_open(settings, data_root, Path(runs_dir), "", aggregator, machine)
+    return _train_or_open(settings, data_root, aggregator, machine, runs_dir=Path(runs_dir))
 
 
 def train_run(
@@ -65,8 +65,7 @@ def train_run(
     machine: Machine | None = None,
 ) -> Run:
     """As `get_run`, into a folder of the caller's choice; one that holds anything else is a ValueError."""
-    folder = Path(folder)
-    return _train_or_open(settings, data_root, folder.parent, folder.name, aggregator, machine)
+    return _train_or_open(settings, data_root, aggregator, machine, folder=Path(folder))
 
 
 def train_all(
@@ -113,18 +112,18 @@ def train_all(
 def _train_or_open(
     settings: Settings,
     data_root: str | Path | DataRoot,
-    runs_dir: Path,
-    name: str,
     aggregator: AnyAggregator,
     machine: Machine | None,
+    runs_dir: Path | None = None,
+    folder: Path | None = None,
 ) -> Run:
+    """The run in `folder`, or in a folder of `runs_dir` that is named after its settings, photos and code."""
     data_root = open_data_root(data_root)
     settings, aggregator = _resolve_aggregator(settings, aggregator)
     identity = _make_identity(settings, data_root, aggregator)
-    if not name:
+    if folder is None:
         digest = hash_text(json.dumps(identity, sort_keys=True))[:8]
-        name = f"{settings.aggregator}-{settings.optimizer}-lr{settings.lr:g}-seed{settings.seed}-{digest}"
-    folder = runs_dir / name
+        folder = runs_dir / f"{settings.aggregator}-{settings.optimizer}-lr{settings.lr:g}-seed{settings.seed}-{digest}"
     run = Run(folder, settings, aggregator)
     if (folder / "settings.json").is_file():
         _check_same(folder, read_run_file(folder), identity)

@@ -23,6 +23,11 @@ POWER = 2.0
 def pool(x):
     return x.mean((2, 3)) ** POWER
 
+def double(x):
+    return 2 * x
+
+OFFSETS = (1.0, 2.0)
+
 class Mean(nn.Module):
     scale = 1.0
 
@@ -35,8 +40,12 @@ class Mean(nn.Module):
         return x + 1
 
     def forward(self, x):
+        def weigh(value, weight=0.5):
+            return weight * value
+
         pooled = pool(x) * self.scale
-        return F.normalize(self.shift(pooled))
+        parts = [double(weigh(pooled + offset)) for offset in OFFSETS]
+        return F.normalize(self.shift(sum(parts)))
 """
 REWORDED = '''
 """A module docstring."""
@@ -48,6 +57,11 @@ POWER = 2.0
 def average(maps):
     """Averages."""
     return maps.mean((2, 3)) ** POWER  # a comment
+
+def twice(number):
+    return 2 * number
+
+OFFSETS = (1.0, 2.0)
 
 class Average(layers.Module):
     """Another name."""
@@ -64,10 +78,15 @@ class Average(layers.Module):
 
     def forward(self, features):
         """(B, C, H, W) -> (B, C)"""
+        def halve(part, share=0.5):
+            """Scales a part."""
+            return share * part
+
         means = (
             average(features) * self.scale
         )
-        return functional.normalize(self.shift(means))
+        terms = [twice(halve(means + step)) for step in OFFSETS]
+        return functional.normalize(self.shift(sum(terms)))
 '''
 
 
@@ -87,7 +106,10 @@ def test_words_do_not_count(tmp_path):
 
 
 @pytest.mark.parametrize("old, new", [
-    ("self.shift(pooled)", "self.shift(pooled * 2)"),
+    ("self.shift(sum(parts))", "self.shift(sum(parts) * 2)"),
+    ("return 2 * x", "return 3 * x"),
+    ("OFFSETS = (1.0, 2.0)", "OFFSETS = (1.0, 3.0)"),
+    ("weight=0.5", "weight=0.6"),
     ("scale = 1.0", "scale = 1.5"),
     ("return x + 1", "return x + 2"),
     ("size: int = 3", "size: int = 4"),
@@ -96,7 +118,7 @@ def test_words_do_not_count(tmp_path):
     ("F.normalize", "F.relu"),
 ])  # fmt: skip
 def test_what_is_computed_counts(tmp_path, old, new):
-    """Also in a helper function, a constant, a static method, a default."""
+    """Also in a helper or constant that only a comprehension uses, a static method, a default of a nested function."""
     assert old in AGGREGATOR
     first = load(AGGREGATOR, tmp_path, "Mean")
     assert hash_code(first) != hash_code(load(AGGREGATOR.replace(old, new), tmp_path, "Mean"))

@@ -78,6 +78,11 @@ def test_a_folder_of_another_run_is_refused_and_kept(small, data_root, tmp_path,
         train_run(small, data_root, tmp_path / "mine", machine=machine)
 
 
+def test_the_folder_of_a_run_may_be_the_present_one(small, data_root, tmp_path, machine, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train_run(small, data_root, ".", machine=machine).complete and (tmp_path / "model.pt").is_file()
+
+
 class Max(nn.Module):
     def __init__(self, power=1.0):
         super().__init__()
