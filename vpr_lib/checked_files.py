@@ -1,0 +1,87 @@
+"""Files that tell whether they are damaged: JSON and CSV with a checksum, and zips, whose format has one.
+
+Reading a damaged file is a `DamagedFile` error that names it and says what to do.
+"""
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vpr_lib.atomic_files import write_atomically
+
+_KEY = "sha256"  # of the checksum in a JSON file
+
+
+class DamagedFile(ValueError):
+    """A file isn't what was written; the message names it and says what to do."""
+
+    def __init__(self, path: str | Path, reason: object, advice: str) -> None:
+        super().__init__(f"{path} is damaged or was changed by hand ({reason}); {advice}")
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write JSON atomically, with a checksum of its content under the key `sha256`."""
+    text = json.dumps({**content, _KEY: _hash_json(content)}, indent=2)
+    write_atomically(path, text.encode() + b"\n")
+
+
+def read_json(path: str | Path, advice: str) -> dict[str, Any]:
+    """Read what `write_json` wrote, without the checksum.
+
+    Raises:
+        DamagedFile: it holds something else; `advice` ends the message.
+        FileNotFoundError: it doesn't exist.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+        checksum = content.pop(_KEY)
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise DamagedFile(path, f"no JSON with a checksum: {error}", advice) from None
+    if checksum != _hash_json(content):
+        raise DamagedFile(path, "its checksum is wrong", advice)
+    return content
+
+
+def _hash_json(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_zip(path: str | Path, advice: str) -> io.BytesIO:
+    """The bytes of a zip (also of `torch.save` and `np.savez`) whose checksums are right; else a `DamagedFile`."""
+    data = io.BytesIO(Path(path).read_bytes())
+    try:
+        with zipfile.ZipFile(data) as archive:
+            bad = archive.testzip()  # also compares each name with the one in the zip's directory
+    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError, OSError) as error:
+        raise DamagedFile(path, error, advice) from None
+    if bad is not None:
+        raise DamagedFile(path, f"the checksum of {bad} is wrong", advice)
+    data.seek(0)
+    return data
+
+
+def write_sealed(path: str | Path, data: bytes) -> None:
+    """Write a file atomically, and its checksum as `<path>.sha256`, in the format of the command sha256sum."""
+    path = Path(path)
+    line = f"{hashlib.sha256(data).hexdigest()}  {path.name}\n"
+    seal = _seal_path(path)
+    before = seal.read_text(encoding="utf-8", errors="replace") if seal.is_file() else ""
+    write_atomically(seal, (line + before).encode())  # fits the old and the new file, whatever a power cut leaves
+    write_atomically(path, data)
+    write_atomically(seal, line.encode())
+
+
+def is_sealed(path: str | Path, data: bytes) -> bool:
+    """Whether a file's content fits the checksum in `<path>.sha256`; True where there is none."""
+    seal = _seal_path(Path(path))
+    return not os.path.lexists(seal) or hashlib.sha256(data).hexdigest().encode() in seal.read_bytes()
+
+
+def _seal_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
