@@ -10,6 +10,7 @@ import torchvision
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from vpr_lib.checkpoints import read_checked
 from vpr_lib.options import check_choice
 
 RESNETS = ("resnet18", "resnet34", "resnet50")
@@ -138,17 +139,14 @@ def _read_weights(name: str, weights: str | Path) -> dict[str, torch.Tensor]:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint file on the CPU, with a `state_dict` also where the file is nothing but one.
 
-    No code in the file is run. A file that doesn't exist is a FileNotFoundError, one without a state dict a ValueError.
+    No code in the file is run. A file that doesn't exist is a FileNotFoundError; a damaged one, or one without a state
+    dict, is a ValueError.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at {path}; pass a checkpoint, 'imagenet', 'city' or None")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
-        raise ValueError(
-            f"{path} can't be loaded with weights only ({error}); pass a file of torch.save with a state dict"
-        ) from None
+    advice = "pass an undamaged file of torch.save with a state dict, which can be loaded with weights only"
+    content = read_checked(path, advice)
     if isinstance(content, dict) and "state_dict" not in content:
         content = {"state_dict": content}
     state = content["state_dict"] if isinstance(content, dict) else None

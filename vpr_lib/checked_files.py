@@ -52,11 +52,17 @@ def _hash_json(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def hash_text(text: str) -> str:
+    """16 hex digits of a text's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def read_zip(path: str | Path, advice: str) -> io.BytesIO:
     """The bytes of a zip (also of `torch.save` and `np.savez`) whose checksums are right; else a `DamagedFile`."""
     data = io.BytesIO(Path(path).read_bytes())
     try:
         with zipfile.ZipFile(data) as archive:
+            check_directory(archive)
             bad = archive.testzip()  # also compares each name with the one in the zip's directory
     except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError, OSError) as error:
         raise DamagedFile(path, error, advice) from None
@@ -64,6 +70,19 @@ def read_zip(path: str | Path, advice: str) -> io.BytesIO:
         raise DamagedFile(path, f"the checksum of {bad} is wrong", advice)
     data.seek(0)
     return data
+
+
+def check_directory(archive: zipfile.ZipFile) -> None:
+    """Raise BadZipFile if entries are missing: `zipfile` doesn't notice that a wrong length hides those after it."""
+    end = archive.start_dir
+    for member in archive.infolist():
+        name = member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")
+        end += 46 + len(name) + len(member.extra) + len(member.comment)
+    archive.fp.seek(end)
+    record = archive.fp.read(40)  # the end record or, before it, its 64-bit form: each holds the number of entries
+    number = {b"PK\5\6": record[10:12], b"PK\6\6": record[32:40]}.get(record[:4])
+    if number is None or int.from_bytes(number, "little") != len(archive.infolist()):
+        raise zipfile.BadZipFile("its directory is damaged")
 
 
 def write_sealed(path: str | Path, data: bytes) -> None:

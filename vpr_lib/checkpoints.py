@@ -2,10 +2,8 @@
 
 import io
 import os
-import pickle
 import random
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy as np
 import torch
 
 from vpr_lib.atomic_files import write_atomically
+from vpr_lib.checked_files import DamagedFile, read_zip
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 _PENDING = "checkpoint.new.pt"  # complete, too: the process ended between writing and renaming it
@@ -40,21 +39,30 @@ def load_checkpoint(folder: str | Path) -> dict[str, Any] | None:
     for path in (Path(folder) / name for name in (_PENDING, NEWEST, PREVIOUS)):
         try:
             if path.exists():
-                return read_checked(path)
-        except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+                return read_checked(path, "trying the checkpoint before it")
+        except (OSError, DamagedFile) as error:
             damaged.append(path.name)
-            warnings.warn(f"{path} is damaged ({error}); trying the checkpoint before it", stacklevel=2)
+            warnings.warn(str(error), stacklevel=2)
     if damaged:
         raise ValueError(f"all checkpoints in {folder} are damaged ({', '.join(damaged)}); remove them to train again")
     return None
 
 
-def read_checked(path: Path) -> dict[str, Any]:
-    """Load a file of `torch.save` after checking its checksums, which torch itself doesn't."""
-    with zipfile.ZipFile(path) as archive:
-        if (bad := archive.testzip()) is not None:
-            raise ValueError(f"checksum of {bad} is wrong")
-    return torch.load(path, map_location="cpu", weights_only=True)
+def read_checked(path: Path, advice: str) -> dict[str, Any]:
+    """Load a file of `torch.save` after checking its checksums, which torch itself doesn't.
+
+    A damaged file is a `DamagedFile` error that ends with `advice`. No code in the file is run.
+    """
+    if not path.is_file():
+        raise DamagedFile(path, "it is missing", advice)
+    with open(path, "rb") as file:
+        is_old = file.read(2) != b"PK"  # before torch 1.6: no zip, no checksums
+    try:
+        return torch.load(path if is_old else read_zip(path, advice), map_location="cpu", weights_only=True)
+    except DamagedFile:
+        raise
+    except Exception as error:  # torch raises half a dozen types
+        raise DamagedFile(path, error, advice) from None
 
 
 def get_random_states() -> dict[str, Any]:

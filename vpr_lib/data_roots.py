@@ -6,14 +6,16 @@
 """
 
 import functools
-import hashlib
+import json
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from vpr_lib.checked_files import hash_text, read_json
 from vpr_lib.images import ImageTable, read_images
 from vpr_lib.stored_zip import list_members
 
@@ -31,11 +33,12 @@ class DataRoot:
     def __init__(self, folder: str | Path) -> None:
         self.folder = _check_exists(folder)
         self.read_split = functools.cache(functools.partial(read_split, self.folder))  # name -> Split
+        self.fingerprint = functools.cache(self._fingerprint)
 
     @functools.cached_property
     def splits(self) -> list[str]:
         """Names of the evaluation splits, validation splits first."""
-        return sorted(find_splits(self.folder), key=lambda split: (not split.endswith("val"), split))
+        return sorted(find_splits(self.folder), key=lambda split: (not is_validation(split), split))
 
     @functools.cached_property
     def train(self) -> ImageTable:
@@ -43,18 +46,46 @@ class DataRoot:
         return read_images(find_part(self.folder, "train"))
 
     def list_validation_splits(self, val_splits: Sequence[str] | None = None) -> list[str]:
-        """The splits to choose settings and epochs on: those given, or all whose name ends in "val"."""
-        return list(val_splits) if val_splits is not None else [split for split in self.splits if split.endswith("val")]
+        """The splits to choose settings and epochs on: those given, or all whose name is or ends in "val"."""
+        return list(val_splits) if val_splits is not None else [split for split in self.splits if is_validation(split)]
 
-    def fingerprint(self, splits: Sequence[str]) -> str:
-        """16 hex digits that change with any name or size of the photos in `train` and in these splits."""
-        tables = [self.train, *(table for split in splits for table in self.read_split(split))]
-        return hashlib.sha256("".join(table.fingerprint for table in tables).encode()).hexdigest()[:16]
+    def _fingerprint(self, part: str) -> str:
+        """16 hex digits that change with the name or content of any photo in `train` or in a split.
+
+        The parts of a rendered city count by its settings as long as they hold the photos that were rendered.
+        """
+        if part == "train":
+            tables = {part: self.train}
+        else:
+            tables = {f"{part}/{half}": table for half, table in self.read_split(part)._asdict().items()}
+        city, rendered = self._rendered
+        texts = []
+        for name, table in tables.items():
+            is_rendered = rendered.get(name) == table.fingerprint
+            if name in rendered and not (is_rendered or table.is_packed):
+                advice = f"python -m vpr_lib city --out {self.folder} restores them"
+                warnings.warn(f"photos in {table.root} are not those that were rendered; {advice}", stacklevel=4)
+            texts.append(f"{city} {name}" if is_rendered else table.fingerprint)
+        return hash_text(" ".join(texts))
+
+    @functools.cached_property
+    def _rendered(self) -> tuple[str, dict[str, str]]:
+        """Version and settings of a rendered city, and the fingerprints of its folders; empty for other roots."""
+        path = self.folder / "city.json"
+        if not path.is_file():
+            return "", {}
+        state = read_json(path, f"python -m vpr_lib city --out {self.folder} --force renders the city again")
+        return json.dumps([state["version"], state["settings"]], sort_keys=True), state.get("fingerprints", {})
 
 
 def open_data_root(data_root: str | Path | DataRoot) -> DataRoot:
     """A `DataRoot` as it is, or one of a folder."""
     return data_root if isinstance(data_root, DataRoot) else DataRoot(data_root)
+
+
+def is_validation(split: str) -> bool:
+    """Whether a split is for validation by its name: "val", "sf_val", "sf-val", but not "festival"."""
+    return re.search(r"(^|[^a-zA-Z])val$", split) is not None
 
 
 def find_part(data_root: str | Path, part: str) -> Path:
@@ -87,7 +118,8 @@ def read_split(data_root: str | Path, split: str) -> Split:
 
     Raises:
         FileNotFoundError: the root or the split doesn't exist.
-        ValueError: the split has no database or no queries.
+        ValueError: the split has no database or no queries, their positions are degrees, or they lie in different UTM
+            zones. A split with several zones is a warning.
     """
     path = find_part(data_root, split)
     if path.is_dir():
@@ -98,7 +130,30 @@ def read_split(data_root: str | Path, split: str) -> Split:
     for half, table in tables.items():
         if not len(table):
             raise ValueError(f"split {path} has no {half}/; it needs database/ and queries/ with photos")
+    _check_positions(path, tables)
     return Split(**tables)
+
+
+def _check_positions(path: Path, tables: Mapping[str, ImageTable]) -> None:
+    """Raise a ValueError, or warn, where distances between queries and database would mean nothing."""
+    for half, table in tables.items():
+        if (np.abs(table.utm) <= (180, 90)).all():
+            example = f"for example {table.names[0]}; names begin with UTM east and north"
+            raise ValueError(f"{path}/{half} has degrees where meters belong, {example}")
+    zones = {half: sorted(set(map(_parse_zone, np.unique(table.zones))) - {None}) for half, table in tables.items()}
+    database, queries = (zones[half] for half in Split._fields)
+    listed = f"database: {', '.join(database)}; queries: {', '.join(queries)}"
+    if database and queries and not set(database) & set(queries):
+        raise ValueError(f"the halves of {path} lie in different UTM zones ({listed}); convert one to the other's zone")
+    if len({*database, *queries}) > 1:
+        text = f"{path} has photos in several UTM zones ({listed}), which are compared as if they were one"
+        warnings.warn(text, stacklevel=4)
+
+
+def _parse_zone(zone: str) -> str | None:
+    """Number and hemisphere: "10S" -> "10 north" (bands from N on are north of the equator); None if unknown."""
+    match = re.fullmatch(r"0*([1-9]\d?)([C-HJ-NP-X])", zone.upper())
+    return f"{match[1]} {'north' if match[2] >= 'N' else 'south'}" if match else None
 
 
 def _check_exists(folder: str | Path) -> Path:

@@ -11,10 +11,10 @@ import numpy as np
 from torch import nn
 
 from vpr_lib.atomic_files import write_atomically
+from vpr_lib.checked_files import DamagedFile, hash_text, read_zip
 from vpr_lib.data_roots import DataRoot, Split, open_data_root
 from vpr_lib.descriptors import extract_from_dataset
 from vpr_lib.devices import choose_device
-from vpr_lib.identity import hash_text
 from vpr_lib.loading import PhotoDataset
 from vpr_lib.machine import Machine
 from vpr_lib.optimization import Scores
@@ -83,6 +83,9 @@ def evaluate_run(
 ) -> Evaluation:
     """Evaluate a run on a split. Predictions are saved in the run folder; later calls read them.
 
+    Damaged predictions are computed again. Where they can't be saved, and where queries are the same files as database
+    photos, a warning says so.
+
     Args:
         run: a complete run.
         data_root: folder with the split; any root, not only the one trained on.
@@ -95,13 +98,25 @@ def evaluate_run(
         ValueError: the split has no database or no queries, or there is no such index.
     """
     machine = machine or Machine()
-    photos = open_data_root(data_root).read_split(split)
+    data_root = open_data_root(data_root)
+    photos = data_root.read_split(split)
+    _warn_of_leak(split, photos)
     index = choose_index(index, len(photos.database))
-    path = _predictions_path(run, split, photos, index)
-    if not path.is_file():
+    path = _predictions_path(run, data_root, split, index)
+    predictions = None
+    if path.is_file():
+        try:
+            predictions = _read_predictions(path)
+        except DamagedFile as error:
+            print(error, flush=True)
+    if predictions is None:
         database, queries = (PhotoDataset(table, run.settings.image_size) for table in photos)
-        _write_predictions(path, predict(run.load_model(), database, queries, run.settings, machine, index))
-    return _score(split, photos, _read_predictions(path), run.settings)
+        predictions = predict(run.load_model(), database, queries, run.settings, machine, index)
+        try:
+            _write_predictions(path, predictions)
+        except OSError as error:
+            warnings.warn(f"the next call computes the predictions again: {error}", stacklevel=2)
+    return _score(split, photos, predictions, run.settings)
 
 
 def evaluate_all(
@@ -116,7 +131,7 @@ def read_evaluation(run: Run, data_root: str | Path | DataRoot, split: str) -> E
     """The saved result of `evaluate_run`, without loading a model; FileNotFoundError if there is none."""
     data_root = open_data_root(data_root)
     photos = data_root.read_split(split)
-    path = _predictions_path(run, split, photos, "exact")
+    path = _predictions_path(run, data_root, split, "exact")
     if not path.is_file():
         root = data_root.folder
         raise FileNotFoundError(
@@ -193,9 +208,18 @@ def make_validator(settings: Settings, data_root: DataRoot, machine: Machine) ->
     return validate if splits else None
 
 
-def _predictions_path(run: Run, split: str, photos: Split, index: str) -> Path:
-    """The file for this model on these photos: its name changes with either."""
-    key = f"{run.model_hash}-{photos.database.fingerprint}-{photos.queries.fingerprint}-{index}"
+def _warn_of_leak(split: str, photos: Split) -> None:
+    """Warn of queries that are database photos: a model needs no skill to find a copy."""
+    database, queries = (set(zip(table.sizes.tolist(), table.checksums.tolist(), strict=True)) for table in photos)
+    if copies := len(database & queries):
+        warnings.warn(f"{copies} queries of {split} are copies of database photos; recall means little", stacklevel=3)
+
+
+def _predictions_path(run: Run, data_root: DataRoot, split: str, index: str) -> Path:
+    """The file for this model on these photos: its name changes with all that changes the predictions."""
+    settings = run.settings
+    options = f"{settings.image_size}-{settings.precision}-{max(NUM_PREDICTIONS, *settings.ks)}-{index}"
+    key = f"{run.model_hash}-{data_root.fingerprint(split)}-{options}"
     return run.folder / "predictions" / f"{split.strip('/').replace('/', '-')}-{hash_text(key)[:8]}.npz"
 
 
@@ -208,6 +232,6 @@ def _write_predictions(path: Path, predictions: Predictions) -> None:
 
 
 def _read_predictions(path: Path) -> Predictions:
-    with np.load(path) as arrays:
+    with np.load(read_zip(path, "evaluate_run computes it again")) as arrays:
         overlap = {int(k): float(percent) for k, percent in arrays["overlap"]}
         return Predictions(arrays["indices"], arrays["distances"], overlap)

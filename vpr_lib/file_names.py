@@ -8,6 +8,7 @@ Every field but the two UTM coordinates may be empty. In a training set the note
 import functools
 import math
 import re
+import unicodedata
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ class PhotoName(NamedTuple):
     north_m: float
     heading_deg: float  # in [0, 360); some names hold 398
     date: np.datetime64  # month resolution
-    note: str
+    note: str  # Unicode form NFC: macOS may write the same name as NFD
     zone: str  # of UTM, with its letter: "10S"
 
 
@@ -39,7 +40,8 @@ def parse_name(name: str) -> PhotoName:
     east_m, north_m, heading_deg = (_parse_number(fields[i]) for i in (0, 1, 8))
     if not (math.isfinite(east_m) and math.isfinite(north_m)):
         raise ValueError(f"{name}: no UTM coordinates; expected a name like @544050.17@4174706.96@10@S@...@.jpg")
-    return PhotoName(east_m, north_m, heading_deg % 360.0, _parse_month(fields[12]), fields[13], fields[2] + fields[3])
+    note = unicodedata.normalize("NFC", fields[13])
+    return PhotoName(east_m, north_m, heading_deg % 360.0, _parse_month(fields[12]), note, fields[2] + fields[3])
 
 
 def format_name(suffix: str = ".jpg", **fields: object) -> str:

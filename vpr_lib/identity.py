@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from vpr_lib.checked_files import hash_text
+
 
 def hash_code(subject: type | types.FunctionType) -> str:
     """16 hex digits that change with what a class or function computes."""
@@ -45,11 +47,6 @@ def hash_weights(module: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(_tensor_bytes(tensor))
     return digest.hexdigest()[:16]
-
-
-def hash_text(text: str) -> str:
-    """16 hex digits of a text's SHA-256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _digest(description: Any) -> str:
@@ -118,20 +115,42 @@ def _describe_function(function: types.FunctionType, seen: tuple[Any, ...]) -> A
     function = inspect.unwrap(function)
     scope = {**vars(builtins), **function.__globals__, **inspect.getclosurevars(function).nonlocals}
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-        if not isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef):  # a lambda: its lines hold more than itself
-            raise TypeError
+        tree = _parse_function(function)
         local = _list_local_names(tree)
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - {*local}
         values = {name: json.dumps(_describe(scope[name], seen), sort_keys=True) for name in used & {*scope}}
         names = {name: f"_{number}" for number, name in enumerate(local)} | {k: f"<{v}>" for k, v in values.items()}
         tree.args.defaults, tree.args.kw_defaults = [], [None] * len(tree.args.kwonlyargs)  # their values are below
-        code = ast.unparse(ast.fix_missing_locations(_Normalize(names).visit(tree)))
+        code = _list_nodes(_Normalize(names).visit(tree))
     except (OSError, TypeError, SyntaxError):
         used = _list_global_names(function.__code__) & {*scope}
         referred = {name: _describe(scope[name], seen) for name in used}
         code = [_describe_bytecode(function.__code__, function.__doc__), referred]
     return [code, _describe(function.__defaults__, seen), _describe(function.__kwdefaults__, seen)]
+
+
+def _parse_function(function: types.FunctionType) -> ast.FunctionDef | ast.AsyncFunctionDef:
+    """The tree of a function, also of a lambda; raises OSError, TypeError or SyntaxError where there is no source."""
+    code = function.__code__
+    if code.co_name != "<lambda>":
+        return ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    nodes = ast.walk(ast.parse("".join(inspect.findsource(function)[0])))
+    lambdas = [node for node in nodes if isinstance(node, ast.Lambda) and node.lineno == code.co_firstlineno]
+    if len(lambdas) > 1:  # on one line
+        spans = {*code.co_positions()}
+        bodies = {node: node.body for node in lambdas}
+        lambdas = [n for n, b in bodies.items() if (b.lineno, b.end_lineno, b.col_offset, b.end_col_offset) in spans]
+    if len(lambdas) != 1:
+        raise TypeError
+    return ast.FunctionDef("_", lambdas[0].args, [ast.Return(lambdas[0].body)], [])
+
+
+def _list_nodes(node: Any) -> Any:
+    """JSON of a tree; unlike `ast.dump` and `ast.unparse`, the same in all versions of Python."""
+    if isinstance(node, ast.AST):
+        fields = {name: value for name, value in ast.iter_fields(node) if value is not None and value != []}
+        return [type(node).__name__, {name: _list_nodes(value) for name, value in fields.items()}]
+    return [_list_nodes(each) for each in node] if isinstance(node, list) else repr(node)
 
 
 def _describe_bytecode(code: types.CodeType, docstring: str | None = None) -> Any:
@@ -179,6 +198,12 @@ class _Normalize(ast.NodeTransformer):
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         return ast.arg(self.names[node.arg])
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        """Without the empty texts that Python 3.12 adds."""
+        self.generic_visit(node)
+        node.values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
+        return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
         self.generic_visit(node)

@@ -1,17 +1,18 @@
 """Backbone + aggregator = a model; building it from settings, saving and loading it."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from vpr_lib.aggregators import AGGREGATORS, build_aggregator
 from vpr_lib.atomic_files import write_atomically
-from vpr_lib.backbones import ResNet, read_checkpoint
-from vpr_lib.checkpoints import to_bytes
+from vpr_lib.backbones import ResNet
+from vpr_lib.checkpoints import read_checked, to_bytes
 from vpr_lib.options import check_choice
 from vpr_lib.settings import Settings
 
@@ -59,13 +60,29 @@ def build_model(settings: Settings, aggregator: nn.Module | None = None) -> VPRM
     return VPRModel(backbone, aggregator)
 
 
-def save_model(path: str | Path, state_dict: Mapping[str, torch.Tensor], settings: Settings, epoch: int) -> None:
-    """Write weights, the settings that build their model, and the epoch they are of (from 0), atomically."""
-    write_atomically(path, to_bytes({"state_dict": state_dict, "settings": settings.to_dict(), "epoch": epoch}))
+def save_model(
+    path: str | Path,
+    state_dict: Mapping[str, torch.Tensor],
+    settings: Settings,
+    epoch: int,
+    history: Sequence[Mapping[str, float]] = (),
+) -> None:
+    """Write weights, the settings that build their model, their epoch (from 0), and the history of their training."""
+    content = {"state_dict": state_dict, "settings": settings.to_dict(), "epoch": epoch, "history": [*history]}
+    write_atomically(path, to_bytes(content))
+
+
+def read_model(path: str | Path) -> dict[str, Any]:
+    """What `save_model` wrote: `state_dict`, `settings`, `epoch` and `history`; a damaged file is a `DamagedFile`."""
+    advice = "delete it: the training that made it writes it again from its last checkpoint"
+    content = read_checked(Path(path), advice)
+    if not (isinstance(content, dict) and {"state_dict", "settings"} <= content.keys()):
+        raise ValueError(f"{path} is no model of this kit: expected state_dict and settings in it")
+    return content
 
 
 def load_model(path: str | Path, aggregator: nn.Module | None = None) -> tuple[VPRModel, Settings]:
-    """Read what `save_model` wrote; a damaged file, or one of another model, is a ValueError.
+    """The model that `save_model` wrote; a damaged file, or one of another model, is a ValueError.
 
     Args:
         path: of the file.
@@ -74,7 +91,7 @@ def load_model(path: str | Path, aggregator: nn.Module | None = None) -> tuple[V
     Returns:
         The model in eval mode on the CPU, and its settings.
     """
-    content = read_checkpoint(path)
+    content = read_model(path)
     settings = Settings.from_dict(content["settings"])
     model = build_model(replace(settings, weights=None), aggregator)
     try:

@@ -1,25 +1,33 @@
 """A run folder: what a training leaves behind.
 
 <folder>/settings.json     settings, photos, code and versions
-         history.csv       a row for each epoch
-         model.pt          the kept weights; it exists once the run is complete
+         checkpoint.pt     the state of the training
+         model.pt          the kept weights and the history; it exists once the run is complete
+         history.csv       a row for each epoch, to be read by people and other programs
          predictions/      results of `evaluate_run`, a file for each split
 """
 
-import csv
 import functools
 import hashlib
-import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torch import nn
 
 from vpr_lib.aggregators import AGGREGATORS
 from vpr_lib.backbones import ResNet
-from vpr_lib.identity import hash_code, hash_module, hash_text
-from vpr_lib.models import VPRModel, load_model
+from vpr_lib.checked_files import hash_text, read_json
+from vpr_lib.checkpoints import load_checkpoint
+from vpr_lib.identity import hash_code, hash_module
+from vpr_lib.models import VPRModel, load_model, read_model
+from vpr_lib.options import list_changes
 from vpr_lib.settings import Settings
 
 
@@ -39,11 +47,10 @@ class Run:
     @property
     def history(self) -> list[dict[str, float]]:
         """A row for each finished epoch: epoch, loss, trivial_anchors, lr, photos_per_s, "<split> R@<k>"."""
-        path = self.folder / "history.csv"
-        if not path.is_file():
-            return []
-        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-        return [{name: float(value) for name, value in row.items()} for row in rows]
+        if self.complete:
+            return read_model(self.folder / "model.pt")["history"]
+        checkpoint = load_checkpoint(self.folder)
+        return checkpoint["progress"]["history"] if checkpoint else []
 
     @functools.cached_property
     def model_hash(self) -> str:
@@ -52,14 +59,22 @@ class Run:
         return hash_text(f"{weights} {hash_model_code(self.settings, self.aggregator)}")
 
     def load_model(self) -> VPRModel:
-        """The trained model, in eval mode on the CPU; a ValueError if its code or arguments have changed."""
+        """The trained model, in eval mode on the CPU.
+
+        Raises:
+            ValueError: the code or arguments of its aggregator have changed, the file is damaged, or was trained with
+                other settings than the run's.
+        """
         path = self._find_model()
         if read_run_file(self.folder).get("code") != hash_model_code(self.settings, self.aggregator):
             raise ValueError(
                 f"{self.folder} was trained with another version of {self.settings.aggregator}'s code or arguments; "
                 "train it again, or pass the same instance: open_run(folder, aggregator=...)"
             )
-        return load_model(path, self.aggregator)[0]
+        model, settings = load_model(path, self.aggregator)
+        if changes := list_changes(settings.to_dict(), self.settings.to_dict()):
+            raise ValueError(f"{path} was trained with other settings: {'; '.join(changes)}")
+        return model
 
     def _find_model(self) -> Path:
         if not self.complete:
@@ -77,7 +92,29 @@ def read_run_file(folder: Path) -> dict[str, Any]:
     path = folder / "settings.json"
     if not path.is_file():
         raise FileNotFoundError(f"no run at {folder} (no settings.json); python -m vpr_lib train makes one")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, f"restore it, or remove {folder} and train again")
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Let one process at a time train in a folder; for a second one, a BlockingIOError says which one does."""
+    owner = folder / "training.txt"
+    lock = FileLock(folder / ".training.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
+        advice = "wait until it ends, or stop it; the same call then continues"
+        raise BlockingIOError(f"{folder} is being trained by {who}; {advice}") from None
+    except NotImplementedError:  # a disk without locks
+        pass
+    try:
+        who = f"process {os.getpid()} on {platform.node()} since {datetime.now():%Y-%m-%d %H:%M}"
+        owner.write_text(who, encoding="utf-8")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
 
 
 def hash_model_code(settings: Settings, aggregator: nn.Module | None) -> str:

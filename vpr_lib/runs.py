@@ -16,18 +16,18 @@ from torch import nn
 from tqdm.auto import tqdm
 from tqdm.contrib import DummyTqdmFile
 
-from vpr_lib.atomic_files import write_atomically
 from vpr_lib.backbones import CITY_WEIGHTS
+from vpr_lib.checked_files import hash_text, write_json
 from vpr_lib.checkpoints import read_checked
 from vpr_lib.data_roots import DataRoot, open_data_root
 from vpr_lib.evaluation import make_validator
-from vpr_lib.identity import hash_text, hash_weights
+from vpr_lib.identity import hash_weights
 from vpr_lib.machine import Machine
 from vpr_lib.models import build_model, save_model
 from vpr_lib.options import list_changes
-from vpr_lib.run_folders import Run, hash_model_code, read_run_file
+from vpr_lib.run_folders import Run, hash_model_code, lock_folder, read_run_file
 from vpr_lib.settings import Settings
-from vpr_lib.training import train
+from vpr_lib.training import check_training, train
 
 AnyAggregator = nn.Module | Callable[[], nn.Module] | None
 Identity = dict[str, Any]
@@ -127,7 +127,7 @@ def _train_or_open(
     run = Run(folder, settings, aggregator)
     if (folder / "settings.json").is_file():
         _check_same(folder, read_run_file(folder), identity)
-    elif folder.exists() and not (folder.is_dir() and all(path.suffix == ".tmp" for path in folder.iterdir())):
+    elif folder.exists() and not (folder.is_dir() and all(_is_leftover(path.name) for path in folder.iterdir())):
         raise ValueError(f"{folder} is not empty and no run folder; choose another one")
     if not run.complete:
         _train(run, identity, data_root, machine or Machine())
@@ -140,20 +140,28 @@ def _train(run: Run, identity: Identity, data_root: DataRoot, machine: Machine) 
         text = f"random weights are frozen until {settings.freeze_until}; --set freeze_until=null trains them"
         warnings.warn(text, stacklevel=4)
     model = build_model(settings, run.aggregator)
-    folder.mkdir(parents=True, exist_ok=True)
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    text = json.dumps(identity | {"versions": versions}, indent=2)
-    write_atomically(folder / "settings.json", text.encode())
     validate = make_validator(settings, data_root, machine)
-    progress = train(model, settings, data_root.train, folder, validate, machine)
-    if progress.epoch < settings.epochs:
-        return
-    kept = {"state_dict": model.state_dict(), "epoch": settings.epochs - 1}
-    if settings.keep == "best" and validate is None:
-        warnings.warn("no validation split to choose the best epoch on: the last one is kept", stacklevel=4)
-    elif settings.keep == "best":
-        kept = read_checked(folder / "best.pt")
-    save_model(folder / "model.pt", kept["state_dict"], settings, kept["epoch"])
+    check_training(settings, data_root.train, validate)  # before anything is written: a typo must not block the folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder):
+        if run.complete:  # by the process that had the lock before
+            return
+        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        write_json(folder / "settings.json", identity | {"versions": versions})
+        progress = train(model, settings, data_root.train, folder, validate, machine)
+        if progress.epoch < settings.epochs:
+            return
+        kept = {"state_dict": model.state_dict(), "epoch": settings.epochs - 1}
+        if settings.keep == "best" and validate is None:
+            warnings.warn("no validation split to choose the best epoch on: the last one is kept", stacklevel=4)
+        elif settings.keep == "best":
+            kept = read_checked(folder / "best.pt", f"the best epoch is lost: remove {folder} to train again")
+        save_model(folder / "model.pt", kept["state_dict"], settings, kept["epoch"], progress.history)
+
+
+def _is_leftover(name: str) -> bool:
+    """Whether a file is left by a training that was killed before it wrote its settings."""
+    return name.endswith(".tmp") or name in (".training.lock", "training.txt")
 
 
 def _resolve_aggregator(settings: Settings, aggregator: AnyAggregator) -> tuple[Settings, nn.Module | None]:
@@ -168,9 +176,9 @@ def _resolve_aggregator(settings: Settings, aggregator: AnyAggregator) -> tuple[
 
 
 def _make_identity(settings: Settings, data_root: DataRoot, aggregator: nn.Module | None) -> Identity:
-    """What a run is a function of: settings, photos (names and sizes), starting weights, the model's code."""
-    splits = data_root.list_validation_splits(settings.val_splits)
-    identity = {"settings": settings.to_dict(), "data": data_root.fingerprint(splits)}
+    """What a run is a function of: settings, photos (names and contents), starting weights, the model's code."""
+    parts = ["train", *data_root.list_validation_splits(settings.val_splits)]
+    identity = {"settings": settings.to_dict(), "data": hash_text(" ".join(map(data_root.fingerprint, parts)))}
     identity["code"] = hash_model_code(settings, aggregator)
     weights = CITY_WEIGHTS if settings.weights == "city" else Path(settings.weights or "")
     if weights.is_file():

@@ -1,44 +1,95 @@
 """Reading the members of a plain stored zip (a pack) without unpacking it."""
 
 import functools
+import hashlib
 import mmap
 import os
+import re
 import struct
 import zipfile
+import zlib
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
+from vpr_lib.checked_files import check_directory
 from vpr_lib.file_names import PHOTO_SUFFIXES
 
 
+class FileEntry(NamedTuple):
+    """A photo's file in a folder or pack."""
+
+    name: str  # below the folder, or in the pack
+    size: int  # bytes
+    offset: int = -1  # where its header starts in the pack; -1 in a folder
+    checksum: int = -1  # CRC-32, from the pack's directory; -1 in a folder
+
+
 def list_members(pack: Path) -> list[zipfile.ZipInfo]:
-    """The members of a zip; one that isn't complete is a ValueError."""
+    """The members of a zip; one that is not complete, or whose directory is damaged, is a ValueError."""
     try:
         with zipfile.ZipFile(pack) as archive:
-            return archive.infolist()
-    except zipfile.BadZipFile as error:
+            members = archive.infolist()
+            check_directory(archive)
+            expected = re.search(rb"directory ([0-9a-f]{16})$", archive.comment)
+            if not expected:  # a pack made by another program
+                _compare_headers(pack, members)
+            elif expected[1].decode() != hash_directory(members):
+                raise zipfile.BadZipFile("the checksum of its directory is wrong")
+            return members
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ValueError(f"{pack} is no complete zip file ({error}); make or copy the pack again") from None
 
 
-def list_photos(pack: Path) -> list[tuple[str, int, int]]:
-    """Name, size in bytes and header offset of each photo in a pack; a compressed or repeated one is a ValueError."""
-    members = [member for member in list_members(pack) if member.filename.lower().endswith(PHOTO_SUFFIXES)]
+def hash_directory(members: Iterable[zipfile.ZipInfo]) -> str:
+    """16 hex digits of names, sizes, checksums and offsets; they end the comment of a pack from `write_pack`."""
+    rows = [f"{each.filename}\0{each.file_size}\0{each.CRC}\0{each.header_offset}" for each in members]
+    return hashlib.sha256("\n".join(rows).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _compare_headers(pack: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Raise BadZipFile if a member has another name in its header than in the directory."""
+    view = _map_file(pack, os.stat(pack).st_mtime_ns, os.stat(pack).st_size) if members else b""
+    for member in members:
+        start = member.header_offset + 30
+        name = view[start : start + int.from_bytes(view[start - 4 : start - 2], "little")]
+        if view[start - 30 : start - 26] != b"PK\3\4" or member.orig_filename not in (
+            name.decode("utf-8", "replace"),
+            name.decode("cp437"),
+        ):
+            raise zipfile.BadZipFile(f"{member.filename} has another name in its header")
+
+
+def list_photos(pack: Path) -> list[FileEntry]:
+    """The photos in a pack; a compressed or repeated one is a ValueError."""
+    members = [member for member in list_members(pack) if is_photo(member.filename)]
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"{pack}: {member.filename} is compressed; a pack is a plain stored zip (zip -0)")
     for name, count in Counter(member.filename for member in members).items():
         if count > 1:
             raise ValueError(f"{pack} holds {name} twice; make the pack again")
-    return [(member.filename, member.file_size, member.header_offset) for member in members]
+    return [FileEntry(member.filename, member.file_size, member.header_offset, member.CRC) for member in members]
 
 
-def read_member(pack: Path, header_offset: int, size: int) -> bytes:
-    """The bytes of a stored member of this size whose local header starts at `header_offset`."""
+def is_photo(name: str) -> bool:
+    """Whether a file is a photo by its name; macOS adds a `._name.jpg`, which is none, to photos on other disks."""
+    return name.lower().endswith(PHOTO_SUFFIXES) and not name[name.rfind("/") + 1 :].startswith("._")
+
+
+def read_member(pack: Path, offset: int, size: int, checksum: int) -> bytes:
+    """The bytes of a stored member whose header starts at an offset; with another checksum, it is a ValueError."""
     stat = os.stat(pack)
     view = _map_file(pack, stat.st_mtime_ns, stat.st_size)
     # A stored member: a 30-byte header that ends with the lengths of name and extra field, both fields, the data.
-    start = header_offset + 30 + sum(struct.unpack_from("<HH", view, header_offset + 26))
-    return view[start : start + size]
+    header = view[offset : offset + 30]
+    if len(header) == 30:
+        start = offset + 30 + sum(struct.unpack_from("<HH", header, 26))
+        data = view[start : start + size]
+        if zlib.crc32(data) == checksum:
+            return data
+    raise ValueError("is damaged in its pack (its checksum is wrong); make or copy the pack again")
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,6 +1,7 @@
 """The training loop.
 
-Batches and augmentation are seeded by (seed, epoch, batch), so a run that stops anywhere resumes to the same result.
+Batches and augmentation are seeded by (seed, epoch, batch), so a run that stops anywhere resumes to the same result: on
+a CPU to the same bits, if the number of threads is the same.
 """
 
 import contextlib
@@ -138,16 +139,11 @@ def train(
     """
     machine = machine or Machine()
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     device = choose_device(machine.device)
-    if settings.scheduler == "ReduceLROnPlateau" and validate is None:
-        raise ValueError("ReduceLROnPlateau needs a validation split, and there is none (see val_splits)")
-    for seed in (
-        random.seed,
-        np.random.seed,
-        torch.manual_seed,
-    ):  # some miners and a user's aggregator may draw numbers
-        seed(settings.seed)
+    check_training(settings, table, validate)
+    folder.mkdir(parents=True, exist_ok=True)
+    for set_seed in (random.seed, np.random.seed, torch.manual_seed):  # some miners and aggregators may draw numbers
+        set_seed(settings.seed)
     sampler = PlaceSampler(table.places, settings.num_places, settings.images_per_place, settings.seed)
     labels = torch.from_numpy(sampler.labels)
     print(f"training: {sampler.summary}", flush=True)
@@ -200,6 +196,14 @@ def train(
                 print(f"stopped after epoch {epoch + 1}; the same call resumes there")
                 break
     return progress
+
+
+def check_training(settings: Settings, table: ImageTable, validate: Callable | None) -> None:
+    """Raise the ValueError that `train` with these arguments would end with, before it writes anything."""
+    if settings.scheduler == "ReduceLROnPlateau" and validate is None:
+        raise ValueError("ReduceLROnPlateau needs a validation split, and there is none (see val_splits)")
+    optimization.check_options(settings)
+    PlaceSampler(table.places, settings.num_places, settings.images_per_place, settings.seed)
 
 
 def share_of_trivial_anchors(pairs: tuple[torch.Tensor, ...] | None, batch_size: int) -> float:

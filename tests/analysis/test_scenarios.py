@@ -3,6 +3,7 @@
 import pytest
 
 from vpr_lib.analysis.scenarios import SCENARIOS, Label, label_lights, label_scenarios, read_labels
+from vpr_lib.checked_files import write_sealed
 
 
 def write_labels(root, *lines):
@@ -38,3 +39,20 @@ def test_labels_find_their_queries():
     names = ["queries/b.jpg", "x/y/c.jpg", "unknown.jpg", "a.jpg"]
     assert label_scenarios(names, labels).tolist() == ["ordinary", "occlusion", "", "illumination"]
     assert label_lights(names, labels).tolist() == ["night", "", "", "dusk"]
+
+
+def test_labels_that_do_not_fit_their_seal_are_refused(tmp_path):
+    write_sealed(tmp_path / "scenarios.csv", b"query,scenario\na.jpg,ordinary\nb.jpg,skyline\n")
+    assert len(read_labels(tmp_path)) == 2
+    (tmp_path / "scenarios.csv").write_bytes(b"query,scenario\na.jpg,ordinary\n")  # a row fewer
+    with pytest.raises(ValueError, match=r"scenarios\.csv .*sha256"):
+        read_labels(tmp_path)
+    (tmp_path / "scenarios.csv.sha256").unlink()  # the change was wanted
+    assert len(read_labels(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("data", [b"query,scenario\n\xff.jpg,ordinary\n", b'query,scenario\r"a\rb,ordinary\r'])
+def test_labels_that_are_no_csv_are_refused(tmp_path, data):
+    (tmp_path / "scenarios.csv").write_bytes(data)
+    with pytest.raises(ValueError, match=r"scenarios\.csv"):
+        read_labels(tmp_path)

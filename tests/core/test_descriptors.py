@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -167,8 +168,14 @@ def test_cached_descriptors_are_those_of_this_model_data_and_size(settings, data
 
     first = get()
     (file,) = cache.iterdir()
-    np.save(file, first + 1)
+    written = io.BytesIO()
+    np.save(written, first + 1)
+    file.write_bytes(written.getvalue() + zlib.crc32(written.getvalue()).to_bytes(4, "little"))
     assert np.array_equal(get(), first + 1)  # read, not computed
+    data = bytearray(file.read_bytes())
+    for damaged in (data[:-1], data[:50], b"", data[:200] + bytes([data[200] ^ 1]) + data[201:]):
+        file.write_bytes(damaged)
+        assert np.array_equal(get(), first) and file.stat().st_size == len(data)  # computed again
     get(size=40)
     get(precision="bfloat16")
     with torch.no_grad():
@@ -224,3 +231,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         done = subprocess.run([sys.executable, "-c", script, str(folder)], check=True, capture_output=True, text=True)
         peaks.append(int(done.stdout) / 1024)
     assert peaks[1] - peaks[0] < 50, f"{peaks[0]:.0f} MB for 20 photos, {peaks[1]:.0f} MB for 180"
+
+
+def test_a_cache_that_cant_be_written_is_a_warning(settings, data_root, tmp_path, machine):
+    (tmp_path / "cache").write_text("a file in place of the folder")
+    model = build_model(settings)
+    with pytest.warns(UserWarning, match="cache"):
+        descriptors = extract_descriptors(model, data_root / "val" / "queries", 32, tmp_path / "cache", machine=machine)
+    expected = extract_descriptors(model, data_root / "val" / "queries", 32, machine=machine)
+    assert np.array_equal(descriptors, expected)

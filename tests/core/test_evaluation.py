@@ -1,5 +1,7 @@
 """Evaluating runs: what is computed, saved and read."""
 
+import shutil
+
 import numpy as np
 import pytest
 from conftest import make_root, photo_name, write_photo
@@ -101,3 +103,39 @@ def test_comparisons_are_intervals_and_paired_tests(small, data_root, tmp_path, 
     assert rows["GeM"].recall == second.recall
     with pytest.raises(ValueError, match="other"):
         compare_evaluations({"a": first, "b": replace(second, split="other")})
+
+
+def test_damaged_predictions_are_computed_again(run, data_root, machine):
+    evaluation = evaluate_run(run, data_root, "val", machine)
+    (file,) = (run.folder / "predictions").iterdir()
+    data = file.read_bytes()
+    for damaged in (b"", data[:-7], data[:300] + bytes([data[300] ^ 1]) + data[301:]):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=file.name):
+            read_evaluation(run, data_root, "val")
+        assert evaluate_run(run, data_root, "val", machine).recall == evaluation.recall
+        assert file.stat().st_size == len(data)
+
+
+def test_predictions_of_another_image_size_precision_or_number_are_others(run, data_root, machine):
+    evaluate_run(run, data_root, "val", machine)
+    for changes in ({"image_size": 48}, {"precision": "bfloat16"}, {"ks": (1, 30)}):
+        other = replace(run, settings=replace(run.settings, **changes))
+        with pytest.raises(FileNotFoundError, match="no predictions"):
+            read_evaluation(other, data_root, "val")
+        with pytest.raises(ValueError, match=next(iter(changes))):  # the run was trained with other settings
+            evaluate_run(other, data_root, "val", machine)
+
+
+def test_a_disk_that_takes_nothing_costs_no_result(run, data_root, machine):
+    (run.folder / "predictions").write_text("a file in place of the folder")
+    with pytest.warns(UserWarning, match="predictions"):
+        assert evaluate_run(run, data_root, "val", machine).num_queries == 6
+
+
+def test_queries_that_are_database_photos_are_a_warning(run, tmp_path, machine):
+    root = make_root(tmp_path / "root")
+    database, queries = read_split(root, "val")
+    shutil.copy(database.root / database.names[0], queries.root / photo_name(1e5, 4e6, pano="copy"))
+    with pytest.warns(UserWarning, match="1 queries of val are copies"):
+        evaluate_run(run, root, "val", machine)

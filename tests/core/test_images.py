@@ -1,14 +1,18 @@
 import shutil
 import struct
+import unicodedata
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 from conftest import photo_name, write_photo
 
-from vpr_lib.data_roots import find_splits, read_split
+from vpr_lib import images
+from vpr_lib.data_roots import find_splits, is_validation, read_split
 from vpr_lib.file_names import parse_name
 from vpr_lib.images import read_images
+from vpr_lib.photos import read_photo
 
 
 def test_parse_name_reads_the_published_convention():
@@ -169,3 +173,113 @@ def test_a_photo_that_is_gone_is_named(data_root, tmp_path):
     with pytest.raises(FileNotFoundError, match="no longer exists") as error:
         table.read_bytes(2)
     assert table.names[2] in str(error.value)
+
+
+def test_fingerprint_changes_with_a_content_of_the_same_size_but_not_with_a_copy(data_root, tmp_path):
+    shutil.copytree(data_root / "val" / "queries", tmp_path / "q", copy_function=shutil.copyfile)  # other times
+    before = read_images(tmp_path / "q")
+    assert before.fingerprint == read_images(data_root / "val" / "queries").fingerprint
+    photo = tmp_path / "q" / before.names[0]
+    write_photo(tmp_path / "other.jpg", 7, size=40)
+    photo.write_bytes((tmp_path / "other.jpg").read_bytes().ljust(photo.stat().st_size, b"\0"))
+    after = read_images(tmp_path / "q")
+    assert after.sizes.tolist() == before.sizes.tolist() and after.fingerprint != before.fingerprint
+
+
+def test_checksums_of_a_large_folder_are_kept_and_renewed(data_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "LARGE", 3)
+    shutil.copytree(data_root / "val" / "queries", tmp_path / "q")
+    table = read_images(tmp_path / "q")
+    expected = [zlib.crc32(table.read_bytes(row)) for row in range(len(table))]
+    assert table.checksums.tolist() == expected
+    cache = tmp_path / ".q-checksums.npz"
+    read = []
+    monkeypatch.setattr(images.ImageTable, "read_bytes", lambda table, row: read.append(row) or b"new")
+    assert read_images(tmp_path / "q").checksums.tolist() == expected and not read
+    (tmp_path / "q" / table.names[2]).write_bytes(table.sizes[2] * b"x")
+    assert read_images(tmp_path / "q").checksums.tolist()[2] == zlib.crc32(b"new") and read == [2]
+    cache.write_bytes(cache.read_bytes()[:-30])  # damaged: all are read again
+    assert len(read_images(tmp_path / "q").checksums) == 6 and len(read) == 7
+
+
+def test_hidden_copies_of_macos_are_no_photos(tmp_path):
+    write_photo(tmp_path / "a" / photo_name(1, 2), 0)
+    (tmp_path / "a" / ("._" + photo_name(1, 2))).write_bytes(b"resource fork")
+    assert len(read_images(tmp_path)) == 1
+    assert len(read_images(make_pack(tmp_path, tmp_path / "p.zip"))) == 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_twins_are_refused(tmp_path, packed):
+    for suffix in (".jpg", ".JPG"):
+        write_photo(tmp_path / "a" / photo_name(1, 2).replace(".jpg", suffix), 0)
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+        for path in (tmp_path / "a").iterdir():
+            archive.write(path, path.name)
+    with pytest.raises(ValueError, match=r"\.JPG.*\.jpg"):
+        read_images(tmp_path / ("p.zip" if packed else "a"))
+
+
+def test_a_note_in_both_unicode_forms_is_one_place(tmp_path):
+    for form, pano in (("NFC", "a"), ("NFD", "b")):
+        write_photo(tmp_path / "x" / photo_name(1, 2, note=unicodedata.normalize(form, "1_Éze"), pano=pano), 0)
+    assert len(set(read_images(tmp_path).places)) == 1
+
+
+def test_subfolders_of_a_city_hold_the_same_places(tmp_path):
+    for folder in ("lyon/2015", "lyon/2016", "lyon", "nice"):
+        write_photo(tmp_path / folder / photo_name(1, 2, note="1_X", pano=folder.replace("/", "")), 0)
+    assert sorted(read_images(tmp_path).places) == ["lyon/1_X"] * 3 + ["nice/1_X"]
+
+
+def test_a_damaged_member_of_a_pack_is_named(data_root, tmp_path):
+    pack = make_pack(data_root / "train", tmp_path / "p.zip")
+    table = read_images(pack)
+    data = bytearray(pack.read_bytes())
+    start = data.index(table.read_bytes(5))
+    data[start + 100] ^= 1
+    pack.write_bytes(data)
+    with pytest.raises(ValueError, match="make or copy the pack again") as error:
+        read_photo(read_images(pack), 5, 32)
+    assert table.names[5] in str(error.value)
+    data[start - 20] ^= 1  # of its name in the local header
+    pack.write_bytes(data)
+    with pytest.raises(ValueError, match=r"p\.zip .*another name"):
+        read_images(pack)
+
+
+def make_split(root, *names):
+    for half, name in zip(("database", "queries", "queries"), names, strict=False):
+        write_photo(root / "val" / half / name, 0)
+    return root
+
+
+@pytest.mark.parametrize("query_zone, message", [("54@S", "10 north.*54 north"), ("10@H", "10 north.*10 south")])
+def test_halves_in_different_zones_are_refused(tmp_path, query_zone, message):
+    """Their numbers could be the same, on another side of the Earth."""
+    root = make_split(tmp_path, photo_name(5e5, 4e6), photo_name(5e5, 4e6).replace("10@S", query_zone))
+    with pytest.raises(ValueError, match=message):
+        read_split(root, "val")
+
+
+@pytest.mark.parametrize("zone", ["10@T", "10@s", "10@", "@"])
+def test_bands_of_one_zone_and_unknown_zones_are_no_difference(tmp_path, zone):
+    root = make_split(tmp_path, photo_name(5e5, 4e6), photo_name(5e5, 4e6).replace("10@S", zone))
+    assert len(read_split(root, "val").queries) == 1
+
+
+def test_several_zones_in_a_split_are_a_warning(tmp_path):
+    other = photo_name(5e5, 4e6).replace("10@S", "33@U")
+    with pytest.warns(UserWarning, match="33 north"):
+        read_split(make_split(tmp_path, photo_name(5e5, 4e6), photo_name(5e5, 4e6), other), "val")
+
+
+def test_degrees_are_refused(tmp_path):
+    root = make_split(tmp_path, photo_name(5e5, 4e6), photo_name(-122.4, 37.7))
+    with pytest.raises(ValueError, match="val/queries has degrees"):
+        read_split(root, "val")
+
+
+def test_only_a_split_for_validation_is_one():
+    names = ["val", "sf_val", "sf-val", "festival", "interval", "val_old", "test"]
+    assert [name for name in names if is_validation(name)] == ["val", "sf_val", "sf-val"]

@@ -1,20 +1,24 @@
 """Run folders: when a run is trained, and when it is opened."""
 
+import csv
+import io
 import json
+import os
 import shutil
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import make_root
+from conftest import make_root, write_photo
 from torch import nn
 
 from vpr_lib import runs as runs_module
 from vpr_lib.aggregators import AvgPool, ConvAP, GeM, MixVPR
+from vpr_lib.checked_files import write_json
 from vpr_lib.data_roots import DataRoot
 from vpr_lib.evaluation import evaluate_run
 from vpr_lib.models import build_model, save_model
-from vpr_lib.run_folders import open_run
+from vpr_lib.run_folders import lock_folder, open_run
 from vpr_lib.runs import get_run, train_all, train_run
 from vpr_lib.settings import PRESETS, Settings, get_preset, replace
 
@@ -133,7 +137,8 @@ def test_random_weights_of_a_function_follow_the_seed(small, data_root, tmp_path
 
 def test_a_kill_while_the_settings_are_written_blocks_nothing(small, data_root, tmp_path, machine):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "settings.json.tmp").write_text("{")
+    (tmp_path / "run" / "settings.json.4711.tmp").write_text("{")
+    (tmp_path / "run" / ".training.lock").touch()
     assert train_run(small, data_root, tmp_path / "run", machine=machine).complete
 
 
@@ -189,3 +194,95 @@ def test_settings_survive_json_and_hash_by_value():
         assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
     with pytest.raises(ValueError, match="unknown setting 'momentum'"):
         Settings.from_dict({"momentum": 0.9})
+
+
+@pytest.mark.parametrize("typo", [
+    {"loss_options": {"alhpa": 1}}, {"loss": "Loss"}, {"miner": "Miner"}, {"miner_options": {"epsilom": 1}},
+    {"optimizer": "adam"}, {"scheduler": "Step"}, {"images_per_place": 9}, {"val_splits": ("vall",)},
+    {"aggregator_options": {"GeM": {"q": 3}}}, {"aggregator": "Gem"},
+])  # fmt: skip
+def test_a_typo_blocks_no_folder(small, data_root, tmp_path, machine, typo):
+    with pytest.raises((ValueError, FileNotFoundError)):
+        train_run(replace(small, **typo), data_root, tmp_path / "run", machine=machine)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_edited_settings_file_is_refused(small, data_root, tmp_path, machine):
+    run = train_run(small, data_root, tmp_path / "run", machine=machine)
+    path = run.folder / "settings.json"
+    path.write_text(path.read_text().replace('"image_size": 32', '"image_size": 48'))
+    for use in (lambda: open_run(run.folder), lambda: train_run(small, data_root, run.folder, machine=machine)):
+        with pytest.raises(ValueError, match=r"settings\.json"):
+            use()
+
+
+def test_weights_of_a_run_with_other_settings_are_refused(small, data_root, tmp_path, machine):
+    first = train_run(small, data_root, tmp_path / "a", machine=machine)
+    other = train_run(replace(small, lr=0.01), data_root, tmp_path / "b", machine=machine)
+    shutil.copy(first.folder / "model.pt", other.folder)
+    with pytest.raises(ValueError, match=r"lr is 0\.001 there, 0\.01 asked for"):
+        other.load_model()
+
+
+def test_the_history_survives_in_the_weights_file(small, data_root, tmp_path, machine):
+    settings = replace(small, epochs=2)
+    run = train_run(settings, data_root, tmp_path / "run", machine=machine)
+    with open(run.folder / "history.csv", newline="") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    assert run.history == rows and [row["epoch"] for row in rows] == [1, 2]
+    (run.folder / "history.csv").write_text("epoch\n")  # damaged
+    assert run.history == rows
+    (run.folder / "model.pt").unlink()  # as before its end
+    assert run.history == rows
+
+
+def test_a_damaged_weights_file_is_named_and_written_again(small, data_root, tmp_path, machine):
+    run = train_run(small, data_root, tmp_path / "run", machine=machine)
+    path = run.folder / "model.pt"
+    data = path.read_bytes()
+    path.write_bytes(data[:20_000] + bytes([data[20_000] ^ 1]) + data[20_001:])
+    for use in (run.load_model, lambda: run.history, lambda: evaluate_run(replace(run), data_root, "val", machine)):
+        with pytest.raises(ValueError, match=r"model\.pt .*delete it"):
+            use()
+    path.unlink()
+    assert train_run(small, data_root, run.folder, machine=machine).complete
+    weights = (torch.load(io.BytesIO(each), weights_only=True)["state_dict"] for each in (data, path.read_bytes()))
+    old, new = weights
+    assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_a_lost_best_epoch_is_named(small, data_root, tmp_path, machine):
+    settings = replace(small, keep="best")
+    run = train_run(settings, data_root, tmp_path / "run", machine=machine)
+    (run.folder / "model.pt").unlink()
+    data = (run.folder / "best.pt").read_bytes()
+    for damage in (lambda path: path.write_bytes(data[:-5]), lambda path: path.unlink()):
+        damage(run.folder / "best.pt")
+        with pytest.raises(ValueError, match=r"best\.pt .*remove .*run"):
+            train_run(settings, data_root, run.folder, machine=machine)
+
+
+def test_one_process_at_a_time_trains_in_a_folder(small, data_root, tmp_path, machine):
+    (tmp_path / "run").mkdir()
+    with lock_folder(tmp_path / "run"), pytest.raises(OSError, match=f"process {os.getpid()} on "):
+        train_run(small, data_root, tmp_path / "run", machine=machine)
+    assert train_run(small, data_root, tmp_path / "run", machine=machine).complete  # the lock is gone
+    assert not (tmp_path / "run" / "training.txt").exists()
+
+
+def test_a_rendered_city_is_known_by_its_settings(small, tmp_path, machine):
+    """So a run is found where the photos' last bits differ, and isn't where photos were replaced."""
+    folders = []
+    for name, view in (("a", 1), ("b", 2)):  # other pixels, as if drawn on another machine
+        root = make_root(tmp_path / name)
+        photo = next((root / "train").rglob("*.jpg"))
+        write_photo(photo, 0, view)
+        listed = DataRoot(root)
+        tables = {"train": listed.train, **{f"val/{k}": t for k, t in listed.read_split("val")._asdict().items()}}
+        prints = {part: table.fingerprint for part, table in tables.items()}
+        write_json(root / "city.json", {"version": 3, "settings": {"seed": 0}, "fingerprints": prints})
+        folders.append(get_run(small, root, tmp_path / "runs", machine=machine).folder)
+    assert folders[0] == folders[1]
+    write_photo(photo, 5)
+    with pytest.warns(UserWarning, match="not those that were rendered"):
+        assert get_run(small, root, tmp_path / "runs", machine=machine).folder != folders[0]

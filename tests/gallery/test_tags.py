@@ -98,3 +98,15 @@ def test_merging_tags_exported_by_a_page(tmp_path):
     assert read(tags.path)[1:] == [["a.jpg", "skyline"], ["b.jpg", "skyline"]]
     with pytest.raises(FileNotFoundError, match="query,scenario"):
         tags.merge(tmp_path / "nothing.csv")
+
+
+def test_a_file_that_lost_rows_is_told(tmp_path):
+    tags = Tags(tmp_path / "tags.csv", QUERIES)
+    for query in ("a.jpg", "b.jpg"):
+        tags.toggle(query, "skyline")
+    lines = tags.path.read_text().splitlines()
+    tags.path.write_text("\n".join(lines[:-1]) + "\n")
+    assert "edited or damaged" in Tags(tags.path, QUERIES).message
+    tags.toggle("c,1.jpg", "skyline")
+    assert "edited or damaged" in tags.message
+    assert Tags(tags.path, QUERIES).message == ""  # saved again

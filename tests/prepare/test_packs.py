@@ -69,7 +69,9 @@ def test_an_unreadable_photo_is_named_and_leaves_no_pack(folder):
 
 
 def test_what_a_killed_packing_leaves_is_no_pack(folder):
-    folder.with_name("train.zip.tmp").write_bytes(b"half a pack")
+    left = folder.with_name("train.zip.4711.tmp")
+    left.write_bytes(b"half a pack")
+    os.utime(left, (0, 0))
     assert find_part(folder.parent, "train") == folder
     assert len(read_images(write_pack(folder, image_size=40, progress=False))) == 32
     assert sorted(p.name for p in folder.parent.iterdir()) == ["train", "train.zip"]
@@ -125,3 +127,24 @@ def test_packs_are_copied_once(data_root, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     with pytest.raises(OSError, match="GB free"):
         copy_packs(drive, local, progress=False)
+
+
+def test_a_damaged_pack_is_made_again(folder):
+    pack = write_pack(folder, image_size=40, progress=False)
+    data = bytearray(pack.read_bytes())
+    start = data.rindex(b"PK\1\2")  # the last entry of its directory
+    data[start + 46 + 3] ^= 1  # a digit of the position in a name
+    pack.write_bytes(data)
+    with pytest.raises(ValueError, match=r"train\.zip .*make or copy the pack again"):
+        read_images(pack)
+    assert len(read_images(write_pack(folder, image_size=40, progress=False))) == 32
+
+
+def test_photos_of_the_same_sizes_are_packed_again(folder):
+    first = write_pack(folder, image_size=40, progress=False).read_bytes()
+    table = read_images(folder)
+    size = int(table.sizes[0])
+    black = io.BytesIO()
+    Image.new("RGB", (72, 72)).save(black, "JPEG")
+    (folder / table.names[0]).write_bytes(black.getvalue().ljust(size, b"\0"))
+    assert write_pack(folder, image_size=40, progress=False).read_bytes() != first

@@ -1,12 +1,14 @@
 """Scenarios: what makes a query difficult, read from `scenarios.csv` of a data root."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from vpr_lib.checked_files import DamagedFile, is_sealed
 from vpr_lib.options import check_choice
 
 # Rows of the published gallery, in its order. Its last row, fail cases, is an outcome and not a scenario.
@@ -37,22 +39,31 @@ def read_labels(data_root: str | Path) -> dict[str, Label]:
         {file name of a query, without folders: label}; empty if the file does not exist.
 
     Raises:
-        ValueError: a column is missing, a scenario is unknown, or a query has two scenarios.
+        ValueError: a column is missing, a scenario is unknown, a query has two scenarios, or the file does not fit the
+            checksum in `scenarios.csv.sha256`, if there is one.
     """
     path = Path(data_root) / "scenarios.csv"
     if not path.is_file():
         return {}
+    data = path.read_bytes()
+    if not is_sealed(path, data):
+        advice = f"python -m vpr_lib city --out {data_root} restores a rendered city's"
+        raise DamagedFile(path, "its checksum is wrong", f"{advice}; if the change is yours, delete {path.name}.sha256")
+    try:
+        text = data.decode("utf-8-sig")  # spreadsheets write a byte order mark
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no CSV in UTF-8 ({error}); save it again as CSV UTF-8") from None
+    if not {"query", "scenario"} <= set(reader.fieldnames or []):
+        raise ValueError(f"{path} begins with {reader.fieldnames}; expected the header query,scenario,detail")
     labels: dict[str, Label] = {}
-    with open(path, encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte order mark
-        reader = csv.DictReader(file)
-        if not {"query", "scenario"} <= set(reader.fieldnames or []):
-            raise ValueError(f"{path} begins with {reader.fieldnames}; expected the header query,scenario,detail")
-        for row in reader:
-            name = base_name((row["query"] or "").strip())
-            label = Label((row["scenario"] or "").strip(), (row.get("detail") or "").strip())
-            check_choice(f"scenario in line {reader.line_num} of {path}", label.scenario, SCENARIOS)
-            if labels.setdefault(name, label).scenario != label.scenario:
-                raise ValueError(f"{path} has {name} as {labels[name].scenario} and as {label.scenario}; keep one")
+    for line, row in enumerate(rows, start=2):
+        name = base_name((row["query"] or "").strip())
+        label = Label((row["scenario"] or "").strip(), (row.get("detail") or "").strip())
+        check_choice(f"scenario in line {line} of {path}", label.scenario, SCENARIOS)
+        if labels.setdefault(name, label).scenario != label.scenario:
+            raise ValueError(f"{path} has {name} as {labels[name].scenario} and as {label.scenario}; keep one")
     return labels
 
 

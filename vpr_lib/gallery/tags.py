@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vpr_lib.analysis.scenarios import SCENARIOS, base_name
-from vpr_lib.atomic_files import write_atomically
+from vpr_lib.checked_files import is_sealed, write_sealed
 from vpr_lib.options import check_choice
 
 HEADER = ["query", "scenario"]
@@ -38,7 +38,7 @@ class Tags:
         self._unsaved: list[Change] = []
         self._history: list[Change] = []
         try:
-            self._use_rows(*_read_rows(self.path))
+            self._use_rows(*_read_rows(self.path), self._check_seal())
         except (OSError, ValueError) as error:
             self.message = f"{error}. New tags are not written until the file is repaired."
 
@@ -91,6 +91,7 @@ class Tags:
         self._tags -= {change[:2] for change in changes if not change.added}
         self._tags |= {change[:2] for change in changes if change.added}
         try:
+            note = self._check_seal()
             header, rows = _read_rows(self.path)
             for query, scenario, added in self._unsaved:
                 tags = _list_tags(header, rows)
@@ -101,15 +102,20 @@ class Tags:
             buffer = io.StringIO(newline="")
             csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path, buffer.getvalue().encode())
+            write_sealed(self.path, buffer.getvalue().encode())
         except (OSError, ValueError) as error:
             self.message = f"Tags are kept in this session only: {error}"
             return
         self._unsaved = []
-        self._use_rows(header, rows)
+        self._use_rows(header, rows, note)
 
-    def _use_rows(self, header: list[str], rows: list[list[str]]) -> None:
-        """Set tags and message from the rows of the file."""
+    def _check_seal(self) -> str:
+        """A note if the file isn't as it was last saved, else ""."""
+        is_changed = self.path.is_file() and not is_sealed(self.path, self.path.read_bytes())
+        return f"{self.path.name} was edited or damaged since tags were last saved. " if is_changed else ""
+
+    def _use_rows(self, header: list[str], rows: list[list[str]], note: str) -> None:
+        """Set tags and message from the rows of the file and a note about it."""
         tags = _list_tags(header, rows)
         self._tags = set(tags)
         names = set(self.names.tolist())
@@ -121,7 +127,7 @@ class Tags:
                 problems.append(f"unknown scenario {scenario!r} of {query}")
         more = f" and {len(problems) - 2} more" if len(problems) > 2 else ""
         text = f"{self.path.name} has rows that are kept but not used: {'; '.join(problems[:2])}{more}."
-        self.message = text if problems else ""
+        self.message = (note + (text if problems else "")).strip()
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -131,8 +137,8 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
         try:
             with open(path, encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte order mark
                 rows = [row for row in csv.reader(file) if row] or rows
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not UTF-8 ({error}); save it again as CSV UTF-8") from None
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path} is no CSV in UTF-8 ({error}); save it again as CSV UTF-8") from None
     header = [cell.strip() for cell in rows[0]]
     if not set(HEADER) <= set(header):
         raise ValueError(f"{path} begins with {','.join(rows[0])}; expected the header {','.join(HEADER)}")

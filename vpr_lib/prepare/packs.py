@@ -15,6 +15,7 @@ from vpr_lib.atomic_files import open_atomically
 from vpr_lib.images import ImageTable, read_images
 from vpr_lib.machine import count_cores
 from vpr_lib.photos import read_photo
+from vpr_lib.stored_zip import hash_directory, list_members
 
 QUALITY = 90  # of the JPEGs
 CHUNK_PHOTOS = 256  # photos resized at a time: limits the memory
@@ -38,17 +39,25 @@ def write_pack(
     if pack.suffix.lower() != ".zip" or image_size < 1:
         raise ValueError(f"{pack} at {image_size} px: expected a name that ends in .zip, and 1 px or more")
     table = read_images(folder)
-    comment = f"{table.fingerprint} at {image_size} px, quality {QUALITY}".encode()
-    if pack.is_file() and zipfile.is_zipfile(pack):
-        with zipfile.ZipFile(pack) as archive:
-            if archive.comment == comment:
-                return pack
+    comment = f"{table.fingerprint} at {image_size} px, quality {QUALITY}, directory "
+    if _read_comment(pack).startswith(comment.encode()):
+        return pack
     with open_atomically(pack) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.comment = comment
         photos = _resize_photos(table, image_size)
         for name, data in tqdm(photos, total=len(table), unit="photo", desc=str(pack), disable=not progress):
             archive.writestr(zipfile.ZipInfo(name), data)  # no date: equal photos give equal packs
+        archive.comment = (comment + hash_directory(archive.infolist())).encode()
     return pack
+
+
+def _read_comment(pack: Path) -> bytes:
+    """The comment of a pack; empty if there is none or its directory is damaged."""
+    try:
+        list_members(pack)
+        with zipfile.ZipFile(pack) as archive:
+            return archive.comment
+    except (OSError, ValueError):
+        return b""
 
 
 def _resize_photos(table: ImageTable, image_size: int) -> Iterator[tuple[str, bytes]]:
@@ -81,7 +90,7 @@ def copy_packs(data_root: str | Path, to: str | Path, progress: bool = True) -> 
     if not packs:
         raise FileNotFoundError(f"no packs (*.zip) in {root}; python -m vpr_lib pack {root}/train writes one")
     to.mkdir(parents=True, exist_ok=True)
-    names = [path.name for path in [*packs, *root.glob("scenarios.csv")]]
+    names = [path.name for path in [*packs, *root.glob("scenarios.csv*")]]
     _, different, absent = filecmp.cmpfiles(root, to, names)  # compares contents only where dates differ
     missing = [root / name for name in different + absent]
     needed, free = sum(path.stat().st_size for path in missing), shutil.disk_usage(to).free

@@ -1,0 +1,99 @@
+"""Files that notice each damage: a flipped bit, a cut, a kill between two steps of writing."""
+
+import io
+import os
+import zipfile
+
+import pytest
+import torch
+
+from vpr_lib.atomic_files import open_atomically, write_atomically
+from vpr_lib.checked_files import DamagedFile, is_sealed, read_json, read_zip, write_json, write_sealed
+
+
+def flip(data, bit):
+    return data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
+
+
+def test_json_with_any_flipped_bit_is_refused_or_the_same(tmp_path):
+    path, content = tmp_path / "x.json", {"lr": 0.1, "ks": [1, 5], "name": "Éze", "none": None}
+    write_json(path, content)
+    data = path.read_bytes()
+    refused = 0
+    for bit in range(8 * len(data)):
+        path.write_bytes(flip(data, bit))
+        try:
+            assert read_json(path, "way out") == content
+        except DamagedFile as error:
+            assert "x.json" in str(error) and "way out" in str(error)
+            refused += 1
+    assert refused > 7 * len(data)  # all but white space
+    for wrong in (b"", b"[1]", b"[" * 10_000, b'{"lr": 1}', data[:-20], b"\0" * len(data)):
+        path.write_bytes(wrong)
+        with pytest.raises(DamagedFile, match=r"x\.json"):
+            read_json(path, "")
+
+
+def test_a_zip_with_any_flipped_bit_is_refused_or_the_same(tmp_path):
+    """Every bit of the headers, every 97th of the data."""
+    buffer = io.BytesIO()
+    torch.save({"weight": torch.arange(500.0)}, buffer)
+    data, path = buffer.getvalue(), tmp_path / "x.pt"
+    for bit in {*range(0, 8 * len(data), 97), *range(8 * data.index(b"PK\1\2"), 8 * len(data))}:
+        path.write_bytes(flip(data, bit))
+        try:
+            content = read_zip(path, "way out")
+        except DamagedFile as error:
+            assert "x.pt" in str(error) and "way out" in str(error)
+            continue
+        with zipfile.ZipFile(content) as damaged, zipfile.ZipFile(io.BytesIO(data)) as whole:
+            assert {name: damaged.read(name) for name in damaged.namelist()} == {
+                name: whole.read(name) for name in whole.namelist()
+            }
+
+
+def test_a_sealed_file_fits_its_seal_wherever_its_writing_was_killed(tmp_path, monkeypatch):
+    path, replace = tmp_path / "x.csv", os.replace
+    for steps in range(4):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        write_sealed(path, b"old")
+        left = [steps]
+
+        def stop_after(*args, left=left):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            replace(*args)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", stop_after)
+            if steps < 3:
+                with pytest.raises(KeyboardInterrupt):
+                    write_sealed(path, b"new")
+            else:
+                write_sealed(path, b"new")
+        assert path.read_bytes() == (b"old" if steps < 2 else b"new") and is_sealed(path, path.read_bytes())
+        assert not is_sealed(path, b"older")
+    assert is_sealed(tmp_path / "own.csv", b"anything")  # no seal, no check
+
+
+def test_two_processes_may_write_one_file(tmp_path):
+    path = tmp_path / "x"
+    with open_atomically(path) as parent:
+        parent.write(b"parent")
+        if os.fork() == 0:
+            write_atomically(path, b"child")
+            os._exit(0)
+        os.wait()
+        assert path.read_bytes() == b"child"
+    assert path.read_bytes() == b"parent" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_kill_left_long_ago_is_removed(tmp_path):
+    for name, age_s in (("x.1.tmp", 7200), ("x.2.tmp", 10), ("xy.3.tmp", 7200)):
+        (tmp_path / name).write_bytes(b"half")
+        stamp = (tmp_path / name).stat().st_mtime - age_s
+        os.utime(tmp_path / name, (stamp, stamp))
+    write_atomically(tmp_path / "x", b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "x.2.tmp", "xy.3.tmp"]
