@@ -1,0 +1,183 @@
+"""Kills every command that writes at random moments (SIGKILL), and sees whether the same call then ends as if nothing had been.
+
+    python tests/reliability/kills.py --seconds 300 --seed 1 [--only train]
+
+Prints a row for each command: how often it was killed, how often before it had ended, and how often the same call
+afterwards failed or wrote something else than a call that was never killed. Exit status 1 if that ever happens.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for its conftest
+
+import numpy as np
+import torch
+from conftest import make_root
+from damage import CITY, QUIET, zip_folder
+from PIL import Image
+
+from vpr_lib.checkpoints import read_checked
+from vpr_lib.command_line.parser import main
+from vpr_lib.identity import hash_text
+
+TRAINING = [
+    *("--preset", "smoke", "--aggregator", "GeM", "--image-size", "32", "--epochs", "3"),
+    *(f"--set={key}={value}" for key, value in (("num_places", 3), ("crop_after", "layer1"), ("ks", "[1, 5]"))),
+    *("--set", "save_every_s=0", *QUIET),
+]
+
+
+class Command(NamedTuple):
+    """A command, what it needs and what it must leave."""
+
+    name: str
+    needs: tuple[str, ...]  # files and folders of the pristine workspace
+    arguments: Callable[[Path], list]  # workspace -> command line
+    result: str  # glob pattern of the files to compare
+
+
+COMMANDS = (
+    Command("city", (), lambda folder: [
+        "city", "--out", folder / "city", "--workers", "2",
+        *(f"--set={name}={value}" for name, value in vars(CITY).items() if name != "seed"),
+    ], "city/**/*"),
+    Command("train", ("root",), lambda folder: [
+        "train", "--data", folder / "root", "--out", folder / "run", *TRAINING,
+    ], "run/model.pt"),
+    Command("evaluate", ("root", "run"), lambda folder: [
+        "evaluate", "--run", folder / "run", "--data", folder / "root", "--split", "val",
+        "--json", folder / "recall.json", *QUIET,
+    ], "recall.json"),
+    Command("compare", ("root",), lambda folder: [
+        "compare", "--data", folder / "root", "--out", folder / "runs", "--aggregators", "AVG,GeM",
+        *TRAINING[:2], *TRAINING[4:],
+    ], "runs/comparison*"),
+    Command("pack", ("root",), lambda folder: [
+        "pack", folder / "root" / "train", "--size", "32", "--out", folder / "train.zip",
+    ], "train.zip"),
+    Command("unpack", ("gsv_xs.zip",), lambda folder: [
+        "unpack", folder / "gsv_xs.zip", "--to", folder / "xs", "--as", "gsv_xs", "--any-size",
+    ], "xs/train/**/*"),
+    Command("check", ("root",), lambda folder: ["check", folder / "root", "--any-size"], "root/**/*.jpg"),
+    Command("import-photos", ("phone",), lambda folder: [
+        "import-photos", folder / "phone", "--to", folder / "own" / "walk" / "queries",
+    ], "own/**/*"),
+)  # fmt: skip
+
+
+def make_workspace(folder: Path) -> None:
+    root = make_root(folder / "root")
+    zip_folder(root / "train", folder / "gsv_xs.zip", "gsv_xs/train/")
+    start(["train", "--data", root, "--out", folder / "run", *TRAINING])
+    (folder / "phone").mkdir()
+    for i in range(40):
+        exif = Image.Exif()
+        exif.get_ifd(0x8825).update({1: "N", 2: (45.0, float(i), 0.0), 3: "E", 4: (4.0, float(i), 0.0)})
+        noise = np.random.default_rng(i).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / "phone" / f"{i}.jpg", exif=exif)
+
+
+def start(arguments: list, kill_after_s: float | None = None) -> tuple[int, float]:
+    """Run a command in a forked process, which has all modules already; exit status (-9: killed) and seconds."""
+    began = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        status, printed = 1, io.StringIO()
+        try:
+            os.setpgid(0, 0)
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+                status = main([str(argument) for argument in arguments])
+            if status:
+                print(printed.getvalue()[-500:], file=sys.__stdout__, flush=True)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    while kill_after_s is not None and time.monotonic() < began + kill_after_s:
+        time.sleep(0.001)
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            break
+    else:
+        if kill_after_s is not None:
+            os.kill(pid, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status, time.monotonic() - began
+
+
+def read_result(folder: Path, pattern: str) -> dict[str, object]:
+    """{path: content} of the files to compare; weights as tensors, without what differs between equal runs."""
+    result: dict[str, object] = {}
+    for path in sorted(path for path in folder.glob(pattern) if path.is_file()):
+        name, data = path.relative_to(folder).as_posix(), path.read_bytes()
+        if path.suffix == ".pt":
+            state = read_checked(path, "")["state_dict"]
+            data = b"".join(key.encode() + value.numpy().tobytes() for key, value in sorted(state.items()))
+        if path.name != ".city.lock":
+            result[name] = hash_text(data.hex())
+    return result
+
+
+def run_campaign(seconds: float, seed: int, only: str = "") -> list[tuple[str, int, int, int]]:
+    """Command, kills, those before its end, failures; each command gets an equal share of the time, two kills at least."""
+    commands = [command for command in COMMANDS if only in command.name]
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        pristine, folder = Path(temporary) / "pristine", Path(temporary) / "work"
+        pristine.mkdir()
+        make_workspace(pristine)
+        for command in commands:
+            dice = random.Random(f"{seed} {command.name}")
+            restore(command, pristine, folder)
+            _, whole_s = start(command.arguments(folder))
+            expected = read_result(folder, command.result)
+            assert expected, f"{command.name} wrote nothing"
+            end, tried, in_time, failures = time.monotonic() + seconds / len(commands), 0, 0, 0
+            while time.monotonic() < end or tried < 2:
+                restore(command, pristine, folder)
+                tried += 1
+                for _ in range(dice.choice((1, 1, 2, 4))):  # sometimes killed again while it resumes
+                    in_time += start(command.arguments(folder), dice.uniform(0, whole_s))[0] == -signal.SIGKILL
+                status, _ = start(command.arguments(folder))
+                result = read_result(folder, command.result)
+                if status or result != expected:
+                    failures += 1
+                    changed = {name for name in result | expected if result.get(name) != expected.get(name)}
+                    print(f"{command.name}: exit status {status}, other files: {sorted(changed)[:5]}", flush=True)
+            rows.append((command.name, tried, in_time, failures))
+    return rows
+
+
+def restore(command: Command, pristine: Path, folder: Path) -> None:
+    """A fresh workspace that has what the command needs."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name in command.needs:
+        source = pristine / name
+        shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy2(source, folder / name)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--only", default="", help="commands whose name contains this")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"seed {options.seed}", flush=True)
+    rows = run_campaign(options.seconds, options.seed, options.only)
+    print("| command | trials | kills before its end | failures |\n|---|---|---|---|")
+    print("\n".join(f"| {' | '.join(map(str, row))} |" for row in rows))
+    sys.exit(any(row[-1] for row in rows))
