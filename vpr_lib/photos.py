@@ -27,10 +27,10 @@ def open_photo(data: bytes) -> Iterator[Image.Image]:
 
 
 def decode(data: bytes, image_size: ImageSize) -> np.ndarray:
-    """Decode and resize a photo's file, JPEG, PNG or WebP -> (3, H, W) uint8, RGB, upright as its EXIF orientation says.
+    """Decode and resize a photo's file -> (3, H, W) uint8, RGB, upright as its EXIF orientation says.
 
     Bilinear, antialiased; the aspect ratio is not kept, as published. Of 16 bits a channel the upper 8 are kept, and
-    transparency is ignored. A file that is not readable is a ValueError.
+    transparency is ignored. A file that is no readable JPEG, PNG or WebP is a ValueError.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     with open_photo(data) as photo:

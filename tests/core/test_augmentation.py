@@ -41,7 +41,7 @@ def check_operation(images, by_photo, name, sign, magnitude):
         both = [autoaugment._apply_op(i, name, value, InterpolationMode.BILINEAR, None) for i in both]
         differences = [(mine - theirs.int()).abs() for theirs in (both[0], pil_to_tensor(both[1]))]
         # A rounding step apart at most, but for warps: their edge pixels may be in or out, and OpenCV before 5 rounds
-        # positions to 1/32 pixel, which moves values by up to 1/64 of the step to a neighbor, 70 levels in these images.
+        # positions to 1/32 pixel. That moves values by up to 1/64 of the step to a neighbor, here up to 70 levels.
         is_warp = name in augment.WARPS
         share = min((difference > (2 if is_warp and by_photo else 1)).float().mean() for difference in differences)
         assert share < (0.003 if is_warp else 1e-9)
