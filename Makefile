@@ -1,11 +1,14 @@
-# make setup | test | quick | lint | demo [DATA=folder] | lab | notebooks [PRESET=mini] | address GITHUB=owner/name | clean
+# make setup | test | quick | lowest | lint | demo [DATA=folder] | lab | notebooks [PRESET=mini]
+#      | address GITHUB=owner/name | clean
+# lowest: the tests of quick with the lowest versions that pyproject.toml allows, in an environment of its own.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LOWEST := .venv-lowest
 
-.PHONY: setup test quick lint format demo lab notebooks address clean
+.PHONY: setup test quick lowest lint format demo lab notebooks address clean
 
 setup: $(READY)
 
@@ -23,13 +26,24 @@ $(READY): pyproject.toml constraints.txt
 	@echo "== Ready"
 
 # Two processes of one thread each: small models gain nothing from more threads.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST := -m pytest -n 2 --dist worksteal
+test quick lowest: export OMP_NUM_THREADS := 1
 
 test: $(READY)
-	$(PYTEST)
+	$(BIN)/python $(PYTEST)
 
 quick: $(READY)
-	$(PYTEST) -m 'not slow'
+	$(BIN)/python $(PYTEST) -m 'not slow'
+
+lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python $(PYTEST) -m 'not slow'
+
+# The environment is emptied first: an installer keeps what is there and new enough.
+$(LOWEST)/.ready: pyproject.toml | $(READY)
+	@echo "== Setting up $(LOWEST): the lowest versions of pyproject.toml (several GB)"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	@$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[dev]'
+	@touch $@
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -67,4 +81,4 @@ address:
 	@echo "The notebooks' code has changed: run make notebooks, and commit."
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(LOWEST) .pytest_cache .ruff_cache *.egg-info

@@ -1,6 +1,7 @@
 """A small data root of made-up places, and the real photos where they are at hand."""
 
 import os
+import signal
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -132,3 +133,13 @@ def small(settings):
 @pytest.fixture
 def machine():
     return Machine(device="cpu", num_workers=0, progress=False)
+
+
+@pytest.fixture
+def press_ctrl_c():
+    """A function that does what Ctrl-C does, also where the tests were started with SIGINT ignored or blocked."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    signal.signal(signal.SIGINT, handler)

@@ -43,7 +43,7 @@ class GeM(nn.Module):
 
     Args:
         p: initial exponent; 1 is the mean, infinity the maximum.
-        eps: smallest activation, keeps the power's gradient finite.
+        eps: smallest activation; a power of 0 has no finite gradient for every p.
 
     Source: Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation (TPAMI 2018), eq. 3.
     """
@@ -58,7 +58,11 @@ class GeM(nn.Module):
         # float32: an activation of 41 cubed overflows float16.
         with torch.autocast(x.device.type, enabled=False):
             p = self.p.float()
-            return unit(x.float().clamp(min=self.eps).pow(p).mean((2, 3)).pow(1 / p))
+            x = x.float().clamp(min=self.eps)
+            # Powers of shares of the maximum: a power of `eps` alone would be 0 from p = 7.5 on, without a gradient.
+            # The maximum cancels out of the result and so has no gradient of its own.
+            maximum = x.detach().amax((2, 3), keepdim=True)  # (B, C, 1, 1)
+            return unit(maximum.flatten(1) * (x / maximum).pow(p).mean((2, 3)).pow(1 / p))
 
 
 class ConvAP(nn.Module):

@@ -12,10 +12,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vpr_lib.checkpoints import read_checked
 from vpr_lib.options import check_choice
+from vpr_lib.settings import RESNETS, STAGES
 
-RESNETS = ("resnet18", "resnet34", "resnet50")
 CITY_WEIGHTS = Path(__file__).parent / "city" / "weights" / "resnet18.pt"  # made by vpr_lib.city.pretrain
-STAGES = ("conv1", "layer1", "layer2", "layer3", "layer4")
 
 
 class ResNet(nn.Module):

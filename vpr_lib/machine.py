@@ -3,10 +3,19 @@
 import os
 from dataclasses import dataclass
 
+from vpr_lib.options import check_fields
+
+INTERVALS = {  # what each number must lie in
+    "num_workers": "[-1, inf)",
+    "save_every_s": "[0, inf)",
+    "cache_gb": "[0, inf)",
+    "eval_batch_size": "[1, inf)",
+}
+
 
 @dataclass(frozen=True)
 class Machine:
-    """How a run is computed."""
+    """How a run is computed; a value of another type, or out of range, is a ValueError."""
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     num_workers: int = -1  # loader processes; -1 is one for each core, 0 loads in the training process
@@ -14,6 +23,9 @@ class Machine:
     cache_gb: float = 1.0  # memory for decoded photos, shared by the workers; a larger set is decoded every time
     eval_batch_size: int = 64  # photos in a forward pass of evaluation
     progress: bool = True  # progress bars
+
+    def __post_init__(self) -> None:
+        check_fields(self, INTERVALS)
 
 
 def count_cores() -> int:

@@ -42,10 +42,8 @@ def build_model(settings: Settings, aggregator: nn.Module | None = None) -> VPRM
         settings: backbone, weights, aggregator, image size and seed.
         aggregator: an instance to copy in place of the aggregator that the settings name; it stays as it is.
     """
-    for name, options in settings.aggregator_options.items():
+    for name in settings.aggregator_options:
         check_choice("aggregator in aggregator_options", name, AGGREGATORS)
-        if not isinstance(options, Mapping):
-            raise ValueError(f"aggregator_options of {name} is {options!r}; expected {{argument: value}}")
     with torch.random.fork_rng(devices=[]):  # leaves the caller's random state as it is
         torch.manual_seed(settings.seed)
         backbone = ResNet(

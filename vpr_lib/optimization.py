@@ -26,6 +26,25 @@ PUBLISHED_OPTIONS: dict[str, dict[str, Any]] = {
 Scores = dict[str, dict[int, float]]  # split -> {k: recall in percent}
 
 
+def check_options(settings: Settings) -> None:
+    """Try loss, miner, optimizer and scheduler on a few made-up descriptors, in milliseconds.
+
+    Raises:
+        ValueError: one of them can't be made, or the loss can't be computed; the message names what was set.
+    """
+    with torch.random.fork_rng(devices=[]):  # leaves the caller's random state as it is
+        torch.manual_seed(0)
+        loss, miner = make_loss(settings, num_classes=4, embedding_size=8), make_miner(settings)
+        descriptors, places = nn.functional.normalize(torch.randn(12, 8)).requires_grad_(), torch.arange(12) // 3
+        make_scheduler(settings, make_optimizer(settings, [descriptors, *loss.parameters()]))
+        try:
+            loss(descriptors, places, miner(descriptors, places) if miner else None).backward()
+        except Exception as error:
+            tried = f"loss {settings.loss} {dict(settings.loss_options)}, miner {settings.miner}"
+            tried += f" {dict(settings.miner_options)}" if miner else ""
+            raise ValueError(f"{tried} can't be computed: {type(error).__name__}: {error}") from error
+
+
 def make_loss(settings: Settings, num_classes: int, embedding_size: int) -> nn.Module:
     """A loss of pytorch-metric-learning; `loss_options` go over `PUBLISHED_OPTIONS`.
 
@@ -52,13 +71,13 @@ def _make(module: Any, base: type, kind: str, name: str, options: Any, sizes: di
     parameters = {name for part in cls.__mro__ for name in inspect.signature(part.__init__).parameters}
     try:
         return cls(**{k: size for k, size in sizes.items() if k in parameters}, **options)
-    except TypeError as error:
+    except Exception as error:  # whatever the library raises for these options
         raise ValueError(f"{kind} {name} can't be made with {options}: {error}") from None
 
 
 def make_optimizer(settings: Settings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """Adam, AdamW or SGD with momentum 0.9, over the parameters that aren't frozen."""
-    cls = getattr(torch.optim, check_choice("optimizer", settings.optimizer, ("Adam", "AdamW", "SGD")))
+    cls = getattr(torch.optim, settings.optimizer)
     options = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if settings.optimizer == "SGD":
         options["momentum"] = 0.9
@@ -70,8 +89,7 @@ Scheduler = lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau
 
 def make_scheduler(settings: Settings, optimizer: torch.optim.Optimizer) -> Scheduler | None:
     """MultiStepLR, CosineAnnealingLR or ReduceLROnPlateau (on validation recall), stepped once an epoch."""
-    names = ("MultiStepLR", "CosineAnnealingLR", "ReduceLROnPlateau", None)
-    match check_choice("scheduler", settings.scheduler, names):
+    match settings.scheduler:
         case "MultiStepLR":
             return lr_scheduler.MultiStepLR(optimizer, settings.milestones, settings.gamma)
         case "CosineAnnealingLR":
@@ -98,15 +116,18 @@ def step_scheduler(scheduler: Scheduler | None, scores: Scores) -> None:
 def warm_up(optimizer: torch.optim.Optimizer, step: int, warmup_steps: int) -> Iterator[None]:
     """Scale the learning rate for this one step by min(1, (step + 1) / warmup_steps).
 
-    The factor is taken off again after the step, so the scheduler's rate stays as it is: no milestone is overwritten.
+    The factor is taken off again after the step, also if that raises an error, so the scheduler's rate stays as it is:
+    no milestone is overwritten.
     """
     factor = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     scheduled = [group["lr"] for group in optimizer.param_groups]
     for group in optimizer.param_groups:
         group["lr"] *= factor
-    yield
-    for group, lr in zip(optimizer.param_groups, scheduled, strict=True):
-        group["lr"] = lr
+    try:
+        yield
+    finally:
+        for group, lr in zip(optimizer.param_groups, scheduled, strict=True):
+            group["lr"] = lr
 
 
 def get_first_score(scores: Scores) -> float:

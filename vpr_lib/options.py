@@ -1,10 +1,14 @@
 """Names and values given by a user: checked against the valid ones, parsed from `--set key=value`."""
 
+import contextlib
 import json
+import math
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, get_args, get_origin, get_type_hints
+
+_MISFITS = (TypeError, ValueError, OverflowError)  # errors of `_convert`
 
 
 def check_choice(what: str, name: str | None, valid: Iterable[str | None]) -> str | None:
@@ -15,11 +19,70 @@ def check_choice(what: str, name: str | None, valid: Iterable[str | None]) -> st
     return name
 
 
+def check_fields(options: Any, intervals: Mapping[str, str]) -> None:
+    """Check every field of a frozen dataclass, in its `__post_init__`.
+
+    A whole number becomes a float and a list a tuple where the field's hint says so.
+
+    Args:
+        options: the instance.
+        intervals: {field: what a number, or each of several, must lie in, as in mathematics: "(0, 1]"}.
+
+    Raises:
+        ValueError: a value is not of the field's type, not finite, or outside its interval.
+    """
+    for name, hint in get_type_hints(type(options)).items():
+        given, interval = getattr(options, name), intervals.get(name, "")
+        expected = _describe(hint) + (f" in {interval}" if interval else "")
+        try:
+            value = _convert(given, hint)
+        except _MISFITS:
+            raise ValueError(f"{name} is {given!r}; expected {expected}") from None
+        for number in value if isinstance(value, tuple) else (value,):
+            if interval and not _lies_in(number, interval):
+                raise ValueError(f"{name} is {given!r}; expected {expected}")
+        object.__setattr__(options, name, value)
+
+
+def _lies_in(number: float, interval: str) -> bool:
+    low, high = map(float, interval[1:-1].split(","))
+    return low < number < high or (number == low and interval[0] == "[") or (number == high and interval[-1] == "]")
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    """The value as the hint's type, or an error. Numbers must be finite, and what a mapping holds must be JSON."""
+    kind, items = get_origin(hint) or hint, get_args(hint)
+    if kind is types.UnionType:
+        for item in items:
+            with contextlib.suppress(*_MISFITS):
+                return _convert(value, item)
+    elif kind is Any:
+        return json.loads(json.dumps(value, allow_nan=False))
+    elif kind is tuple and isinstance(value, tuple | list):
+        return tuple(_convert(item, items[0]) for item in value)
+    elif kind is Mapping and isinstance(value, Mapping):
+        return {_convert(key, items[0]): _convert(item, items[1]) for key, item in value.items()}
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    elif kind is not float and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    raise TypeError
+
+
+def _describe(hint: Any) -> str:
+    kind, items = get_origin(hint) or hint, get_args(hint)
+    if kind is types.UnionType:
+        return " or ".join(map(_describe, items))
+    if kind is tuple:
+        return f"list of {_describe(items[0])}"
+    return {Mapping: "{name: value}", type(None): "None", float: "finite float"}.get(kind) or kind.__name__
+
+
 def set_values(options: Any, values: Mapping[str, Any]) -> Any:
-    """A copy of a dataclass with some fields changed; lists become tuples; an unknown field is a ValueError."""
+    """A copy of a dataclass with some fields changed; an unknown field is a ValueError."""
     for key in values:
         check_choice("setting", key, [field.name for field in fields(options)])
-    return replace(options, **{k: tuple(value) if isinstance(value, list) else value for k, value in values.items()})
+    return replace(options, **values)
 
 
 def list_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -40,16 +103,11 @@ def parse_change(change: str, classes: Iterable[type]) -> tuple[type, str, Any]:
 def _parse_value(cls: type, key: str, text: str) -> Any:
     """The value as JSON if it parses, else the text itself; its type must be one that the field's hint allows."""
     hint = get_type_hints(cls)[key]
-    kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    kinds = [{tuple: list, Mapping: dict}.get(get_origin(kind), kind) for kind in kinds]
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = None if text == "None" else text
-    if list in kinds and isinstance(value, int | str):
-        value = [value]
-    if float in kinds and type(value) is int:
-        value = float(value)
-    if type(value) not in kinds:
-        raise ValueError(f"--set {key}={text}: expected {' or '.join(kind.__name__ for kind in kinds)}")
-    return value
+    for candidate in (value, [value]):  # one item is a list of one
+        with contextlib.suppress(*_MISFITS):
+            return _convert(candidate, hint)
+    raise ValueError(f"--set {key}={text}: expected {_describe(hint)}")

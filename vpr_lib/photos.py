@@ -10,31 +10,41 @@ from PIL import ExifTags, Image, ImageOps
 from vpr_lib.images import ImageTable
 
 ImageSize = int | tuple[int, int]  # pixels, of a square or (height, width)
+# No other decoder of Pillow is tried, whatever a file is called: one of them starts another program, for example.
+FORMATS = ("JPEG", "PNG", "WEBP")  # JPEG includes MPO, several pictures in a file, as some phones write
 
 
 @contextlib.contextmanager
 def open_photo(data: bytes) -> Iterator[Image.Image]:
     """Open a photo's bytes with Pillow; if they are not readable, also within the block, it raises a ValueError."""
     try:
-        with Image.open(io.BytesIO(data)) as photo:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as photo:
             yield photo
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # The message of UnidentifiedImageError holds an address in memory.
-        reason = "unknown format" if isinstance(error, Image.UnidentifiedImageError) else error
+        reason = "no JPEG, PNG or WebP file" if isinstance(error, Image.UnidentifiedImageError) else error
         raise ValueError(f"is not a readable photo ({reason}); copy it again or remove it") from None
 
 
 def decode(data: bytes, image_size: ImageSize) -> np.ndarray:
-    """Decode and resize a photo's file, JPEG or PNG -> (3, H, W) uint8, RGB, upright as its EXIF orientation says.
+    """Decode and resize a photo's file -> (3, H, W) uint8, RGB, upright as its EXIF orientation says.
 
-    Bilinear, antialiased; the aspect ratio is not kept, as published. A file that is not readable is a ValueError.
+    Bilinear, antialiased; the aspect ratio is not kept, as published. Of 16 bits a channel the upper 8 are kept, and
+    transparency is ignored. A file that is no readable JPEG, PNG or WebP is a ValueError.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     with open_photo(data) as photo:
         # A JPEG decodes faster at 1/2, 1/4 or 1/8; twice the wanted size leaves the resize to do.
         photo.draft("RGB", (2 * width, 2 * height))
-        photo = ImageOps.exif_transpose(photo).convert("RGB")
+        photo = _to_rgb(ImageOps.exif_transpose(photo))
         return np.array(photo.resize((width, height), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+
+
+def _to_rgb(photo: Image.Image) -> Image.Image:
+    if photo.mode.startswith("I"):  # gray of 16 bits, which Pillow converts by cutting off what is above 255
+        photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
+    photo.info.pop("transparency", None)  # Pillow warns of transparency in a palette
+    return photo.convert("RGB")
 
 
 @contextlib.contextmanager

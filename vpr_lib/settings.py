@@ -5,12 +5,36 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from vpr_lib.options import check_choice, set_values
+from vpr_lib.options import check_choice, check_fields, set_values
+
+RESNETS = ("resnet18", "resnet34", "resnet50")
+STAGES = ("conv1", "layer1", "layer2", "layer3", "layer4")
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "backbone": RESNETS,
+    "crop_after": STAGES[1:],
+    "optimizer": ("Adam", "AdamW", "SGD"),
+    "scheduler": ("MultiStepLR", "CosineAnnealingLR", "ReduceLROnPlateau", None),
+    "precision": ("auto", "float32", "bfloat16", "float16"),
+    "keep": ("best", "last"),
+}
+# What each number, or each one of several, must lie in.
+INTERVALS = {
+    "image_size": "[1, inf)", "num_places": "[2, inf)", "images_per_place": "[2, inf)",  # a metric loss needs pairs
+    "crop_min": "(0, 1]", "randaugment_ops": "[0, inf)", "randaugment_magnitude": "[0, 30]",
+    "lr": "(0, inf)", "weight_decay": "[0, inf)", "milestones": "[1, inf)", "gamma": "(0, 1]", "patience": "[0, inf)",
+    "warmup_steps": "[0, inf)", "epochs": "[1, inf)", "seed": "[0, 4294967295]",  # 32 bits, as NumPy takes
+    "ks": "[1, inf)", "radius_m": "(0, inf)",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is computed. The defaults reproduce the published comparison (ResNet-18, 320 px, 10 epochs)."""
+    """What is computed. The defaults reproduce the published comparison (ResNet-18, 320 px, 10 epochs).
+
+    Raises:
+        ValueError: a value has another type than its field, or is not valid. Names of loss, miner and aggregator and
+            their options are checked where those are made.
+    """
 
     # Model
     backbone: str = "resnet18"  # torchvision's name: resnet18, resnet34 or resnet50
@@ -55,20 +79,19 @@ class Settings:
     radius_m: float = 25.0  # a database photo this near the query counts as right
 
     def __post_init__(self) -> None:
-        for name in ("num_places", "images_per_place"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name} is {getattr(self, name)}; a metric loss needs at least 2")
-        for name in ("image_size", "epochs", "lr", "radius_m"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
-        if not self.ks or min(self.ks) < 1:
-            raise ValueError(f"ks is {self.ks}; expected ranks of 1 or more, for example (1, 5, 10)")
-        if not 0 < self.crop_min <= 1:
-            raise ValueError(f"crop_min is {self.crop_min}; it must be above 0 and at most 1")
+        check_fields(self, INTERVALS)
+        for name, valid in CHOICES.items():
+            check_choice(name, getattr(self, name), valid)
+        kept = STAGES[: STAGES.index(self.crop_after) + 1]
+        check_choice("freeze_until", self.freeze_until, (*kept, None))
+        if not self.ks or len({*self.ks}) < len(self.ks):
+            raise ValueError(f"ks is {self.ks}; expected different ranks, for example (1, 5, 10)")
+        if [*self.milestones] != sorted({*self.milestones}):
+            raise ValueError(f"milestones is {self.milestones}; expected rising epochs, for example (5, 10)")
+        if self.scheduler == "ReduceLROnPlateau" and self.gamma == 1:
+            raise ValueError("gamma is 1.0, with which ReduceLROnPlateau changes nothing; it must be below 1")
         if self.weights == "city" and not self.standardize:
             raise ValueError("weights 'city' were trained on standardized photos: they need standardize=true")
-        check_choice("keep", self.keep, ("best", "last"))
-        check_choice("precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
 
     def to_json(self) -> str:
         """JSON text that is the same for equal settings."""

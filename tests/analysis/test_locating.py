@@ -162,7 +162,7 @@ def test_many_kinds_of_photos(find):
     (b"\x00\x00\x00\x18ftypheic" + b"\x00" * 100, "HEIC"),
     (JPEG[:-200], "not a readable photo"),
     (to_bytes(PIXELS)[:-3000], "not readable"),
-    (to_bytes(PIXELS, "GIF"), "GIF"),
+    (to_bytes(PIXELS, "GIF"), "JPEG, PNG or WebP"),
 ], ids=["nothing", "heic", "cut", "cut png", "gif"])  # fmt: skip
 def test_files_that_are_no_photo(find, photo, message):
     with pytest.raises(ValueError, match=message) as error:

@@ -40,9 +40,11 @@ def check_operation(images, by_photo, name, sign, magnitude):
         both = [image, to_pil_image(image)]
         both = [autoaugment._apply_op(i, name, value, InterpolationMode.BILINEAR, None) for i in both]
         differences = [(mine - theirs.int()).abs() for theirs in (both[0], pil_to_tensor(both[1]))]
-        # A rounding step apart at most, but for warps, whose edge pixels sit on a knife's edge.
-        share = min((difference > 1).float().mean() for difference in differences)
-        assert share < (0.003 if name in augment.WARPS else 1e-9)
+        # A rounding step apart at most, but for warps: their edge pixels may be in or out, and OpenCV before 5 rounds
+        # positions to 1/32 pixel. That moves values by up to 1/64 of the step to a neighbor, here up to 70 levels.
+        is_warp = name in augment.WARPS
+        share = min((difference > (2 if is_warp and by_photo else 1)).float().mean() for difference in differences)
+        assert share < (0.003 if is_warp else 1e-9)
 
 
 def test_all_operations_are_there_and_equally_likely():

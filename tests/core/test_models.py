@@ -69,6 +69,33 @@ def test_avg_and_gem_by_hand():
     torch.testing.assert_close(GeM(p=1.0)(x), AvgPool()(x))
 
 
+@pytest.mark.parametrize("p, eps", [(1.0, 1e-6), (3.0, 1e-6), (7.5, 1e-6), (20.0, 1e-6), (50.0, 1e-6), (100.0, 1e-3)])
+def test_gem_and_its_gradients_are_those_of_the_plain_formula(p, eps):
+    """In float64, which holds eps ** p; with channels that are dead or nearly so."""
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 8, 4, 5)).astype(np.float32)).relu()
+    x[:, 2] = 0
+    x[:, 5] *= 1e-2
+    weights = torch.linspace(-1, 1, 8)
+    gem, found_x = GeM(p, eps), x.clone().requires_grad_()
+    found = gem(found_x)
+    (found @ weights).sum().backward()
+    plain_p, plain_x = torch.tensor(p, dtype=torch.float64, requires_grad=True), x.double().requires_grad_()
+    plain = F.normalize(plain_x.clamp(min=eps).pow(plain_p).mean((2, 3)).pow(1 / plain_p))
+    (plain @ weights.double()).sum().backward()
+    torch.testing.assert_close(found.double(), plain, rtol=2e-6, atol=1e-7)
+    torch.testing.assert_close(found_x.grad.double(), plain_x.grad, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(gem.p.grad[0].double(), plain_p.grad, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 1e3])  # a power of 100 of any of them is beyond float32
+def test_gem_with_a_large_exponent_has_finite_gradients(scale):
+    gem, x = GeM(100.0), (scale * torch.rand(2, 4, 5, 5)).requires_grad_()
+    descriptors = gem(x)
+    descriptors[:, 0].sum().backward()
+    torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(2))
+    assert torch.isfinite(x.grad).all() and torch.isfinite(gem.p.grad).all()
+
+
 def test_convap_is_a_matrix_product_and_means_of_regions():
     torch.manual_seed(0)
     module, x = ConvAP(3, 4, 2, 2), torch.rand(1, 3, 6, 8)

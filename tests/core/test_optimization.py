@@ -8,7 +8,15 @@ import torch
 from pytorch_metric_learning import losses
 from torch import nn
 
-from vpr_lib.optimization import make_loss, make_miner, make_optimizer, make_scheduler, step_scheduler, warm_up
+from vpr_lib.optimization import (
+    check_options,
+    make_loss,
+    make_miner,
+    make_optimizer,
+    make_scheduler,
+    step_scheduler,
+    warm_up,
+)
 from vpr_lib.settings import Settings, replace
 from vpr_lib.training import share_of_trivial_anchors
 
@@ -88,17 +96,35 @@ def test_every_loss_of_the_library_can_be_chosen(name):
     ("scheduler", "Cosine", "MultiStepLR, CosineAnnealingLR, ReduceLROnPlateau"),
 ])  # fmt: skip
 def test_a_mistyped_name_is_an_error_that_lists_the_valid_ones(field, wrong, valid):
-    settings = replace(Settings(), **{field: wrong})
-    parameters = [nn.Parameter(torch.zeros(1))]
     with pytest.raises(ValueError, match=f"unknown {field} '{wrong}'; valid: .*{valid}"):
-        make_loss(settings, 4, 8)
-        make_miner(settings)
-        make_scheduler(settings, make_optimizer(settings, parameters))
+        check_options(replace(Settings(), **{field: wrong}))
 
 
-def test_options_a_loss_does_not_take_are_an_error():
-    with pytest.raises(ValueError, match="TripletMarginLoss can't be made with"):
-        make_loss(replace(Settings(), loss="TripletMarginLoss", loss_options={"alpah": 1}), 4, 8)
+@pytest.mark.parametrize("wrong, offender", [
+    ({"loss": "TripletMarginLoss", "loss_options": {"alpah": 1}}, "TripletMarginLoss .*alpah"),
+    ({"loss": "RankedListLoss"}, "RankedListLoss .*'margin'"),  # an option without a default
+    ({"loss": "TripletMarginLoss", "loss_options": {"distance": "far"}}, "TripletMarginLoss .*far"),
+    ({"loss_options": {"beta": "fast"}}, "MultiSimilarityLoss .*fast"),  # an option that only computing it tries
+    ({"loss": "PNPLoss"}, "PNPLoss .*MultiSimilarityMiner"),  # it takes no miner
+    ({"loss": "VICRegLoss", "miner": None}, "VICRegLoss"),  # it takes no labels
+    ({"miner_options": {"epsilom": 0.1}}, "MultiSimilarityMiner .*epsilom"),
+    ({"miner_options": {"epsilon": "small"}}, "MultiSimilarityMiner .*small"),
+])  # fmt: skip
+def test_options_that_cannot_be_used_are_named_before_a_training(wrong, offender):
+    with pytest.raises(ValueError, match=offender):
+        check_options(replace(Settings(), **wrong))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in NOT_FOR_PLACES])
+def test_every_loss_that_can_be_trained_passes_the_check(name):
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    check_options(replace(Settings(), loss=name, loss_options=NEEDS_OPTIONS.get(name, {}), miner=None))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_no_miner_uses_all_pairs():
     assert make_miner(replace(Settings(), miner=None)) is None
 
 
@@ -144,6 +170,14 @@ def test_warm_up_multiplies_a_milestone_and_does_not_overwrite_it():
     slow = [0.1 * 0.3 ** ((step // 5 >= 2) + (step // 5 >= 4)) * min(1, (step + 1) / 12) for step in range(30)]
     assert found == pytest.approx(slow)
     assert found[10] == pytest.approx(0.03 * 11 / 12)  # still warming up when the first milestone comes
+
+
+def test_a_step_that_fails_leaves_the_scheduled_rate():
+    optimizer = make_optimizer(Settings(), [nn.Parameter(torch.zeros(1))])
+    with pytest.raises(OSError), warm_up(optimizer, step=0, warmup_steps=10):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
+        raise OSError
+    assert optimizer.param_groups[0]["lr"] == 1e-3
 
 
 def test_cosine_is_stepped_by_epoch_only():

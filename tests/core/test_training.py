@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import resource
 import shutil
 import signal
@@ -167,19 +166,18 @@ def test_a_finished_run_is_not_trained_further(settings, table, tmp_path, machin
 
 
 @pytest.mark.parametrize("num_places, step", [(3, 4), (8, 1)])  # within the second epoch; in an epoch of one batch
-def test_ctrl_c_saves_and_returns(settings, table, tmp_path, machine, capsys, num_places, step):
+def test_ctrl_c_saves_and_returns(settings, table, tmp_path, machine, capsys, press_ctrl_c, num_places, step):
     settings = replace(settings, num_places=num_places)
     weights = run(settings, table, tmp_path / "whole", machine)[1]
 
     def interrupt(progress):
         if progress.step == step:
-            os.kill(os.getpid(), signal.SIGINT)
+            press_ctrl_c()
 
-    before = signal.getsignal(signal.SIGINT)
     progress, _ = run(settings, table, tmp_path / "stopped", machine, on_batch=interrupt)
     assert (progress.step, progress.batch, len(progress.history)) == (step, 1, progress.epoch)
     assert f"stopped in epoch {progress.epoch + 1}, batch 1" in capsys.readouterr().out
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert same(weights, run(settings, table, tmp_path / "stopped", machine)[1])
 
 

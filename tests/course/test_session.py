@@ -1,6 +1,5 @@
 """The session of a notebook: photos are found or rendered, runs and figures are kept, errors say what to do."""
 
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,11 +82,11 @@ def test_trains_once_and_evaluates(session, settings, capsys):
     assert list(session.evaluate(runs, "val")) == ["one", "two"]
 
 
-def test_a_stopped_training_stops_the_cells_behind_it(session, settings, monkeypatch):
+def test_a_stopped_training_stops_the_cells_behind_it(session, settings, monkeypatch, press_ctrl_c):
     step = Trainer.step
 
     def press_stop(*args):
-        signal.raise_signal(signal.SIGINT)
+        press_ctrl_c()
         return step(*args)
 
     monkeypatch.setattr(Trainer, "step", press_stop)

@@ -20,7 +20,6 @@ from vpr_lib.settings import Settings
 
 MAX_BYTES = 50_000_000  # far more than a phone's photo
 MAX_PIXELS = 80_000_000
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP")  # MPO: a JPEG with several pictures, as some phones write
 CLUSTER_M = 25.0  # photos within this distance support one position
 SOFTNESS = 0.05  # chosen, as CLUSTER_M, on sf_val of four rendered cities with ConvAP and MixVPR
 
@@ -90,12 +89,12 @@ def _read_exif(photo: bytes) -> Image.Exif:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             with open_photo(photo) as opened:
-                (width, height), file_format = opened.size, opened.format
-                if file_format in FORMATS and width * height <= MAX_PIXELS:
+                width, height = opened.size
+                if width * height <= MAX_PIXELS:
                     return opened.getexif()  # decodes the pixels of a PNG
         except ValueError:
             raise ValueError(f"not readable as {expected}; copy it again, or export a HEIC photo as JPEG") from None
-    raise ValueError(f"the file is a {file_format} of {width} x {height} pixels; export it as {expected}")
+    raise ValueError(f"the photo has {width} x {height} pixels; export it as {expected}")
 
 
 def _estimate_position(positions: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, float]:
