@@ -208,7 +208,3 @@ def test_check_without_a_manifest_compares_with_the_published_sizes(sets, tmp_pa
     assert not (tmp_path / "manifest.json").exists()
     check = check_root(tmp_path, any_size=True)
     assert (list(check.splits), check.missing, check.problems) == (["sf_val"], [], [])
-    for damaged in ("{", "[]", '{"sf_val": {}}'):
-        (tmp_path / "manifest.json").write_text(damaged, encoding="utf-8")
-        with pytest.raises(ValueError, match=r"manifest\.json"):
-            check_root(tmp_path)

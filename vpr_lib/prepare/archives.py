@@ -33,9 +33,8 @@ class Member(NamedTuple):
 
 def list_archive(archive: zipfile.ZipFile) -> list[Member]:
     """List the photos of a zip; zipfile.BadZipFile if one could be written elsewhere or fill the disk, or is hidden."""
+    check_count(archive)
     members = archive.infolist()
-    if (count := _read_count(archive)) % (1 << 16) != len(members) % (1 << 16):  # some programs write 16 bits of it
-        raise zipfile.BadZipFile(f"{count} files are in it, {len(members)} are listed")
     folders = {member.filename.removesuffix("/") for member in members if member.is_dir()}
     for member in members:
         reason = "also a folder" if member.filename in folders else _find_danger(member)
@@ -48,14 +47,18 @@ def list_archive(archive: zipfile.ZipFile) -> list[Member]:
     return [Member(each.filename, each.file_size, each.CRC) for each in members if is_photo(each.filename)]
 
 
-def _read_count(archive: zipfile.ZipFile) -> int:
-    """The number of members according to a zip's end; damage in its directory can hide some from zipfile."""
+def check_count(archive: zipfile.ZipFile) -> None:
+    """Raise zipfile.BadZipFile if damage hides members: they are counted at a zip's end, too."""
     with open(archive.filename, "rb") as file:
         file.seek(-min(END_BYTES, os.path.getsize(archive.filename)), os.SEEK_END)
         end = file.read()
     (count,) = struct.unpack_from("<H", end, end.rindex(b"PK\x05\x06") + 10)
     large = end.rfind(b"PK\x06\x06")  # the record for more than 65,534 members
-    return count if count < 0xFFFF or large < 0 else struct.unpack_from("<Q", end, large + 32)[0]
+    if count == 0xFFFF and large >= 0:
+        (count,) = struct.unpack_from("<Q", end, large + 32)
+    listed = len(archive.infolist())
+    if (count - listed) % (1 << 16):  # some programs count modulo 65,536
+        raise zipfile.BadZipFile(f"{count} files are in it, {listed} are listed")
 
 
 def check_others(archive: zipfile.ZipFile, used: Iterable[Member]) -> None:

@@ -1,5 +1,6 @@
 """Check the splits of a data root against the published sizes and against its `manifest.json`."""
 
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -16,6 +17,7 @@ from vpr_lib.checked_files import DamagedFile, read_json, write_json
 from vpr_lib.data_roots import find_part, find_splits
 from vpr_lib.images import read_images
 from vpr_lib.photos import read_photo
+from vpr_lib.prepare.archives import check_count
 
 PUBLISHED_SIZES = {  # as `format_counts` writes them
     "train": "23 cities, 529,506 photos",  # of about 62,000 places
@@ -66,7 +68,7 @@ def check_root(root: str | Path, splits: Iterable[str] = (), any_size: bool = Fa
     for split in [split for split in splits if split in present]:
         try:
             check.splits[split] = _check_split(find_part(root, split), known.get(split), any_size)
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, OSError) as error:
             check.problems.append(str(error))
     add_to_manifest(root, check.splits)
     return check
@@ -87,19 +89,26 @@ def _check_split(path: Path, known: SplitSummary | None, any_size: bool) -> Spli
 
 
 def _test_pack(path: Path) -> None:
-    """Raise ValueError if a photo of a pack has another checksum than listed there, or another name in its header."""
-    damaged = []
-    with zipfile.ZipFile(path) as pack:
-        for member in tqdm(pack.infolist(), unit="photo", desc=f"checking {path}", delay=2):
-            try:
-                with pack.open(member) as photo:
-                    while photo.read(BLOCK_BYTES):
-                        pass
-            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
-                damaged.append(member.filename)
+    """Raise ValueError if a photo of a pack has another checksum or name than the pack's directory says."""
+    damaged: list[str] = []
+    try:
+        with zipfile.ZipFile(path) as pack:
+            check_count(pack)
+            for member in tqdm(pack.infolist(), unit="photo", desc=f"checking {path}", delay=2):
+                damaged += [] if _is_intact(pack, member) else [member.filename]
+    except (zipfile.BadZipFile, struct.error) as error:
+        damaged = [str(error)]
     if damaged:
-        names = ", ".join(damaged[:3]) + (", ..." if len(damaged) > 3 else "")
-        raise ValueError(f"{path} is damaged: {len(damaged)} photos ({names}); copy or make the pack again")
+        names = ", ".join(damaged[:3]) + (f", ... ({len(damaged)} in all)" if len(damaged) > 3 else "")
+        raise ValueError(f"{path} is damaged: {names}; copy or make the pack again")
+
+
+def _is_intact(pack: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    try:
+        with pack.open(member) as photo:
+            return sum(len(block) for block in iter(lambda: photo.read(BLOCK_BYTES), b"")) == member.file_size
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError):
+        return False
 
 
 def check_size(split: str, photos: Mapping[str, int], any_size: bool) -> None:
