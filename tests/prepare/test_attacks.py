@@ -18,7 +18,7 @@ from vpr_lib.command_line.parser import main
 from vpr_lib.prepare.unpacking import unpack_set
 
 HALF = "tokyo_xs/test/database/"
-FIRST = photo_name(300, 5, pano="database")  # a photo of tokyo_xs that `write_sets` writes
+FIRST = photo_name(300, 4e6, pano="database")  # a photo of tokyo_xs that `write_sets` writes
 PHOTO = photo_name(1, 2)
 
 

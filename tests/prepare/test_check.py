@@ -74,6 +74,17 @@ def test_a_pack_with_one_flipped_bit_is_refused_or_gives_the_right_photos(pack, 
     assert harmless < 30
 
 
+def test_a_photo_of_the_same_size_with_another_content_is_noticed(sets, tmp_path, capsys):
+    split = shutil.copytree(sets / "tokyo_xs" / "test", tmp_path / "tokyo_test")
+    assert main(["check", str(tmp_path), "--any-size"]) == 0
+    photo = next((split / "database").iterdir())
+    flip_bit(photo, 15)  # the density of its pixels, in its header: it still decodes
+    assert main(["check", str(tmp_path), "--any-size"]) == 1
+    assert str(split) in capsys.readouterr().err
+    flip_bit(photo, 15)
+    assert main(["check", str(tmp_path), "--any-size"]) == 0
+
+
 def test_photos_that_a_damaged_directory_hides_are_noticed(pack, tmp_path, capsys):
     """The directory's first entry has a comment so long that it holds the second entry."""
     path = shutil.copy(pack, tmp_path) and tmp_path / pack.name
@@ -90,12 +101,18 @@ def test_photos_that_a_damaged_directory_hides_are_noticed(pack, tmp_path, capsy
 
 
 @pytest.mark.parametrize("others", [0, 65_600])
-def test_files_of_a_zip_are_counted_right(sets, tmp_path, others):
-    """From 65,535 on, their number lies in another record; a comment may follow it."""
+@pytest.mark.parametrize("how", ["64-bit record", "modulo 65,536"])
+def test_files_of_a_zip_are_counted_right(sets, tmp_path, others, how):
+    """From 65,536 on, most programs write their number to another record; a comment may follow it."""
     files = {f"tokyo_xs/{path}": data for path, data in read_files(sets / "tokyo_xs").items()}
     path = make_zip(tmp_path / "z.zip", files | {f"{number}.txt": b"" for number in range(others)})
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.comment = b"c" * 40_000
+    if how == "modulo 65,536":
+        data = path.read_bytes()
+        end = data[-22:-14] + 2 * (len(files) + others & 0xFFFF).to_bytes(2, "little") + data[-10:]
+        path.write_bytes(data[: data.rindex(b"PK\6\6") if others else -22] + end)
+    else:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.comment = b"c" * 40_000
     assert main(["unpack", str(path), "--to", str(tmp_path / "root"), "--as", "tokyo_xs", "--any-size"]) == 0
     assert_unpacked(tmp_path / "root", sets, "tokyo_xs")
 

@@ -7,19 +7,18 @@ import os
 import re
 import shutil
 import stat
-import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from vpr_lib.file_names import PHOTO_SUFFIXES
+from vpr_lib.checked_files import check_directory
+from vpr_lib.stored_zip import is_photo
 
 MAX_PHOTO_BYTES = 10**9
 MAX_RATIO = 100  # of a photo to its compressed size; zip hardly compresses JPEG and PNG
 HEADER_BYTES = 30  # of a member's local header, without its name
-END_BYTES = 1 << 17  # the records at a zip's end, with the longest comment, are shorter
 UNSAFE_CHARACTERS = re.compile(r"[\x00-\x1f\x7f\\:]")  # on Windows, \ separates folders and : follows a drive
 
 
@@ -33,7 +32,7 @@ class Member(NamedTuple):
 
 def list_archive(archive: zipfile.ZipFile) -> list[Member]:
     """List the photos of a zip; zipfile.BadZipFile if one could be written elsewhere or fill the disk, or is hidden."""
-    check_count(archive)
+    check_directory(archive)
     members = archive.infolist()
     folders = {member.filename.removesuffix("/") for member in members if member.is_dir()}
     for member in members:
@@ -45,20 +44,6 @@ def list_archive(archive: zipfile.ZipFile) -> list[Member]:
         if first.header_offset + HEADER_BYTES + first.compress_size > second.header_offset:
             raise zipfile.BadZipFile(f"{second.filename!r}, whose bytes are also those of {first.filename!r}")
     return [Member(each.filename, each.file_size, each.CRC) for each in members if is_photo(each.filename)]
-
-
-def check_count(archive: zipfile.ZipFile) -> None:
-    """Raise zipfile.BadZipFile if damage hides members: they are counted at a zip's end, too."""
-    with open(archive.filename, "rb") as file:
-        file.seek(-min(END_BYTES, os.path.getsize(archive.filename)), os.SEEK_END)
-        end = file.read()
-    (count,) = struct.unpack_from("<H", end, end.rindex(b"PK\x05\x06") + 10)
-    large = end.rfind(b"PK\x06\x06")  # the record for more than 65,534 members
-    if count == 0xFFFF and large >= 0:
-        (count,) = struct.unpack_from("<Q", end, large + 32)
-    listed = len(archive.infolist())
-    if (count - listed) % (1 << 16):  # some programs count modulo 65,536
-        raise zipfile.BadZipFile(f"{count} files are in it, {listed} are listed")
 
 
 def check_others(archive: zipfile.ZipFile, used: Iterable[Member]) -> None:
@@ -112,11 +97,6 @@ def _walk(folder: Path, below: str, above: tuple[tuple[int, int], ...], accept_l
                     yield from _walk(folder, f"{below}{entry.name}/", (*above, identity), accept_links)
             elif is_photo(entry.name):
                 yield Member(below + entry.name, entry.stat().st_size)
-
-
-def is_photo(name: str) -> bool:
-    """Whether a file is a photo by its name; macOS adds a `._name.jpg`, which is none, to each photo of its zips."""
-    return name.lower().endswith(PHOTO_SUFFIXES) and not name.rpartition("/")[2].startswith("._")
 
 
 def is_copy(path: Path, source: zipfile.ZipFile | Path, member: Member) -> bool:

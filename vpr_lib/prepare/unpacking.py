@@ -12,7 +12,6 @@ import errno
 import os
 import re
 import shutil
-import struct
 import unicodedata
 import zipfile
 import zlib
@@ -113,7 +112,7 @@ def _explain_errors(source: Path, root: Path, delete: bool) -> Iterator[None]:
         yield
     except (NotImplementedError, RuntimeError) as error:  # an unknown compression, a password
         raise ValueError(f"{source} can't be unpacked ({error}); make a plain zip of it") from None
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, UnicodeDecodeError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError, OSError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(f"the disk of {root} is full; make room and run the same again to continue") from None
         if isinstance(error, OSError) and (error.errno, error.filename) != (errno.EINVAL, None):
