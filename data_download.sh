@@ -10,7 +10,7 @@ TOKYO_XS_FROM=${TOKYO_XS_FROM:-gdrive:15QB3VNKj93027UAQWv7pzFQO1JDCdZj2}
 TRIES=5                    # give up after this many connections in a row without new bytes
 PAUSE_S=${VPR_PAUSE_S:-10} # seconds before the second try; each later pause is longer by as much
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 if [ -x "$here/.venv/bin/python" ]; then
     PATH="$here/.venv/bin:$PATH" # gdown, too
     python=python
@@ -52,6 +52,13 @@ fail() {
     exit 1
 }
 
+# check_value NAME VALUE: refuse what a command could take for an option. Curl's -K, for example, reads a file of options.
+check_value() {
+    case $2 in
+    -*) fail "$1 got $2, which begins with -; write ./$2 for a file or folder of that name" ;;
+    esac
+}
+
 # fail_source SET WHAT-HAPPENED: a source does not work; lists the alternatives.
 fail_source() {
     local set=$1
@@ -87,12 +94,13 @@ fetch_url() {
     while ! is_zip "$file"; do
         [ "$tries" -lt "$TRIES" ] ||
             fail_source "$set" "$url gives no complete zip (last: ${answer:0:3}, curl $status); $(size_of "$file") bytes are kept"
-        sleep $((tries * PAUSE_S))
+        sleep $((tries * 10#$PAUSE_S))
         before=$(size_of "$file")
         status=0
         # Less than a byte a second for a minute is a dead connection.
         answer=$(curl --fail --location --continue-at - --connect-timeout 30 --speed-limit 1 --speed-time 60 \
-            "$bar" --show-error --write-out '%{http_code} %{content_type}' --output "$file" "$url") || status=$?
+            "$bar" --show-error --write-out '%{http_code} %{content_type}' --output "$file" --globoff --url "$url") ||
+            status=$?
         case "$status $answer" in
         "22 408"* | "22 416"* | "22 429"*) ;; # time-out, range beyond the end, too many requests
         "22 4"*) fail_source "$set" "$url answered ${answer:0:3}" ;;
@@ -126,8 +134,9 @@ fetch_url() {
 # fetch_drive SET ID FILE: gdown keeps a partial file beside FILE and continues it.
 fetch_drive() {
     local limit="probably, today's downloads of this file are used up (or the file is no longer shared)"
+    [[ $2 =~ ^[A-Za-z0-9_-]+$ ]] || fail_source "$1" "$2 is not the ID of a file on Google Drive, nor a link to one"
     need gdown "Google Drive" "run make setup (or pip install gdown)"
-    gdown --continue --output "$3" "$2" ||
+    gdown --continue --output "$3" -- "$2" ||
         fail_source "$1" "Google Drive refuses the file, see gdown's message; if it mentions many users: $limit"
     [ -f "$3" ] || fail_source "$1" "gdown downloaded no file: $limit"
     is_zip "$3" && return
@@ -141,8 +150,9 @@ fetch_drive() {
 
 # fetch_kaggle SET OWNER/NAME FILE
 fetch_kaggle() {
+    [[ $2 =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+$ ]] || fail_source "$1" "$2 is not a Kaggle data set, OWNER/NAME"
     need kaggle "Kaggle" "pip install kaggle, and a token of yours (Kaggle, Settings, API)"
-    kaggle datasets download "$2" --path "$(dirname "$3")" || fail_source "$1" "Kaggle refuses $2"
+    kaggle datasets download --path "$(dirname "$3")" -- "$2" || fail_source "$1" "Kaggle refuses $2"
     mv "$(dirname "$3")/${2##*/}.zip" "$3"
     is_zip "$3" || fail_source "$1" "the file from Kaggle is not a complete zip"
 }
@@ -176,9 +186,10 @@ lock() { # flock(2) through Python: macOS has no flock command. Descriptor 9 hol
 get_set() {
     local set=$1 source=$2 status=0
     local archive=$to/.download/$set.zip
+    check_value "the source of $set" "$source"
     mkdir -p "$to/.download"
     lock
-    "$python" -m vpr_lib check "$to" --as "$set" ${any_size:+--any-size} >/dev/null || status=$?
+    "$python" -m vpr_lib check --as "$set" ${any_size:+--any-size} -- "$to" >/dev/null || status=$?
     case $status in
     0)
         say "$set in $to is complete: nothing to do"
@@ -190,14 +201,14 @@ get_set() {
     case "$source" in
     gdrive:* | kaggle:* | *://*)
         download "$set" "$source" "$archive"
-        "$python" -m vpr_lib unpack "$archive" --to "$to" --as "$set" --origin "$source" --delete ${any_size:+--any-size}
+        "$python" -m vpr_lib unpack --to "$to" --as "$set" --origin="$source" --delete ${any_size:+--any-size} -- "$archive"
         rm -f "$to/.download/$set.source"
         return
         ;;
     esac
     [ -e "$source" ] || fail "no file or folder $source"
     [ ! -f "$source/$set.zip" ] || source=$source/$set.zip
-    "$python" -m vpr_lib unpack "$source" --to "$to" --as "$set" ${any_size:+--any-size}
+    "$python" -m vpr_lib unpack --to "$to" --as "$set" ${any_size:+--any-size} -- "$source"
 }
 
 get_all() {
@@ -224,6 +235,7 @@ while [ $# -gt 0 ]; do
         ;;
     --to | --from)
         [ -n "${2:-}" ] || fail "$1 needs a value; see --help"
+        check_value "$1" "$2"
         if [ "$1" = --to ]; then to=$2; else from=$2; fi
         shift
         ;;
@@ -236,6 +248,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+[[ $PAUSE_S =~ ^[0-9]{1,4}$ ]] || fail "VPR_PAUSE_S is $PAUSE_S; expected whole seconds" # bash would run $(...) in it
 [ -n "$what" ] || fail "which set? mini, gsv_xs, sf_xs, tokyo_xs or xs; see --help"
 command -v "$python" >/dev/null || fail "Python ($python) is not installed; install 3.11 or later, then run make setup"
 "$python" -c 'import vpr_lib.prepare.unpacking' || fail "$python lacks packages of the kit (see above); run make setup"

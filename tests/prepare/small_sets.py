@@ -15,12 +15,12 @@ def write_sets(folder):
     """Write the sets unpacked, and as zips in zips/; sf_xs has a train/ that is not used."""
     for place in range(4):
         for view in range(2):
-            name = photo_name(1000 * place, view, note=f"{place:05}_X", pano=view)
+            name = photo_name(1000 * place, 4e6 + view, note=f"{place:05}_X", pano=view)
             write_photo(folder / "gsv_xs" / "train" / ("paris", "rome")[place % 2] / name, place, view)
     for number, split in enumerate(["sf_xs/train", "sf_xs/val", "sf_xs/test", "tokyo_xs/test"]):
         for place in range(3):
             for half in ("database", "queries")[: 1 + (place > 0)]:
-                write_photo(folder / split / half / photo_name(100 * number + place, 5, pano=half), place + number)
+                write_photo(folder / split / half / photo_name(100 * number + place, 4e6, pano=half), place + number)
     for name in SPLITS:
         make_zip(
             folder / "zips" / f"{name}.zip", {f"{name}/{p}": data for p, data in read_files(folder / name).items()}

@@ -110,7 +110,8 @@ class Kit:
 
     def start(self, *arguments, before="", **environment):
         command = ["bash", "-c", f'{before} exec "$0" "$@"', str(self.folder / "data_download.sh"), *arguments]
-        environment |= {"PATH": str(self.bin), "HOME": str(self.bin), "VPR_PAUSE_S": "0", "LANG": "C.UTF-8"}
+        environment = {"VPR_PAUSE_S": "0"} | environment
+        environment |= {"PATH": str(self.bin), "HOME": str(self.bin), "LANG": "C.UTF-8"}
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=self.bin.parent, env=environment, **output)
 
@@ -291,15 +292,67 @@ def test_google_drive_is_read_with_gdown(kit, sets, tmp_path):
     kit.run(0, *GET)
     assert_unpacked(kit.root, sets, "tokyo_xs")
     lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
-    ids = [re.search(r"--continue --output .*/tokyo_xs.zip.part (\S+)$", line)[1] for line in lines]
+    ids = [re.search(r"--continue --output .*/tokyo_xs.zip.part -- (\S+)$", line)[1] for line in lines]
     assert ids == ["1AbC_d-E", "15QB3VNKj93027UAQWv7pzFQO1JDCdZj2"]
 
 
 def test_kaggle_is_read_with_its_own_command(kit, sets):
-    expected = "datasets download me/to-kyo --path"
-    kit.add("kaggle", f'[ "$1 $2 $3 $4" = "{expected}" ] && cat "{sets}/zips/tokyo_xs.zip" > "$5/to-kyo.zip"')
+    check = '[ "$1 $2 $3 $5 $6" = "datasets download --path -- me/to-kyo" ]'
+    kit.add("kaggle", f'{check} && cat "{sets}/zips/tokyo_xs.zip" > "$4/to-kyo.zip"')
     kit.run(0, *GET, "--from", "kaggle:me/to-kyo")
     assert_unpacked(kit.root, sets, "tokyo_xs")
+
+
+EVIL = {
+    "option of curl": "-K/file://x",
+    "long option of curl": "--config=http://x",
+    "option of gdown": "gdrive:-O/tmp/x",
+    "two words for gdown": "gdrive:1 --fuzzy",
+    "link without an ID": "https://drive.google.com/drive/folders/-x",
+    "option of kaggle": "kaggle:-p/x",
+    "folder above, for kaggle": "kaggle:a/../x",
+}
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+@pytest.mark.parametrize("source", EVIL.values(), ids=list(EVIL))
+def test_no_source_is_taken_for_an_option(kit, tmp_path, source, how):
+    """No command is called with it; the message names it."""
+    (kit.bin / "curl").unlink()
+    for command in ("curl", "gdown", "kaggle"):
+        kit.add(command, f'echo "{command} $@" >> "{tmp_path}/log"; exit 1')
+    for what in ("tokyo_xs", "xs"):
+        options = ["--from", source] if how == "option" else []
+        environment = {} if options else {f"{name.upper()}_FROM": source for name in SPLITS}
+        output = kit.run(1, what, "--to", "data root", *options, **environment)
+        assert source.partition(":")[2].removeprefix("//") in output
+    assert not (tmp_path / "log").exists()
+
+
+def test_an_address_reaches_curl_as_one_address(kit, server, sets, tmp_path):
+    """Brackets and braces in it stand for themselves, and what begins with - is no option."""
+    real = os.readlink(kit.bin / "curl")
+    (kit.bin / "curl").unlink()
+    kit.add("curl", f'printf "%s\\n" "$@" >> "{tmp_path}/log"; exec "{real}" "$@"')
+    kit.run(1, *GET, "--from", server.url + "/{a,b}[1-3].zip")
+    assert [path for path, _ in server.requests] == ["/tokyo_xs.zip/{a,b}[1-3].zip"]
+    arguments = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    assert arguments[-2:] == ["--url", server.url + "/{a,b}[1-3].zip"]
+
+
+def test_other_text_of_the_user_is_no_option_and_no_code(kit, sets, tmp_path):
+    for arguments in (["--to", "--any-size"], ["--to", "-x"], ["--from", "-x"], ["--from", "--to"]):
+        assert f"{arguments[0]} got {arguments[1]}" in kit.run(1, "tokyo_xs", *arguments)
+    for pause in ("a[$(touch ran)]", "1 + 1", ""):
+        output = kit.run(1 if pause else 0, *GET, "--from", str(sets), VPR_PAUSE_S=pause)
+        assert not pause or f"VPR_PAUSE_S is {pause}" in output
+    assert not (tmp_path / "ran").exists()
+    shutil.rmtree(kit.root)
+    odd = "-$(touch ran) `touch ran`; 'x' *"
+    shutil.copytree(sets / "zips", tmp_path / odd)
+    kit.run(0, "tokyo_xs", "--any-size", "--to", f"./{odd} root", "--from", f"./{odd}")
+    assert_unpacked(tmp_path / f"{odd} root", sets, "tokyo_xs")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_mini_is_rendered_by_the_environment_beside_the_script(kit):

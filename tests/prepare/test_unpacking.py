@@ -2,9 +2,7 @@ import errno
 import json
 import re
 import shutil
-import stat
 import time
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,20 +45,6 @@ def test_two_splits_and_a_training_set_that_is_left_out(sets, tmp_path, capsys, 
     assert_unpacked(tmp_path / "root", sets, "sf_xs")
     assert f"3 photos in {above}train/database, 2 photos in {above}train/queries\n" in capsys.readouterr().out
     assert len(read_split(tmp_path / "root", "sf_val")[1]) == 2
-
-
-@pytest.mark.parametrize("name", ["../evil.jpg", "x/..", "/evil.jpg", "..\\evil.jpg", "C:/x.jpg", "link"])
-def test_a_member_that_leads_out_of_the_root_is_refused(sets, tmp_path, name):
-    member = zipfile.ZipInfo(name)
-    if name == "link":
-        member.external_attr = (stat.S_IFLNK | 0o777) << 16
-    path = make_zip(tmp_path / "in" / "z.zip", read_files(sets / "gsv_xs"))
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(member, "../..")
-    with pytest.raises(ValueError) as error:
-        unpack(path, tmp_path / "in" / "root", "gsv_xs", delete=True)
-    assert repr(name) in str(error.value)
-    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} <= {"z.zip", "unpack.lock"}
 
 
 def test_sizes_are_compared_before_anything_is_written(sets, tmp_path, monkeypatch):
@@ -224,7 +208,3 @@ def test_check_without_a_manifest_compares_with_the_published_sizes(sets, tmp_pa
     assert not (tmp_path / "manifest.json").exists()
     check = check_root(tmp_path, any_size=True)
     assert (list(check.splits), check.missing, check.problems) == (["sf_val"], [], [])
-    for damaged in ("{", "[]", '{"sf_val": {}}'):
-        (tmp_path / "manifest.json").write_text(damaged, encoding="utf-8")
-        with pytest.raises(ValueError, match=r"manifest\.json"):
-            check_root(tmp_path)

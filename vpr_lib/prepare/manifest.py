@@ -1,6 +1,7 @@
 """Check the splits of a data root against the published sizes and against its `manifest.json`."""
 
-import json
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm.auto import tqdm
 
-from vpr_lib.atomic_files import write_atomically
+from vpr_lib.checked_files import DamagedFile, check_directory, read_json, write_json
 from vpr_lib.data_roots import find_part, find_splits
 from vpr_lib.images import read_images
 from vpr_lib.photos import read_photo
@@ -22,6 +24,7 @@ PUBLISHED_SIZES = {  # as `format_counts` writes them
     "tokyo_test": "12,771 database, 315 queries",
 }
 MANIFEST = "manifest.json"
+BLOCK_BYTES = 1 << 20  # of a pack read at a time
 NUM_DECODED = 16  # photos of a split that are decoded, enough to notice a broken set
 
 
@@ -32,7 +35,7 @@ class SplitSummary:
     photos: dict[str, int]  # city, `database` or `queries` -> number of photos
     bytes: dict[str, int]  # city, `database` or `queries` -> size
     places: int
-    fingerprint: str  # of the names and sizes of the photos
+    fingerprint: str  # of the names, sizes and contents of the photos
     date: str  # when it was unpacked or first checked, ISO 8601
     set: str = ""  # gsv_xs, sf_xs or tokyo_xs
     source: str = ""  # address or path it came from
@@ -58,7 +61,7 @@ def check_root(root: str | Path, splits: Iterable[str] = (), any_size: bool = Fa
     if (root / "train").is_dir() or (root / "train.zip").is_file():
         present.insert(0, "train")
     splits = dict.fromkeys(splits or [*present, *([] if any_size else PUBLISHED_SIZES)])
-    known = _read_manifest(root)
+    known = read_manifest(root)
     check = RootCheck({}, [split for split in splits if split not in present], [])
     for split in [split for split in splits if split in present]:
         try:
@@ -70,6 +73,8 @@ def check_root(root: str | Path, splits: Iterable[str] = (), any_size: bool = Fa
 
 
 def _check_split(path: Path, known: SplitSummary | None, any_size: bool) -> SplitSummary:
+    if path.is_file():
+        _test_pack(path)
     summary = summarize_photos(path)
     if known is None:
         check_size(path.stem, summary.photos, any_size)
@@ -77,8 +82,33 @@ def _check_split(path: Path, known: SplitSummary | None, any_size: bool) -> Spli
     elif summary.photos != known.photos or (path.is_dir() and summary.fingerprint != known.fingerprint):
         size, expected = (format_counts(path.stem, photos) for photos in (summary.photos, known.photos))
         advice = f"move it away and fetch it again, or delete {MANIFEST} if you changed it on purpose"
-        raise ValueError(f"{path} has {size}, {MANIFEST} lists {expected} (if equal: other photos); {advice}")
+        raise ValueError(
+            f"{path} has {size}, {MANIFEST} lists {expected} (if equal: other names or contents); {advice}"
+        )
     return known or summary
+
+
+def _test_pack(path: Path) -> None:
+    """Raise ValueError if a photo of a pack has another checksum or name than the pack's directory says."""
+    damaged: list[str] = []
+    try:
+        with zipfile.ZipFile(path) as pack:
+            check_directory(pack)
+            for member in tqdm(pack.infolist(), unit="photo", desc=f"checking {path}", delay=2):
+                damaged += [] if _is_intact(pack, member) else [member.filename]
+    except zipfile.BadZipFile as error:
+        damaged = [str(error)]
+    if damaged:
+        names = ", ".join(damaged[:3]) + (f", ... ({len(damaged)} in all)" if len(damaged) > 3 else "")
+        raise ValueError(f"{path} is damaged: {names}; copy or make the pack again")
+
+
+def _is_intact(pack: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    try:
+        with pack.open(member) as photo:
+            return sum(len(block) for block in iter(lambda: photo.read(BLOCK_BYTES), b"")) == member.file_size
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError):
+        return False
 
 
 def check_size(split: str, photos: Mapping[str, int], any_size: bool) -> None:
@@ -115,21 +145,22 @@ def summarize_photos(path: Path, name: str = "", source: str = "") -> SplitSumma
     )
 
 
-def _read_manifest(root: Path) -> dict[str, SplitSummary]:
-    path = root / MANIFEST
+def read_manifest(root: Path) -> dict[str, SplitSummary]:
+    """The manifest of a data root, {split: its entry}; one that is damaged or of an older form is a ValueError."""
+    path, advice = root / MANIFEST, "delete it, the next check writes a new one"
     try:
-        return {split: SplitSummary(**entry) for split, entry in json.loads(path.read_bytes()).items()}
+        return {split: SplitSummary(**entry) for split, entry in read_json(path, advice).items()}
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a manifest ({error}); delete it, the next check writes a new one") from None
+    except TypeError as error:
+        raise DamagedFile(path, error, advice) from None
 
 
 def add_to_manifest(root: Path, summaries: Mapping[str, SplitSummary]) -> None:
     """Add splits to the manifest of a data root; an entry of the same photos is kept with its date."""
-    known = _read_manifest(root)
+    known = read_manifest(root)
     fingerprints = {split: summary.fingerprint for split, summary in known.items()}
     changed = {split: new for split, new in summaries.items() if new.fingerprint != fingerprints.get(split)}
     if changed:
         entries = {split: asdict(summary) for split, summary in (known | changed).items()}
-        write_atomically(root / MANIFEST, json.dumps(entries, indent=2).encode() + b"\n")
+        write_json(root / MANIFEST, entries)

@@ -1,6 +1,10 @@
 """Import photos with a GPS position in their EXIF data as the database or the queries of a split."""
 
+import math
 import re
+import struct
+import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +17,7 @@ from vpr_lib.file_names import PHOTO_SUFFIXES, format_name, parse_name
 from vpr_lib.photos import open_photo
 
 GPS = ExifTags.GPS
+FALSE_NORTHING_M = 10_000_000  # of the zones south of the equator, C to M
 UTM_ZONE = re.compile(r"([1-9]|[1-5]\d|60)[C-HJ-NP-X]")
 
 
@@ -30,14 +35,14 @@ class ImportedPhotos(NamedTuple):
 
     folder: Path
     names: list[str]  # of the imported photos in `folder`
-    left_out: dict[str, str]  # path of a photo -> why: not readable, no position, or too far from the split's zone
+    left_out: dict[str, str]  # path of a photo -> why: not readable, no position, too far from the split's zone, ...
 
 
 def import_phone_photos(photos: str | Path, to: str | Path) -> ImportedPhotos:
     """Copy photos under names that hold their position, in one UTM zone for the whole split.
 
     Args:
-        photos: folder of JPEGs or PNGs, in subfolders too.
+        photos: folder of JPEGs or PNGs, in subfolders too; photos of splits below it, as those of `to`, are ignored.
         to: `ROOT/<split>/queries` or `ROOT/<split>/database`; created if missing.
 
     Raises:
@@ -48,8 +53,9 @@ def import_phone_photos(photos: str | Path, to: str | Path) -> ImportedPhotos:
         raise FileNotFoundError(f"no folder at {photos}; expected one with photos")
     zone = _find_zone(to.parent)
     names: dict[Path, str] = {}
+    taken: dict[str, Path] = {}  # {name as disks of Windows and macOS compare it: the photo}
     left_out: dict[str, str] = {}
-    for path in sorted(path for path in photos.rglob("*") if path.is_file() and to not in path.parents):
+    for path in _list_photos(photos, to):
         try:
             if not path.name.lower().endswith(PHOTO_SUFFIXES):
                 raise ValueError(f"not a photo ({', '.join(PHOTO_SUFFIXES)}); export a phone's HEIC photos as JPEG")
@@ -57,17 +63,39 @@ def import_phone_photos(photos: str | Path, to: str | Path) -> ImportedPhotos:
                 exif = photo.getexif()
             position = parse_exif(exif)
             zone = zone or _get_zone(position)
-            names[path] = _name_photo(path.relative_to(photos), position, zone)
+            name = _name_photo(path.relative_to(photos), position, zone)
+            first = taken.setdefault(unicodedata.normalize("NFC", name.casefold()), path)
+            if first != path:
+                raise ValueError(f"has the same position as {first} and nearly its name; rename one of them")
+            names[path] = name
         except (ValueError, OSError) as error:
             left_out[path.relative_to(photos).as_posix()] = str(error)
     if not names:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
-        raise ValueError(f"no photo in {photos} can be imported ({reasons or 'the folder is empty'})")
+        raise ValueError(f"no photo in {photos} can be imported ({reasons or 'there is nothing to import'})")
     to.mkdir(parents=True, exist_ok=True)
     for path, name in tqdm(names.items(), unit="photo", desc=str(to)):
-        if not (to / name).is_file() or (to / name).stat().st_size != path.stat().st_size:
-            write_atomically(to / name, path.read_bytes())
+        data = path.read_bytes()
+        if not (to / name).is_file() or (to / name).read_bytes() != data:
+            write_atomically(to / name, data)
     return ImportedPhotos(to, list(names.values()), left_out)
+
+
+def _list_photos(photos: Path, to: Path) -> Iterator[Path]:
+    """Yield the files in a folder, sorted, but those in `to` and the photos of splits: what was imported before."""
+    for path in sorted(path for path in photos.rglob("*") if path.is_file()):
+        folders = {photos.resolve().name, *path.relative_to(photos).parts[:-1]}
+        is_of_split = bool(folders & {"database", "queries"}) and _has_position(path.name)
+        if not is_of_split and to.resolve() not in path.resolve().parents:
+            yield path
+
+
+def _has_position(name: str) -> bool:
+    try:
+        parse_name(name)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_exif(exif: Image.Exif) -> Position:
@@ -75,36 +103,56 @@ def parse_exif(exif: Image.Exif) -> Position:
 
     Source: Exif 2.32 (CIPA DC-008), section 4.6.6.
     """
-    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
     try:
-        latitude = _to_degrees(gps[GPS.GPSLatitude], gps[GPS.GPSLatitudeRef] == "S")
-        longitude = _to_degrees(gps[GPS.GPSLongitude], gps[GPS.GPSLongitudeRef] == "W")
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        gps, details = exif.get_ifd(ExifTags.IFD.GPSInfo), exif.get_ifd(ExifTags.IFD.Exif)
+        latitude = _to_degrees(gps[GPS.GPSLatitude], gps[GPS.GPSLatitudeRef], "NS")
+        longitude = _to_degrees(gps[GPS.GPSLongitude], gps[GPS.GPSLongitudeRef], "EW")
+    except (KeyError, TypeError, ZeroDivisionError, struct.error, SyntaxError):
         raise ValueError("no GPS position in its EXIF data; enable location in the camera app") from None
-    # Some phones write 0/0 (NaN) or 0, 0 before they have a position.
+    # Some phones write 0, 0 before they have a position.
     if not (-80 <= latitude <= 84 and -180 <= longitude <= 180) or (latitude == 0 and longitude == 0):
         raise ValueError(f"its GPS position {latitude:.5f}, {longitude:.5f} lies outside the UTM grid")
-    date = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime, "")
+    date = details.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime, "")
+    match = re.match(r"(\d{4}):(\d\d):(\d\d)", str(date), re.ASCII)
     try:
         heading_deg = float(gps[GPS.GPSImgDirection]) % 360
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        heading_deg = None
-    return Position(latitude, longitude, heading_deg, str(date)[:10].replace(":", ""))
+        heading_deg = math.nan
+    return Position(
+        latitude,
+        longitude,
+        heading_deg if math.isfinite(heading_deg) else None,
+        "".join(match.groups()) if match else "",
+    )
 
 
-def _to_degrees(parts: tuple[float, float, float], negative: bool) -> float:
-    degrees, minutes, seconds = map(float, parts)
-    return (degrees + minutes / 60 + seconds / 3600) * (-1 if negative else 1)
+def _to_degrees(parts: tuple[float, float, float], reference: str | bytes, letters: str) -> float:
+    """Degrees, minutes and seconds of one of two hemispheres, `letters`, the first of which is positive."""
+    text = reference.decode("latin-1") if isinstance(reference, bytes) else str(reference)
+    letter = text.strip("\0 ").upper()
+    try:
+        degrees, minutes, seconds = (float(part) for part in parts)
+    except ValueError:
+        degrees = minutes = seconds = math.nan  # as of 0/0, which some phones write before they have a position
+    if letter not in {*letters} or not (0 <= degrees <= 180 and 0 <= minutes <= 60 and 0 <= seconds <= 60):
+        expected = f"degrees, minutes, seconds, and {' or '.join(letters)}"
+        raise ValueError(f"its GPS position {parts} {reference!r} is not valid; expected {expected}")
+    return (degrees + minutes / 60 + seconds / 3600) * (1 if letter == letters[0] else -1)
 
 
 def project_to_zone(position: Position, zone: str) -> tuple[float, float]:
-    """East and north in meters of a position, in its own UTM zone or a neighboring one; ValueError for others."""
+    """East and north in meters of a position, in its own UTM zone or a neighboring one; ValueError for others.
+
+    A position on the other side of the equator gets the false northing of `zone`, so that distances stay right.
+    """
     if not UTM_ZONE.fullmatch(zone):
         raise ValueError(f"{zone!r} is not a UTM zone; expected a number and a letter such as 10S")
     number, own_zone = int(zone[:-1]), _get_zone(position)
     if (int(own_zone[:-1]) - number + 1) % 60 > 2:  # 60 zones around the Earth; zone 1 is next to zone 60
         raise ValueError(f"its GPS position lies in UTM zone {own_zone}, too far from zone {zone}")
-    return utm.from_latlon(position.latitude, position.longitude, number, zone[-1])[:2]
+    # With a letter, versions of utm before 0.8 ignore it: they add the false northing by the latitude.
+    east, north = utm.from_latlon(position.latitude, position.longitude, number)[:2]
+    return east, north + FALSE_NORTHING_M * ((zone[-1] < "N") - (own_zone[-1] < "N"))
 
 
 def _get_zone(position: Position) -> str:

@@ -1,0 +1,136 @@
+"""The photos of a zip or folder that is unpacked: list them, refuse what is unsafe, compare and copy one."""
+
+import copy
+import filecmp
+import itertools
+import os
+import re
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from vpr_lib.checked_files import check_directory
+from vpr_lib.stored_zip import is_photo
+
+MAX_PHOTO_BYTES = 10**9
+MAX_RATIO = 100  # of a photo to its compressed size; zip hardly compresses JPEG and PNG
+HEADER_BYTES = 30  # of a member's local header, without its name
+UNSAFE_CHARACTERS = re.compile(r"[\x00-\x1f\x7f\\:]")  # on Windows, \ separates folders and : follows a drive
+
+
+class Member(NamedTuple):
+    """A photo in a zip or folder."""
+
+    name: str
+    size: int  # bytes
+    checksum: int | None = None  # CRC-32, in a zip
+
+
+def list_archive(archive: zipfile.ZipFile) -> list[Member]:
+    """List the photos of a zip; zipfile.BadZipFile if one could be written elsewhere or fill the disk, or is hidden."""
+    check_directory(archive)
+    members = archive.infolist()
+    folders = {member.filename.removesuffix("/") for member in members if member.is_dir()}
+    for member in members:
+        reason = "also a folder" if member.filename in folders else _find_danger(member)
+        if reason:
+            raise zipfile.BadZipFile(f"{member.orig_filename!r}, {reason}")
+    in_order = sorted(members, key=lambda member: member.header_offset)
+    for first, second in itertools.pairwise(in_order):
+        if first.header_offset + HEADER_BYTES + first.compress_size > second.header_offset:
+            raise zipfile.BadZipFile(f"{second.filename!r}, whose bytes are also those of {first.filename!r}")
+    return [Member(each.filename, each.file_size, each.CRC) for each in members if is_photo(each.filename)]
+
+
+def check_others(archive: zipfile.ZipFile, used: Iterable[Member]) -> None:
+    """Raise zipfile.BadZipFile if a member that is not used has two names, of which one may be that of a photo."""
+    names = {member.name for member in used}
+    for member in archive.infolist():
+        if member.filename not in names:
+            archive.open(member).close()  # compares the name in the zip's directory with the one before its content
+
+
+def _find_danger(member: zipfile.ZipInfo) -> str:
+    """Why a member must not be unpacked; "" if it may."""
+    name = member.orig_filename  # `filename` ends at a NUL
+    parts = name.removesuffix("/").split("/")
+    if UNSAFE_CHARACTERS.search(name) or any(not part.strip(". ") for part in parts):
+        return "a name that can lead out of the data root"
+    if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "a link or a device, not a file"
+    if not is_photo(name):
+        return ""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"compressed in an unusual way (method {member.compress_type}; expected stored or deflated)"
+    if member.file_size > min(MAX_PHOTO_BYTES, MAX_RATIO * member.compress_size):
+        return f"{member.file_size:,} bytes compressed to {member.compress_size:,}, too many for a photo"
+    return ""
+
+
+def list_folder(folder: Path, accept_links: bool = True) -> Iterator[Member]:
+    """List the photos of a folder and its subfolders, without hidden ones.
+
+    Raises:
+        ValueError: a link leads to a folder that contains it, or there is a link and `accept_links` is False.
+    """
+    if not accept_links and folder.is_symlink():
+        raise ValueError(f"{folder} is a link; remove it")
+    yield from _walk(folder, "", (), accept_links)
+
+
+def _walk(folder: Path, below: str, above: tuple[tuple[int, int], ...], accept_links: bool) -> Iterator[Member]:
+    """List the photos in `folder / below`; `above` identifies the folders that the walk is in."""
+    status = os.stat(folder / below)
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        raise ValueError(f"{folder / below} is a link to a folder that contains it; remove the link")
+    with os.scandir(folder / below) as entries:
+        for entry in entries:
+            if not accept_links and entry.is_symlink():
+                raise ValueError(f"{entry.path} is a link; remove it")
+            if entry.is_dir():
+                if not entry.name.startswith("."):
+                    yield from _walk(folder, f"{below}{entry.name}/", (*above, identity), accept_links)
+            elif is_photo(entry.name):
+                yield Member(below + entry.name, entry.stat().st_size)
+
+
+def is_copy(path: Path, source: zipfile.ZipFile | Path, member: Member) -> bool:
+    """Whether a file has the content of a photo of `source`."""
+    if path.stat().st_size != member.size:
+        return False
+    if member.checksum is not None:
+        return zlib.crc32(path.read_bytes()) == member.checksum
+    original = source / member.name
+    return os.path.samefile(original, path) or filecmp.cmp(original, path, shallow=False)
+
+
+def copy_photo(source: zipfile.ZipFile | Path, member: Member, target: Path) -> None:
+    """Write a photo to a file that must not exist yet: a hard link to the photo of a folder, else a copy.
+
+    Raises:
+        zipfile.BadZipFile: the photo's name, checksum or size differs from what the zip lists.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(source, Path):
+        try:
+            os.link(os.path.realpath(source / member.name), target)
+            return
+        except OSError:  # another disk, or one without links
+            pass
+    with _open(source, member) as photo, open(target, "xb") as file:
+        shutil.copyfileobj(photo, file)
+        if file.tell() != member.size:
+            raise zipfile.BadZipFile(f"{member.name!r} has not the {member.size:,} bytes that are listed")
+
+
+def _open(source: zipfile.ZipFile | Path, member: Member) -> BinaryIO:
+    if isinstance(source, Path):
+        return open(source / member.name, "rb")
+    info = copy.copy(source.getinfo(member.name))
+    info.file_size += 1  # so that surplus bytes are read: zipfile stops at this size without an error
+    return source.open(info)
