@@ -23,7 +23,7 @@ from vpr_lib.city.views import CitySettings, View
 from vpr_lib.machine import count_cores
 
 OUTPUTS = ("train", "sf_val", "sf_test", "tokyo_test", "scenarios.csv", "contact_sheet.jpg")
-VERSION = 2  # of the renderer; increased when pixels or names change
+VERSION = 3  # of the renderer; increased when pixels or names change
 CHUNK_SIZE = 32  # photos a worker takes at once: neighbors, which share the cached pictures of their houses
 
 
