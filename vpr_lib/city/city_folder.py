@@ -148,7 +148,7 @@ class CityFolder:
             return ""
 
     def _read_state(self) -> dict[str, Any]:
-        advice = "render the city again with --force (a city of an earlier release needs that, too)"
+        advice = "replace the city with --force (a city of an earlier release needs that, too), or delete the folder"
         return read_json(self.folder / "city.json", advice)
 
     def _write_state(self, complete: bool, **more: Any) -> None:

@@ -1,4 +1,4 @@
-"""Functions that return the same numbers on every machine, so that the photos have the same pixels everywhere.
+"""Functions that return the same numbers on every processor, so that the photos have the same pixels everywhere.
 
 Sums, products, quotients and square roots are exact by IEEE 754. Sines, exponentials and powers are not: the C library
 and NumPy's vector code have several versions, chosen by the processor, that differ in the last bit. One bit decides a

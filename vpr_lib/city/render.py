@@ -63,7 +63,7 @@ def write_city(
         lost = target.find_lost([*sorted(views), *EXTRAS])
         if lost and target.was_complete:
             names = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
-            print(f"{folder}: drawing {len(lost)} files again that are missing or changed: {names}", flush=True)
+            print(f"{folder}: missing or changed files are drawn again ({len(lost)}): {names}", flush=True)
         if lost or not target.was_complete:
             _check_space(folder, len(lost) * settings.size**2)
             _write_extras(target, views, {*lost} & {*EXTRAS})
