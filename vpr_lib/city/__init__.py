@@ -5,7 +5,8 @@ Import from here: `write_city` (renders a data root) and `CitySettings` (its siz
 Reading order: `layout` (streets, houses, trees), `canvas` (camera, date and light, the photo being drawn) and `photo`
 (all steps of drawing one). What is drawn: `walls` (houses in perspective) with flat pictures from `house_fronts`, and
 `street_objects` (with `meshes`); `pictures` has colors, patterns, trees and people. Which photos: `views` (settings,
-one photo to take), `planning` (all photos). `render` writes the files; `pretrain` trains the weights and needs torch.
+one photo to take), `planning` (all photos). `render` writes the files, `city_folder` knows which of them are whole.
+`exact_math` has functions that do not depend on the processor. `pretrain` trains the weights and needs torch.
 """
 
 from vpr_lib.city.render import write_city

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
+from vpr_lib.city.exact_math import cosine, round_off, sine, tangent
 from vpr_lib.city.layout import City
-from vpr_lib.city.pictures import Color, make_glow
+from vpr_lib.city.pictures import Color, count_halvings, make_glow
 
 NEAR_M = 0.25  # nearest depth that is drawn
 
@@ -25,25 +27,26 @@ class Camera:
     horizon: float = 0.58  # row of the horizon as a share of the photo's height
     size: int = 320  # pixels, height and width
 
-    @property
+    @cached_property
     def focal(self) -> float:
         """Focal length in pixels."""
-        return self.size / 2 / math.tan(math.radians(self.fov / 2))
+        return self.size / 2 / tangent(self.fov / 2)
 
-    @property
+    @cached_property
     def forward(self) -> np.ndarray:
         """(2,) unit vector east, north."""
-        return np.array([math.sin(math.radians(self.heading)), math.cos(math.radians(self.heading))])
+        return np.array([sine(self.heading), cosine(self.heading)])
 
-    @property
+    @cached_property
     def right(self) -> np.ndarray:
         """(2,) unit vector to the right of the photo."""
-        return np.array([math.cos(math.radians(self.heading)), -math.sin(math.radians(self.heading))])
+        return np.array([cosine(self.heading), -sine(self.heading)])
 
     def to_view(self, points: np.ndarray) -> np.ndarray:
         """(..., 2) meters east and north -> (..., 2) meters to the right and ahead."""
-        offset = points[..., :2] - (self.x, self.y)
-        return np.stack([offset @ self.right, offset @ self.forward], axis=-1)
+        east, north = points[..., 0] - self.x, points[..., 1] - self.y
+        axes = (self.right, self.forward)
+        return np.stack([east * axis[0] + north * axis[1] for axis in axes], axis=-1)
 
     def to_pixels(self, view: np.ndarray, up: np.ndarray | float) -> np.ndarray:
         """Right and ahead (..., 2), up (...), meters -> column and row (..., 2); ahead must be positive."""
@@ -112,16 +115,15 @@ class Lighting:
     clouds: float  # share of the sky
     glow: float  # strength of lamps and windows
 
-    @property
+    @cached_property
     def ground(self) -> np.ndarray:
         """(3,) RGB factor of what lies flat."""
-        return self.ambient + 0.8 * math.sin(math.radians(self.elevation)) * self.sun
+        return self.ambient + 0.8 * sine(self.elevation) * self.sun
 
     def shade_walls(self, sun_heading: float, normals: np.ndarray) -> np.ndarray:
         """(..., 2) horizontal unit normals of walls -> (..., 3) RGB factors."""
-        heading, elevation = math.radians(sun_heading), math.radians(self.elevation)
-        toward_sun = np.array([math.sin(heading), math.cos(heading)]) * math.cos(elevation)
-        return self.ambient + np.maximum(normals @ toward_sun, 0)[..., None] * self.sun
+        toward_sun = normals[..., 0] * sine(sun_heading) + normals[..., 1] * cosine(sun_heading)
+        return self.ambient + np.maximum(toward_sun * cosine(self.elevation), 0)[..., None] * self.sun
 
 
 # Ambient, sun, zenith, horizon; elevation, haze, clouds, glow; see `Lighting`.
@@ -164,7 +166,7 @@ class Canvas:
 
     def _measure_haze(self, distance_m: float) -> float:
         """Share of a color, 0 to 1, that the haze replaces."""
-        return 1 - math.exp(-distance_m / self.lighting.haze_m)
+        return 1 - round_off(math.exp(-distance_m / self.lighting.haze_m))
 
     def draw_polygon(self, corners: np.ndarray, fill: Color) -> None:
         """Fill a plane polygon (N, 3) in meters."""
@@ -186,7 +188,7 @@ class Canvas:
         """Paste an upright picture (RGBA pyramid; foot, depth, height in meters); first and last column covered."""
         scale = self.camera.focal / depth  # pixels a meter
         column, base = self.camera.to_pixels(self.camera.to_view(foot), 0.0)
-        level = round(math.log2(max(1.0, levels[0].height / (height * scale))))
+        level = count_halvings(levels[0].height / (height * scale))
         sprite = levels[min(level, len(levels) - 1)]
         tall, wide = height * scale, height * scale * sprite.width / sprite.height
         left, top = column - wide / 2, base - tall

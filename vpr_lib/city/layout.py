@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from vpr_lib.city.exact_math import round_off
 from vpr_lib.city.pictures import make_rng
 
 FACES = ("south", "east", "north", "west")
@@ -250,16 +251,17 @@ def _furnish_streets(
 def _make_surroundings(rng: np.random.Generator, width: float) -> tuple[np.ndarray, ...]:
     """Towers across the water, hills and woods around the city, piers; see `City`."""
     east, north = rng.uniform(-900, width + 900, 90), -rng.uniform(350, 1100, 90)
-    towers = np.c_[east, north, rng.uniform(14, 46, 90), rng.gamma(2.0, 22, 90) + 8]
+    towers = np.c_[east, north, rng.uniform(14, 46, 90), round_off(rng.gamma(2.0, 22, 90)) + 8]
     angles = np.linspace(0, 2 * np.pi, 181)[:-1]
     heights = np.zeros(180)
     for k in (1, 2, 3, 5, 9, 17):
-        heights += rng.uniform(0.1, 0.7) * 120 / (k + 1) * (1 + np.sin(k * angles + rng.uniform(0, 6.3)))
-    hills = np.c_[width / 2 + 2600 * np.cos(angles), width / 2 + 2600 * np.sin(angles), heights]
+        heights += rng.uniform(0.1, 0.7) * 120 / (k + 1) * (1 + round_off(np.sin(k * angles + rng.uniform(0, 6.3))))
+    east, north = (width / 2 + 2600 * round_off(wave(angles)) for wave in (np.cos, np.sin))
+    hills = np.c_[east, north, heights]
     edge = np.linspace(-0.5, 1.5, 81) * width  # west, north and east of the city, not across the water
     low, high = np.full(81, -250.0), np.full(81, width + 250)
     rim = np.concatenate([np.c_[low, edge[::-1]], np.c_[edge, high], np.c_[high, edge]])
     rim = rim[rim[:, 1] > -40]
-    woods = np.c_[rim, 11 + 5 * np.sin(np.arange(len(rim)) * 1.7) + rng.uniform(0, 7, len(rim))]
+    woods = np.c_[rim, 11 + 5 * round_off(np.sin(np.arange(len(rim)) * 1.7)) + rng.uniform(0, 7, len(rim))]
     piers = np.c_[np.cumsum(rng.uniform(60, 190, 8)) - 60, rng.uniform(20, 60, 8), rng.uniform(4, 10, 8)]
-    return towers[np.argsort(towers[:, 1])], hills, woods, piers[piers[:, 0] < width]
+    return towers[np.argsort(towers[:, 1], kind="stable")], hills, woods, piers[piers[:, 0] < width]

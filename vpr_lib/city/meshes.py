@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vpr_lib.city.canvas import NEAR_M, Canvas
+from vpr_lib.city.exact_math import cosine, round_off, sine
 from vpr_lib.city.pictures import hsv_color, make_rng
 
 # Side views, meters ahead of the middle and above the road, counterclockwise from the rear bottom corner.
@@ -43,10 +44,10 @@ class Pose:
 
     def transform(self, ahead: ArrayLike, across: ArrayLike, up: ArrayLike) -> np.ndarray:
         """Meters ahead (N), to the right and up (N, or one number) -> (N, 3) meters in the city."""
-        sine, cosine = np.sin(np.radians(self.heading)), np.cos(np.radians(self.heading))
+        sin, cos = sine(self.heading), cosine(self.heading)
         ahead, across = np.asarray(ahead, float), np.asarray(across)
-        east = self.x + ahead * sine + across * cosine
-        north = self.y + ahead * cosine - across * sine
+        east = self.x + ahead * sin + across * cos
+        north = self.y + ahead * cos - across * sin
         return np.stack([east, north, 0 * ahead + up], 1)
 
 
@@ -142,7 +143,7 @@ def _make_vehicle_side(kind: str, side: int, body: np.ndarray, stripe: np.ndarra
     angles = np.linspace(0, 2 * np.pi, 9)[:-1]
     radius = 0.5 if kind in LARGE else 0.33
     for axle in (rear * 0.62, front * 0.62):
-        wheel = np.c_[axle + radius * np.cos(angles), radius + radius * np.sin(angles)]
+        wheel = np.c_[axle + radius * round_off(np.cos(angles)), radius + radius * round_off(np.sin(angles))]
         yield make_panel(wheel, np.array([22.0, 22, 24]), 0.02)
 
 

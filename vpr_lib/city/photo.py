@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from vpr_lib.city.canvas import NEAR_M, Camera, Canvas, Moment, turn_between
+from vpr_lib.city.exact_math import cosine, round_off, tangent
 from vpr_lib.city.layout import City, Street
 from vpr_lib.city.pictures import Color, draw_rain, make_clouds, make_rng, make_surface_noise
 from vpr_lib.city.street_objects import Occluder, draw_occluder, draw_street_objects
@@ -47,7 +48,8 @@ def draw_sky(canvas: Canvas) -> None:
     camera, lighting = canvas.camera, canvas.lighting
     rng = make_rng("sky", canvas.moment.seed)
     size = (camera.size, max(1, round(camera.horizon * camera.size)))
-    blend = (np.linspace(0, 1, size[1]) ** 1.5)[:, None]
+    blend = np.linspace(0, 1, size[1])[:, None]
+    blend = blend * np.sqrt(blend)
     gradient = 255 * (lighting.zenith * (1 - blend) + lighting.horizon * blend)
     sky = Image.fromarray(gradient.clip(0, 255).astype(np.uint8)[:, None]).resize(size)
     clouds = make_clouds(int(rng.integers(8)))
@@ -70,11 +72,11 @@ def draw_sky(canvas: Canvas) -> None:
 def find_sun(canvas: Canvas) -> tuple[float, float]:
     """Column and row of the sun; far outside the photo when it is behind the camera."""
     camera = canvas.camera
-    turn = math.radians(turn_between(canvas.moment.sun, camera.heading))
-    if abs(turn) > 1.3:
+    turn = turn_between(canvas.moment.sun, camera.heading)
+    if abs(turn) > 75:
         return -1e6, 0.0
-    lift = camera.focal * math.tan(math.radians(canvas.lighting.elevation)) / math.cos(turn)
-    return camera.size / 2 + camera.focal * math.tan(turn), camera.horizon * camera.size - lift
+    lift = camera.focal * tangent(canvas.lighting.elevation) / cosine(turn)
+    return camera.size / 2 + camera.focal * tangent(turn), camera.horizon * camera.size - lift
 
 
 def _draw_ridge(canvas: Canvas, ridge: np.ndarray, color: Color, distance_m: float) -> None:
@@ -82,7 +84,7 @@ def _draw_ridge(canvas: Canvas, ridge: np.ndarray, color: Color, distance_m: flo
     view = camera.to_view(ridge)
     ahead = view[:, 1] > 50
     pixels = camera.to_pixels(view[ahead], ridge[ahead, 2])
-    pixels = pixels[np.argsort(pixels[:, 0])]
+    pixels = pixels[np.argsort(pixels[:, 0], kind="stable")]
     if len(pixels):
         floor = camera.horizon * camera.size + 2
         outline = np.vstack([[pixels[0, 0], floor], pixels, [pixels[-1, 0], floor]])
@@ -96,7 +98,7 @@ def draw_distance(canvas: Canvas) -> None:
     _draw_ridge(canvas, canvas.city.woods, (62, 84, 52), 300)
     camera, towers = canvas.camera, canvas.city.towers
     view = camera.to_view(towers)
-    inside = np.abs(view[:, 0]) < view[:, 1] * math.tan(math.radians(camera.fov / 2)) + 50
+    inside = np.abs(view[:, 0]) < view[:, 1] * tangent(camera.fov / 2) + 50
     light = canvas.lighting.shade_walls(canvas.moment.sun, np.array([0.0, 1.0]))
     for number in np.flatnonzero((view[:, 1] > 50) & inside):
         width, height = towers[number, 2:]
@@ -222,9 +224,10 @@ def _draw_glare(canvas: Canvas, lamp_heads: list[tuple[float, float, float]]) ->
 def apply_lens(image: Image.Image, moment: Moment) -> Image.Image:
     """Exposure, white balance and contrast of the camera, vignette, sensor noise."""
     rng, size = make_rng("lens", moment.seed), image.width
-    gain = np.exp(rng.normal(0, 0.09)) * np.exp(rng.normal(0, 0.035, 3))
-    gamma = np.exp(rng.normal(0, 0.08))
-    table = 255 * ((np.arange(256) / 255) ** gamma * gain[:, None]).clip(0, 1)
+    gain = round_off(np.exp(rng.normal(0, 0.09) + rng.normal(0, 0.035, 3)))
+    gamma = round_off(np.exp(rng.normal(0, 0.08)))
+    curve = round_off((np.arange(256) / 255) ** gamma)
+    table = 255 * (curve * gain[:, None]).clip(0, 1)
     image = ImageChops.multiply(image.point(table.astype(int).ravel().tolist()), _make_vignette(size))
     left, top = rng.integers(0, NOISE_SIZE - min(size, NOISE_SIZE - 1), 2)
     noise = _make_sensor_noise(9 if moment.light == "night" else 4)

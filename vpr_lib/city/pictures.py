@@ -8,13 +8,16 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from vpr_lib.city.exact_math import Generator, cosine, sine
+
 Color = tuple[int, int, int]  # RGB, 0 to 255
 PYRAMID_LEVELS = 5  # at most
 
 
 def make_rng(*keys: int | str) -> np.random.Generator:
     """A generator that depends on all keys and on nothing else."""
-    return np.random.default_rng([zlib.crc32(key.encode()) if isinstance(key, str) else int(key) for key in keys])
+    seeds = [zlib.crc32(key.encode()) if isinstance(key, str) else int(key) for key in keys]
+    return Generator(np.random.PCG64(seeds))
 
 
 def hsv_color(hue: float, saturation: float, value: float) -> Color:
@@ -33,6 +36,12 @@ def make_pyramid(picture: Image.Image) -> list[Image.Image]:
     while len(levels) < PYRAMID_LEVELS and min(levels[-1].size) >= 8:
         levels.append(levels[-1].reduce(2))
     return levels
+
+
+def count_halvings(ratio: float) -> int:
+    """How many halvings come nearest to dividing by a ratio; 0 where it is below 1."""
+    mantissa, exponent = math.frexp(max(1.0, ratio))  # ratio = mantissa * 2 ** exponent, mantissa in [0.5, 1)
+    return exponent - (mantissa < math.sqrt(0.5))
 
 
 @lru_cache(maxsize=1)
@@ -64,7 +73,8 @@ def make_clouds(variant: int) -> Image.Image:
 def make_glow(power: int = 2) -> Image.Image:
     """A soft disc that fades from its center, 128 x 128 pixels, "L"."""
     rows, columns = np.mgrid[-1:1:128j, -1:1:128j]
-    return Image.fromarray((255 * np.maximum(0, 1 - np.hypot(rows, columns)) ** power).astype(np.uint8))
+    fade = np.maximum(0, 1 - np.sqrt(rows**2 + columns**2))
+    return Image.fromarray((255 * np.prod([fade] * power, axis=0)).astype(np.uint8))
 
 
 @lru_cache(maxsize=24)
@@ -77,8 +87,8 @@ def draw_tree(variant: int, season: str) -> list[Image.Image]:
     draw.polygon((111, 320, 115, 140, 125, 140, 129, 320), fill=bark)
     tips = []
     for _ in range(60):
-        angle, length = rng.normal(0, 0.75), rng.uniform(40, 128)
-        tip = 120 + length * math.sin(angle), 165 - length * math.cos(angle)
+        angle, length = math.degrees(rng.normal(0, 0.75)), rng.uniform(40, 128)
+        tip = 120 + length * sine(angle), 165 - length * cosine(angle)
         draw.line((120, rng.uniform(140, 205), *tip), fill=bark, width=3)
         tips.append(tip)
     if season == "winter" and variant != 0:  # variant 0 is evergreen

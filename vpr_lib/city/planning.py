@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vpr_lib.city.canvas import Camera, Moment, turn_between
+from vpr_lib.city.exact_math import find_angle, measure_length
 from vpr_lib.city.layout import REPETITIVE, City, Street, make_city
 from vpr_lib.city.pictures import make_rng
 from vpr_lib.city.street_objects import Occluder, find_occluder
@@ -238,9 +239,9 @@ def _find_other_viewpoint(rng: np.random.Generator, city: City, spot: _Spot, cam
         shift, side = rng.choice((-1, 1)) * rng.uniform(5, 19), rng.uniform(-0.6, 0.6) * spot.street.road
         moved = spot.place_camera(0.0, camera.size, shift, side)
         east, north = target - (moved.x, moved.y)
-        moved = replace(moved, heading=math.degrees(math.atan2(east, north)) % 360)
+        moved = replace(moved, heading=find_angle(east, north) % 360)
         meters, degrees = _measure_gap(moved, camera)
-        if 20 <= degrees <= 60 and 5 <= meters <= 20 and math.hypot(east, north) > 5:
+        if 20 <= degrees <= 60 and 5 <= meters <= 20 and measure_length(east, north) > 5:
             return moved
     return None
 
@@ -248,7 +249,7 @@ def _find_other_viewpoint(rng: np.random.Generator, city: City, spot: _Spot, cam
 def _measure_gap(camera: Camera, other: Camera) -> tuple[float, float]:
     """Meters and degrees between two cameras."""
     turn = abs(turn_between(camera.heading, other.heading))
-    return math.hypot(camera.x - other.x, camera.y - other.y), turn
+    return measure_length(camera.x - other.x, camera.y - other.y), turn
 
 
 def measure_repetitive_share(city: City, camera: Camera) -> float:

@@ -1,12 +1,13 @@
-"""Writes the photos of a rendered city as a data root; a render that was stopped is resumed."""
+"""Writes the photos of a rendered city as a data root; a render that was stopped is resumed, a damaged one repaired."""
 
 import csv
 import io
-import json
 import multiprocessing
 import os
 import shutil
 import sys
+import threading
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -16,14 +17,15 @@ from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 
 from vpr_lib.atomic_files import write_atomically
+from vpr_lib.checked_files import write_sealed
+from vpr_lib.city.city_folder import EXTRAS, CityFolder, compute_checksum
 from vpr_lib.city.layout import make_city
 from vpr_lib.city.photo import draw_photo
 from vpr_lib.city.planning import QUERY_SHARES, make_views
 from vpr_lib.city.views import CitySettings, View
 from vpr_lib.machine import count_cores
 
-OUTPUTS = ("train", "sf_val", "sf_test", "tokyo_test", "scenarios.csv", "contact_sheet.jpg")
-VERSION = 2  # of the renderer; increased when pixels or names change
+VERSION = 3  # of the renderer; increased when pixels or names change
 CHUNK_SIZE = 32  # photos a worker takes at once: neighbors, which share the cached pictures of their houses
 
 
@@ -34,53 +36,78 @@ def write_city(
     force: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Render a data root, or what is missing of it.
+    """Render a data root, or what is missing of it; files that were lost or changed are drawn again, which is printed.
 
     Args:
-        folder: the data root to make.
+        folder: the data root to make. Only one process at a time writes into it; a second one waits.
         settings: sizes, difficulty, seed.
         workers: processes; -1 is one for each core, 0 draws in this one. The pixels are the same.
         force: replace a rendered data root of any settings.
         progress: show a progress bar.
 
     Returns:
-        The folder, with `train`, `sf_val`, `sf_test`, `tokyo_test`, `scenarios.csv`, `contact_sheet.jpg` and
-        `city.json`, which says whether it is complete.
+        The folder, with `train`, `sf_val`, `sf_test`, `tokyo_test`, `scenarios.csv` and its checksum,
+        `contact_sheet.jpg`, and `city.json`, which identifies the city and says whether it is complete.
 
     Raises:
-        ValueError: the folder contains other files, or a city of other settings.
+        ValueError: the folder contains other files, a city of other settings, or a damaged `city.json`.
         OSError: there is not enough disk space.
     """
     folder, settings = Path(folder), settings or CitySettings()
-    state = {"version": VERSION, "settings": asdict(settings)}
-    complete = _claim_folder(folder, state, force)
-    views = make_views(settings)
-    exists = Path.is_file if complete else _is_whole_jpeg
-    missing = [view for view in views if not exists(folder / view.path)]
-    if complete and not missing:
+    target = CityFolder(folder, {"version": VERSION, "settings": asdict(settings)})
+    if not force and target.is_whole():
         return folder
-    needed, free = len(missing) * settings.size**2 * 0.35, shutil.disk_usage(folder).free  # bytes; 0.35 a pixel
+    with target.lock():
+        target.claim(force)
+        views = {view.path: view for view in make_views(settings)}
+        lost = target.find_lost([*sorted(views), *EXTRAS])
+        if lost and target.was_complete:
+            names = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
+            print(f"{folder}: missing or changed files are drawn again ({len(lost)}): {names}", flush=True)
+        if lost or not target.was_complete:
+            _check_space(folder, len(lost) * settings.size**2)
+            _write_extras(target, views, {*lost} & {*EXTRAS})
+            if progress:
+                print(f"contact sheet: {folder / 'contact_sheet.jpg'}", flush=True)
+            _write_lost(target, views, {*lost} - {*EXTRAS}, settings.quality, workers, progress)
+            target.complete()
+    return folder
+
+
+def _check_space(folder: Path, pixels: int) -> None:
+    needed, free = 0.35 * pixels, shutil.disk_usage(folder).free  # bytes; 0.35 a pixel
     if needed > free:
         raise OSError(f"the photos need {needed / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free; make room")
-    _write_scenarios(folder, views)
-    contact_sheet = folder / "contact_sheet.jpg"
-    if not contact_sheet.is_file():
-        _write_contact_sheet(contact_sheet, views)
-    if progress:
-        print(f"contact sheet: {contact_sheet}", flush=True)
-    chunks = [(folder, settings.quality, missing[i : i + CHUNK_SIZE]) for i in range(0, len(missing), CHUNK_SIZE)]
+
+
+def _write_lost(
+    target: CityFolder, views: Mapping[str, View], lost: set[str], quality: int, workers: int, progress: bool
+) -> None:
+    """Draw the photos at the paths `lost`, in the order of `views`."""
+    missing = [view for path, view in views.items() if path in lost]
+    chunks = [(target.folder, quality, missing[i : i + CHUNK_SIZE]) for i in range(0, len(missing), CHUNK_SIZE)]
     workers = count_cores() if workers < 0 else workers
     # Forked workers start at once, but forking is safe on Linux only.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, context) if workers > 1 else nullcontext() as pool:
+    parallel = workers > 1 and chunks
+    with ProcessPoolExecutor(workers, context, _end_with_parent) if parallel else nullcontext() as pool:
         # The workers are forked before the progress bar starts its thread.
-        counts = pool.map(_write_photos, chunks) if pool else map(_write_photos, chunks)
-        done = len(views) - len(missing)
-        with tqdm(total=len(views), initial=done, unit="photo", desc=str(folder), disable=not progress) as bar:
-            for count in counts:
-                bar.update(count)
-    _write_state(folder, state | {"complete": True, "photos": len(views)})
-    return folder
+        finished = pool.map(_write_photos, chunks) if pool else map(_write_photos, chunks)
+        done, name = len(views) - len(missing), str(target.folder)
+        with tqdm(total=len(views), initial=done, unit="photo", desc=name, disable=not progress) as bar:
+            for checksums in finished:
+                target.record(checksums)
+                bar.update(len(checksums))
+
+
+def _end_with_parent() -> None:
+    """Let this worker end when its parent has ended, even if that was killed; also while it waits for work."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def draw_view(view: View) -> Image.Image:
@@ -95,59 +122,40 @@ def encode_jpeg(photo: Image.Image, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _write_state(folder: Path, state: dict) -> None:
-    write_atomically(folder / "city.json", json.dumps(state, indent=2).encode())
-
-
-def _claim_folder(folder: Path, state: dict, force: bool) -> bool:
-    """Make the folder, or check that `city.json` names the same city; whether that is complete."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; choose a folder for the data root")
-    if (folder / "city.json").is_file():
-        existing = json.loads((folder / "city.json").read_text(encoding="utf-8"))
-        old, new = existing.get("settings", {}), state["settings"]
-        changed = [f"{key} is {old.get(key)} in it, {new[key]} requested" for key in new if old.get(key) != new[key]]
-        if existing.get("version") != state["version"]:
-            changed.append("it is of another version of the renderer")
-        if not force and not changed:
-            return existing.get("complete", False)
-        if not force:
-            advice = "Choose another folder, or replace its photos with --force"
-            raise ValueError(f"{folder} holds another rendered city: {'; '.join(changed)}. {advice}")
-        _write_state(folder, existing | {"complete": False, "version": 0})  # in case deleting is interrupted
-        for name in OUTPUTS:
-            target = folder / name
-            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-    elif folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and holds no rendered city; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_state(folder, state | {"complete": False})
-    return False
-
-
-def _write_photos(chunk: tuple[Path, int, list[View]]) -> int:
-    """Draw and save some photos; returns how many. A file gets its name when all of it is written."""
+def _write_photos(chunk: tuple[Path, int, list[View]]) -> dict[str, str]:
+    """Draw and save some photos; {path: checksum}. A file gets its name when all of it is written."""
     folder, quality, views = chunk
+    checksums = {}
     for view in views:
-        path = folder / view.path
+        path, data = folder / view.path, encode_jpeg(draw_view(view), quality)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(encode_jpeg(draw_view(view), quality))
-        os.replace(temporary, path)  # without waiting for the disk; `_is_whole_jpeg` checks the file on resuming
-    return len(views)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)  # without waiting for the disk; `CityFolder.complete` does, once
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        checksums[view.path] = compute_checksum(view.path, data)
+    return checksums
 
 
-def _is_whole_jpeg(path: Path) -> bool:
-    """Whether a JPEG is complete to its last byte: after a power cut a renamed file may be short."""
-    return path.is_file() and path.read_bytes()[-2:] == b"\xff\xd9"
+def _write_extras(target: CityFolder, views: Mapping[str, View], lost: set[str]) -> None:
+    """Write the files beside the photos, those of `lost`."""
+    if "contact_sheet.jpg" in lost:
+        _write_contact_sheet(target.folder / "contact_sheet.jpg", list(views.values()))
+        target.record_extras("contact_sheet.jpg")
+    if lost - {"contact_sheet.jpg"}:
+        _write_scenarios(target.folder / "scenarios.csv", views.values())
+        target.record_extras("scenarios.csv", "scenarios.csv.sha256")
 
 
-def _write_scenarios(folder: Path, views: list[View]) -> None:
-    """Write `scenarios.csv`: the scenario of each query, and a detail such as the light."""
+def _write_scenarios(path: Path, views: Iterable[View]) -> None:
+    """Write the scenario of each query, and a detail such as the light."""
     buffer = io.StringIO()
     rows = [(Path(view.path).name, view.scenario, view.detail) for view in views if view.scenario]
     csv.writer(buffer, lineterminator="\n").writerows([("query", "scenario", "detail"), *rows])
-    write_atomically(folder / "scenarios.csv", buffer.getvalue().encode())
+    write_sealed(path, buffer.getvalue().encode())
 
 
 def _write_contact_sheet(path: Path, views: list[View]) -> None:

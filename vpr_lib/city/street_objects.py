@@ -1,12 +1,12 @@
 """What stands on the streets: trees, lamps, parked cars, people, piers; and occluders that cover part of a photo."""
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
 from vpr_lib.city.canvas import NEAR_M, Camera, Canvas, Moment
+from vpr_lib.city.exact_math import tangent
 from vpr_lib.city.layout import City
 from vpr_lib.city.meshes import Mesh, Pose, draw_mesh, make_box, make_scaffold, make_vehicle
 from vpr_lib.city.pictures import draw_person, draw_tree, make_rng
@@ -55,7 +55,7 @@ def _find_in_view(
 ) -> list[tuple[float, str, int]]:
     """Depth, kind and row of the objects at positions (N, >= 2) that are within reach, in view and not behind walls."""
     view = camera.to_view(positions)
-    wide = np.abs(view[:, 0]) < view[:, 1] * math.tan(math.radians(camera.fov / 2)) + radius_m
+    wide = np.abs(view[:, 0]) < view[:, 1] * tangent(camera.fov / 2) + radius_m
     rows = np.flatnonzero((view[:, 1] > 0.8) & (view[:, 1] < reach_m) & wide)
     scale = camera.focal / view[rows, 1]
     middle = camera.size / 2 + view[rows, 0] * scale
@@ -155,7 +155,7 @@ def draw_occluder(canvas: Canvas, occluder: Occluder) -> None:
         rng = make_rng("crowd", occluder.seed)
         spots = rng.uniform((-0.62, 1.4), (0.62, 7.0), (26, 2))  # (tangent of the angle to the right, meters ahead)
         spots[:, 0] = spots[:, 0] * spots[:, 1] + occluder.right
-        for right, ahead in spots[np.argsort(-spots[:, 1])]:
+        for right, ahead in spots[np.argsort(-spots[:, 1], kind="stable")]:
             position = (camera.x, camera.y) + ahead * camera.forward + right * camera.right
             canvas.paste_sprite(draw_person(int(rng.integers(48))), position, ahead, rng.uniform(1.9, 2.5))
     elif occluder.kind == "scaffold":

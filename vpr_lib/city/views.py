@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from vpr_lib.city.canvas import Camera, Moment
+from vpr_lib.city.exact_math import cosine, find_angle, sine
 from vpr_lib.city.street_objects import Occluder
 from vpr_lib.file_names import format_name
 
@@ -82,11 +83,11 @@ def name_photo(site: str, camera: Camera, moment: Moment, pano: str, note: str =
     """
     zone, letter, east, north, angle = (SPLIT_SITES | TRAIN_SITES)[site]
     north += NEXT_CITY_M * earlier
-    sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
-    pitch = math.degrees(math.atan((camera.horizon - 0.5) * camera.size / camera.focal))
+    sin, cos = sine(angle), cosine(angle)
+    pitch = find_angle((camera.horizon - 0.5) * camera.size, camera.focal)
     return format_name(
-        east=f"{east + camera.x * cosine + camera.y * sine:.2f}",
-        north=f"{north - camera.x * sine + camera.y * cosine:.2f}",
+        east=f"{east + camera.x * cos + camera.y * sin:.2f}",
+        north=f"{north - camera.x * sin + camera.y * cos:.2f}",
         zone=zone, letter=letter, pano=pano, heading=f"{(camera.heading + angle) % 360:.2f}", pitch=f"{pitch:.2f}",
         roll="0.00", height=f"{camera.height:.2f}", date=f"{moment.year}{moment.month:02}", note=note,
     )  # fmt: skip

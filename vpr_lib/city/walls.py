@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from vpr_lib.city.canvas import NEAR_M, Camera, Canvas
 from vpr_lib.city.house_fronts import SCALE, Front, draw_ground_floor, draw_roof, draw_wall, draw_windows, pick_paint
 from vpr_lib.city.layout import FACES, STYLES, Building, City
-from vpr_lib.city.pictures import PYRAMID_LEVELS, hsv_color, make_pyramid, make_rng
+from vpr_lib.city.pictures import PYRAMID_LEVELS, count_halvings, hsv_color, make_pyramid, make_rng
 
 REACH_M = 260.0  # houses farther away are not drawn
 BLANK_SCALE = 4  # pixels a meter of walls without windows
@@ -122,7 +122,7 @@ def find_visible_walls(city: City, camera: Camera) -> VisibleWalls:
     columns = camera.size / 2 + camera.focal * ends[..., 0] * inverse
     closest = (np.clip(-(left * step).sum(1) / (step**2).sum(1), share[:, 0], share[:, 1])[:, None] * step + left) ** 2
     keep = np.flatnonzero((columns[:, 1] > 0) & (columns[:, 0] < camera.size) & (columns[:, 1] - columns[:, 0] > 0.5))
-    keep = keep[np.argsort(closest.sum(1)[keep])]
+    keep = keep[np.argsort(closest.sum(1)[keep], kind="stable")]
 
     middles = np.arange(0, camera.size, 2) + 1.0  # every second column is fine enough
     inside = (columns[keep, :1] <= middles) & (middles <= columns[keep, 1:])  # (V, S)
@@ -147,8 +147,9 @@ def draw_walls(canvas: Canvas, visible: VisibleWalls) -> None:
         house, face = divmod(int(visible.index[row]), 4)
         building, inverse = city.buildings[house], visible.inverse_depth[row]
         shop = _number_shop(building, face, moment.year)
-        pixels_per_meter = canvas.camera.focal * inverse.max() ** 0.75 * inverse.min() ** 0.25  # of the nearer part
-        level = min(PYRAMID_LEVELS - 1, round(math.log2(max(1.0, SCALE / pixels_per_meter))))
+        near, far = inverse.max(), inverse.min()
+        pixels_per_meter = canvas.camera.focal * math.sqrt(near * math.sqrt(near * far))  # of the nearer part
+        level = min(PYRAMID_LEVELS - 1, count_halvings(SCALE / pixels_per_meter))
         facade = get_facade(building, face, shop, level)
         level = min(level, len(facade.levels) - 1)
         picture = canvas.shade_picture(facade.levels[level], lights[row], 1 / inverse.mean())
