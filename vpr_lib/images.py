@@ -53,10 +53,13 @@ class ImageTable:
         return len(self) > 0 and self.offsets[0] >= 0
 
     def read_bytes(self, row: int) -> bytes:
-        """The undecoded file of one row; if it no longer exists, a FileNotFoundError names it."""
+        """The undecoded file of one row; errors name it: FileNotFoundError if gone, ValueError if damaged in a pack."""
         if self.is_packed:
             columns = (self.offsets, self.sizes, self.packed_checksums)  # not names: workers share their memory
-            return read_member(self.root, *(int(column[row]) for column in columns))
+            try:
+                return read_member(self.root, *(int(column[row]) for column in columns))
+            except ValueError as error:
+                raise ValueError(f"{self.root}: {self.names[row]} {error}") from None
         path = self.root / self.names[row]
         try:
             return path.read_bytes()

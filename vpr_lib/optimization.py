@@ -134,9 +134,3 @@ def get_first_score(scores: Scores) -> float:
     """Recall at the smallest k on the first validation split, in percent."""
     recalls = next(iter(scores.values()))
     return recalls[min(recalls)]
-
-
-def check_options(settings: Settings) -> None:  # placeholder until merged
-    make_loss(settings, 2, 2)
-    make_miner(settings)
-    make_scheduler(settings, make_optimizer(settings, [nn.Parameter(torch.zeros(1))]))

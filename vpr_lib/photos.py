@@ -57,13 +57,15 @@ def _name_in_errors(table: ImageTable, row: int) -> Iterator[None]:
 
 def read_photo(table: ImageTable, row: int, image_size: ImageSize) -> np.ndarray:
     """A row's photo as from `decode`; errors name it: ValueError if unreadable, FileNotFoundError if it is gone."""
+    data = table.read_bytes(row)
     with _name_in_errors(table, row):
-        return decode(table.read_bytes(row), image_size)
+        return decode(data, image_size)
 
 
 def read_size(table: ImageTable, row: int) -> tuple[int, int]:
     """Width and height of a photo in pixels, upright; raises what `read_photo` raises."""
-    with _name_in_errors(table, row), open_photo(table.read_bytes(row)) as photo:
+    data = table.read_bytes(row)
+    with _name_in_errors(table, row), open_photo(data) as photo:
         is_sideways = photo.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return photo.size[::-1] if is_sideways else photo.size
 

@@ -302,7 +302,10 @@ def format_table(counts: dict[str, Counter]) -> str:
     rows = [("kind of file", "tried", *OUTCOMES)]
     rows += [(name, each.total(), *(each[outcome] for outcome in OUTCOMES)) for name, each in counts.items()]
     widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    lines = ["| " + " | ".join(str(cell).ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 

@@ -1,4 +1,4 @@
-"""Kills every command that writes at random moments (SIGKILL), and sees whether the same call then ends as if nothing had been.
+"""Kills every command at random moments (SIGKILL), and sees whether the same call then ends as if nothing had been.
 
     python tests/reliability/kills.py --seconds 300 --seed 1 [--only train]
 
@@ -131,7 +131,7 @@ def read_result(folder: Path, pattern: str) -> dict[str, object]:
 
 
 def run_campaign(seconds: float, seed: int, only: str = "") -> list[tuple[str, int, int, int]]:
-    """Command, kills, those before its end, failures; each command gets an equal share of the time, two kills at least."""
+    """Command, kills, those before its end, failures; each command gets an equal share of the time."""
     commands = [command for command in COMMANDS if only in command.name]
     rows = []
     with tempfile.TemporaryDirectory() as temporary:

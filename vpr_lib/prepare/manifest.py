@@ -96,7 +96,7 @@ def _test_pack(path: Path) -> None:
             check_directory(pack)
             for member in tqdm(pack.infolist(), unit="photo", desc=f"checking {path}", delay=2):
                 damaged += [] if _is_intact(pack, member) else [member.filename]
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, ValueError) as error:
         damaged = [str(error)]
     if damaged:
         names = ", ".join(damaged[:3]) + (f", ... ({len(damaged)} in all)" if len(damaged) > 3 else "")
@@ -107,7 +107,7 @@ def _is_intact(pack: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
     try:
         with pack.open(member) as photo:
             return sum(len(block) for block in iter(lambda: photo.read(BLOCK_BYTES), b"")) == member.file_size
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError):
         return False
 
 
