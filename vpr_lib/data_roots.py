@@ -63,8 +63,8 @@ class DataRoot:
         for name, table in tables.items():
             is_rendered = rendered.get(name) == table.fingerprint
             if name in rendered and not (is_rendered or table.is_packed):
-                advice = f"python -m vpr_lib city --out {self.folder} restores them"
-                warnings.warn(f"photos in {table.root} are not those that were rendered; {advice}", stacklevel=4)
+                advice = f"python -m vpr_lib city --out {self.folder} restores what was changed or lost"
+                warnings.warn(f"{table.root} does not hold exactly the rendered photos; {advice}", stacklevel=4)
             texts.append(f"{city} {name}" if is_rendered else table.fingerprint)
         return hash_text(" ".join(texts))
 

@@ -2,6 +2,8 @@
 
 import io
 import os
+import platform
+import subprocess
 import zipfile
 
 import pytest
@@ -90,10 +92,22 @@ def test_two_processes_may_write_one_file(tmp_path):
     assert path.read_bytes() == b"parent" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_a_kill_left_long_ago_is_removed(tmp_path):
-    for name, age_s in (("x.1.tmp", 7200), ("x.2.tmp", 10), ("xy.3.tmp", 7200)):
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    here = f"x.{platform.node()[:12]}"
+    files = {
+        "x.far.1.tmp": 7200,
+        "x.far.2.tmp": 10,
+        "xy.far.3.tmp": 7200,
+        f"{here}.{dead.pid}.tmp": 0,
+        f"{here}.1.tmp": 0,
+    }
+    for name, age_s in files.items():
         (tmp_path / name).write_bytes(b"half")
         stamp = (tmp_path / name).stat().st_mtime - age_s
         os.utime(tmp_path / name, (stamp, stamp))
     write_atomically(tmp_path / "x", b"whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "x.2.tmp", "xy.3.tmp"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["x", "x.far.2.tmp", "xy.far.3.tmp", f"{here}.1.tmp"]
+    )

@@ -284,5 +284,5 @@ def test_a_rendered_city_is_known_by_its_settings(small, tmp_path, machine):
         folders.append(get_run(small, root, tmp_path / "runs", machine=machine).folder)
     assert folders[0] == folders[1]
     write_photo(photo, 5)
-    with pytest.warns(UserWarning, match="not those that were rendered"):
+    with pytest.warns(UserWarning, match="not hold exactly the rendered photos"):
         assert get_run(small, root, tmp_path / "runs", machine=machine).folder != folders[0]

@@ -1,0 +1,19 @@
+"""Short campaigns with another seed each time; docs/reliability.md has the tables of long ones."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("campaign, seconds", [("damage", 12), ("kills", 8)])
+def test_nothing_goes_wrong_in_silence(campaign, seconds, summary):
+    seed = random.randrange(10**6)
+    script = Path(__file__).with_name(f"{campaign}.py")
+    command = [sys.executable, str(script), "--seconds", str(seconds), "--seed", str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    summary(f"{campaign}.py --seed {seed}: exit status {done.returncode}")
+    assert done.returncode == 0, done.stdout + done.stderr
