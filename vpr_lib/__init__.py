@@ -8,7 +8,7 @@ The core, in reading order:
     optimization, checkpoints, progress, training        the training loop
     descriptors, search, recall, statistics              descriptors -> nearest photos -> recall@k, intervals, tests
     identity, run_folders, evaluation, runs              settings -> a run folder, and its recall on a split
-    atomic_files, devices                                used by several of these
+    atomic_files, checked_files, devices                 used by several of these
 
 Rooms, each with its own `__init__`: prepare, analysis, figures, study, gallery, city, course, command_line.
 """

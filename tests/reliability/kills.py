@@ -72,6 +72,10 @@ COMMANDS = (
         "unpack", folder / "gsv_xs.zip", "--to", folder / "xs", "--as", "gsv_xs", "--any-size",
     ], "xs/train/**/*"),
     Command("check", ("root",), lambda folder: ["check", folder / "root", "--any-size"], "root/**/*.jpg"),
+    Command("report", ("root",), lambda folder: [
+        "report", "--data", folder / "root", "--out", folder / "report", "--runs", folder / "runs",
+        *TRAINING[:2], *TRAINING[4:6], "--epochs", "1", *TRAINING[8:],
+    ], "report/*"),
     Command("import-photos", ("phone",), lambda folder: [
         "import-photos", folder / "phone", "--to", folder / "own" / "walk" / "queries",
     ], "own/**/*"),
@@ -118,21 +122,26 @@ def start(arguments: list, kill_after_s: float | None = None) -> tuple[int, floa
 
 
 def read_result(folder: Path, pattern: str) -> dict[str, object]:
-    """{path: content} of the files to compare; weights as tensors, without what differs between equal runs."""
+    """{path: content} of the files to compare; weights as tensors, pages and pictures (with times in them) by name."""
     result: dict[str, object] = {}
     for path in sorted(path for path in folder.glob(pattern) if path.is_file()):
         name, data = path.relative_to(folder).as_posix(), path.read_bytes()
         if path.suffix == ".pt":
             state = read_checked(path, "")["state_dict"]
             data = b"".join(key.encode() + value.numpy().tobytes() for key, value in sorted(state.items()))
+        if path.suffix in (".html", ".png"):
+            data = b""
         if path.name != ".city.lock":
             result[name] = hash_text(data.hex())
     return result
 
 
 def run_campaign(seconds: float, seed: int, only: str = "") -> list[tuple[str, int, int, int]]:
-    """Command, kills, those before its end, failures; each command gets an equal share of the time."""
-    commands = [command for command in COMMANDS if only in command.name]
+    """Command, kills, those before its end, failures; each command gets an equal share of the time.
+
+    The report, whose trials take long, is left out of campaigns of a minute or less.
+    """
+    commands = [command for command in COMMANDS if only in command.name and (command.name != "report" or seconds > 60)]
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         pristine, folder = Path(temporary) / "pristine", Path(temporary) / "work"
