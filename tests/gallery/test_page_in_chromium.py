@@ -134,6 +134,7 @@ def test_the_gallery_in_jupyterlab(jupyter, folder, page, tmp_path):
     # One scenario, stepped through by button and by arrow keys while the slider has the focus
     page.locator("select", has=page.locator("option", has_text="Occlusion")).first.select_option(label="Occlusion")
     page.wait_for_function("document.querySelector('.vg-summary').innerText.startsWith('3 of 7')")
+    page.wait_for_selector(".vg-query code:has-text('@101010')")  # drawn after the summary: the second of all queries
     first = shown_query(page)
     page.get_by_role("button", name="next ▶").click()
     page.wait_for_function("name => document.querySelector('.vg-query code').innerText != name", arg=first)
