@@ -1,5 +1,6 @@
 """Positives and recall@k: NumPy in, NumPy out."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,8 +19,11 @@ def find_positives(database_utm: np.ndarray, query_utm: np.ndarray, radius_m: fl
         Q sorted int64 arrays of database indices; empty where a query has no positive.
 
     Raises:
-        ValueError: the coordinates are float32, which rounds 4,000 km to 0.25 m and moves photos over the radius.
+        ValueError: the coordinates are float32, which rounds 4,000 km to 0.25 m and moves photos over the radius; a
+            coordinate or the radius is not finite; or the radius is negative.
     """
+    if not 0 <= radius_m < math.inf:
+        raise ValueError(f"radius_m is {radius_m}; expected meters, 0 or more")
     for name, utm in (("database_utm", database_utm), ("query_utm", query_utm)):
         if np.asarray(utm).dtype in (np.float32, np.float16):
             raise ValueError(f"{name} is {np.asarray(utm).dtype}; pass float64: float32 rounds UTM to 0.25 m")

@@ -112,3 +112,14 @@ def test_paired_test_is_mcnemars():
     assert paired_test(a, a) == 1.0
     with pytest.raises(ValueError, match="same queries"):
         paired_test(a, b[:-1])
+
+
+def test_positions_and_radii_that_are_no_numbers_are_refused():
+    here, nowhere = np.zeros((1, 2)), np.array([[np.nan, 0.0]])
+    for database, queries in ((here, nowhere), (nowhere, here)):
+        with pytest.raises(ValueError, match="finite"):
+            find_positives(database, queries)
+    for radius_m in (np.nan, -1.0, np.inf):
+        with pytest.raises(ValueError, match="radius_m"):
+            find_positives(here, here, radius_m)
+    assert find_positives(here, here, 0.0)[0].tolist() == [0]
