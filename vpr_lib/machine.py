@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from vpr_lib.options import check_fields
 
-INTERVALS = {  # what each number must lie in
+# What each number must lie in.
+INTERVALS = {
     "num_workers": "[-1, inf)",
     "save_every_s": "[0, inf)",
     "cache_gb": "[0, inf)",

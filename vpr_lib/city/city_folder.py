@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from vpr_lib.checked_files import read_json, write_json
 from vpr_lib.images import read_images
+from vpr_lib.options import list_changes
 
 PARTS = ("train", "sf_val", "sf_test", "tokyo_test")
 EXTRAS = ("scenarios.csv", "scenarios.csv.sha256", "contact_sheet.jpg")
@@ -95,6 +96,7 @@ class CityFolder:
             (self.folder / path).unlink()
 
     def _adopt_state(self) -> None:
+        """Check that `city.json` names this city; note what it says is finished."""
         state = self._read_state()
         if differences := self._list_differences(state):
             advice = "Choose another folder, or replace its photos with --force"
@@ -146,11 +148,9 @@ class CityFolder:
 
     def _list_differences(self, state: Mapping[str, Any]) -> list[str]:
         """What distinguishes the city in the folder from the requested one."""
-        old, new = state["settings"], self.identity["settings"]
-        changed = [f"{key} is {old.get(key)} in it, {new[key]} requested" for key in new if old.get(key) != new[key]]
-        if state["version"] != self.identity["version"]:
-            changed.append("it is of another version of the renderer")
-        return changed
+        is_older = state["version"] != self.identity["version"]
+        changed = list_changes(state["settings"], self.identity["settings"])
+        return changed + ["it is of another version of the renderer"] * is_older
 
     def _remove_city(self) -> None:
         for path in self._list_files():
