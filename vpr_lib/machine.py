@@ -5,13 +5,9 @@ from dataclasses import dataclass
 
 from vpr_lib.options import check_fields
 
-# What each number must lie in.
-INTERVALS = {
-    "num_workers": "[-1, inf)",
-    "save_every_s": "[0, inf)",
-    "cache_gb": "[0, inf)",
-    "eval_batch_size": "[1, inf)",
-}
+INTERVALS = {  # what each number must lie in
+    "num_workers": "[-1, inf)", "save_every_s": "[0, inf)", "cache_gb": "[0, inf)", "eval_batch_size": "[1, inf)",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

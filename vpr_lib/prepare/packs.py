@@ -24,7 +24,7 @@ CHUNK_PHOTOS = 256  # photos resized at a time: limits the memory
 def write_pack(
     folder: str | Path, pack: str | Path | None = None, image_size: int = 320, progress: bool = True
 ) -> Path:
-    """Write the photos of a folder as one zip, resized to squares; a pack of the same photos and size is kept.
+    """Write the photos of a folder as one zip, resized to squares; one that is there and whole is kept.
 
     Args:
         folder: photos, in subfolders too: `ROOT/train`, or a split with `database` and `queries`.

@@ -160,14 +160,7 @@ def _name_photo(path: Path, position: Position, zone: str) -> str:
     """Name with the position; `path` becomes the panorama id, so two photos of one position get two names."""
     east, north = project_to_zone(position, zone)
     return format_name(
-        path.suffix.lower(),
-        east=f"{east:.2f}",
-        north=f"{north:.2f}",
-        zone=zone[:-1],
-        letter=zone[-1],
-        lat=f"{position.latitude:.6f}",
-        lon=f"{position.longitude:.6f}",
-        pano="-".join(path.with_suffix("").parts),
-        heading="" if math.isnan(position.heading_deg) else f"{position.heading_deg:.2f}",
-        date=position.date,
-    )
+        path.suffix.lower(), east=f"{east:.2f}", north=f"{north:.2f}", zone=zone[:-1], letter=zone[-1],
+        lat=f"{position.latitude:.6f}", lon=f"{position.longitude:.6f}", pano="-".join(path.with_suffix("").parts),
+        heading="" if math.isnan(position.heading_deg) else f"{position.heading_deg:.2f}", date=position.date,
+    )  # fmt: skip
