@@ -1,4 +1,4 @@
-"""The photos of a zip or folder that is unpacked: list them, refuse what is unsafe, compare and copy one."""
+"""The photos of a zip or folder to unpack: lists them, refuses what is unsafe, compares and copies one."""
 
 import copy
 import filecmp
