@@ -43,7 +43,7 @@ class GeM(nn.Module):
 
     Args:
         p: initial exponent; 1 is the mean, infinity the maximum.
-        eps: smallest activation; a power of 0 has no finite gradient for every p.
+        eps: smallest activation; the gradient of a power is infinite at 0 for p below 1.
 
     Source: Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation (TPAMI 2018), eq. 3.
     """
@@ -59,8 +59,8 @@ class GeM(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             p = self.p.float()
             x = x.float().clamp(min=self.eps)
-            # Powers of shares of the maximum: a power of `eps` alone would be 0 from p = 7.5 on, without a gradient.
-            # The maximum cancels out of the result and so has no gradient of its own.
+            # Activations are divided by their maximum: from p = 7.5 on, the power of `eps` would underflow to 0, whose
+            # root has an infinite gradient. The maximum cancels out of the result, so it needs no gradient.
             maximum = x.detach().amax((2, 3), keepdim=True)  # (B, C, 1, 1)
             return unit(maximum.flatten(1) * (x / maximum).pow(p).mean((2, 3)).pow(1 / p))
 

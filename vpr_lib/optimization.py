@@ -40,8 +40,7 @@ def check_options(settings: Settings) -> None:
         try:
             loss(descriptors, places, miner(descriptors, places) if miner else None).backward()
         except Exception as error:
-            tried = f"loss {settings.loss} {dict(settings.loss_options)}, miner {settings.miner}"
-            tried += f" {dict(settings.miner_options)}" if miner else ""
+            tried = f"loss {settings.loss} {settings.loss_options}, miner {settings.miner} {settings.miner_options}"
             raise ValueError(f"{tried} can't be computed: {type(error).__name__}: {error}") from error
 
 

@@ -36,11 +36,12 @@ def check_fields(options: Any, intervals: Mapping[str, str]) -> None:
         expected = _describe(hint) + (f" in {interval}" if interval else "")
         try:
             value = _convert(given, hint)
+            numbers = value if isinstance(value, tuple) else (value,)
+            is_valid = not interval or all(_lies_in(number, interval) for number in numbers)
         except _MISFITS:
-            raise ValueError(f"{name} is {given!r}; expected {expected}") from None
-        for number in value if isinstance(value, tuple) else (value,):
-            if interval and not _lies_in(number, interval):
-                raise ValueError(f"{name} is {given!r}; expected {expected}")
+            is_valid = False
+        if not is_valid:
+            raise ValueError(f"{name} is {given!r}; expected {expected}")
         object.__setattr__(options, name, value)
 
 
@@ -97,17 +98,12 @@ def parse_change(change: str, classes: Iterable[type]) -> tuple[type, str, Any]:
         raise ValueError(f"--set {change}: expected KEY=VALUE")
     owners = {field.name: cls for cls in classes for field in fields(cls)}
     owner = owners[check_choice("--set key", key, owners)]
-    return owner, key, _parse_value(owner, key, text)
-
-
-def _parse_value(cls: type, key: str, text: str) -> Any:
-    """The value as JSON if it parses, else the text itself; its type must be one that the field's hint allows."""
-    hint = get_type_hints(cls)[key]
-    try:
+    hint = get_type_hints(owner)[key]
+    try:  # JSON if it parses, else the text itself
         value = json.loads(text)
     except json.JSONDecodeError:
         value = None if text == "None" else text
     for candidate in (value, [value]):  # one item is a list of one
         with contextlib.suppress(*_MISFITS):
-            return _convert(candidate, hint)
+            return owner, key, _convert(candidate, hint)
     raise ValueError(f"--set {key}={text}: expected {_describe(hint)}")

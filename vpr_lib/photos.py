@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, ImageOps
 from vpr_lib.images import ImageTable
 
 ImageSize = int | tuple[int, int]  # pixels, of a square or (height, width)
-# No other decoder of Pillow is tried, whatever a file is called: one of them starts another program, for example.
+# Pillow tries no other decoder, whatever the file's name says: that of EPS would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP")  # JPEG includes MPO, several pictures in a file, as some phones write
 
 

@@ -116,39 +116,20 @@ PRESETS: dict[str, Settings] = {
     # A few hundred to a few thousand of one's own photos, no pretrained weights, minutes on a CPU. Optimizer steps are
     # few, so batches are small, augmentation is mild, there is no warm-up, and the rate ends at zero.
     "photos": replace(
-        _SMALL,
-        weights=None,
-        freeze_until=None,
-        num_places=16,
-        randaugment_ops=1,
-        scheduler="CosineAnnealingLR",
-        warmup_steps=0,
-        epochs=30,
+        _SMALL, weights=None, freeze_until=None, num_places=16, randaugment_ops=1, scheduler="CosineAnnealingLR",
+        warmup_steps=0, epochs=30,
     ),
     # The rendered city: eleven runs and their figures in minutes on a CPU, from weights trained on rendered streets.
     "mini": replace(
-        _SMALL,
-        weights="city",
-        num_places=8,
-        randaugment_ops=0,
-        weight_decay=0.01,
-        milestones=(3, 5),
-        warmup_steps=20,
+        _SMALL, weights="city", num_places=8, randaugment_ops=0, weight_decay=0.01, milestones=(3, 5), warmup_steps=20,
         epochs=6,
     ),
     # For tests only: takes seconds, its numbers mean nothing.
     "smoke": Settings(
-        weights=None,
-        freeze_until=None,
-        image_size=64,
-        num_places=4,
-        images_per_place=2,
-        epochs=2,
-        warmup_steps=2,
-        randaugment_ops=1,
-        ks=(1, 5, 10),
+        weights=None, freeze_until=None, image_size=64, num_places=4, images_per_place=2, epochs=2, warmup_steps=2,
+        randaugment_ops=1, ks=(1, 5, 10),
     ),
-}
+}  # fmt: skip
 
 
 def get_preset(name: str) -> Settings:

@@ -123,10 +123,10 @@ def test_another_seed_gives_other_cities(city_settings):
     assert not np.array_equal(make_city(views[0].city).walls, make_city(others[0].city).walls)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"val_database": 3}, {"difficulty": -1}, {"seed": -1}, {"cities": 100}, {"quality": 500}, {"dim_share": 2}],
-)
-def test_settings_out_of_range_are_named(wrong):
+@pytest.mark.parametrize("wrong", [
+    {"val_database": 3}, {"difficulty": -1}, {"seed": -1}, {"cities": 100}, {"quality": 500}, {"dim_share": 2},
+    {"places": 240.5}, {"size": "64"}, {"cities": True}, {"seed": None}, {"difficulty": float("nan")},
+])  # fmt: skip
+def test_settings_out_of_range_or_of_another_type_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CitySettings(**wrong)

@@ -140,6 +140,16 @@ def test_a_damaged_pack_is_made_again(folder):
     assert len(read_images(write_pack(folder, image_size=40, progress=False))) == 32
 
 
+def test_a_pack_with_a_damaged_photo_is_made_again(folder):
+    """As the errors of such a pack advise."""
+    pack = write_pack(folder, image_size=40, progress=False)
+    whole = pack.read_bytes()
+    pack.write_bytes(whole[:500] + bytes([whole[500] ^ 1]) + whole[501:])
+    with pytest.raises(ValueError, match="make or copy the pack again"):
+        read_images(pack).read_bytes(0)
+    assert write_pack(folder, image_size=40, progress=False).read_bytes() == whole
+
+
 def test_photos_of_the_same_sizes_are_packed_again(folder):
     first = write_pack(folder, image_size=40, progress=False).read_bytes()
     table = read_images(folder)

@@ -68,7 +68,7 @@ def test_north_is_measured_from_the_equator_of_the_zone(latitude, longitude, zon
     middles = (np.arange(100_000) + 0.5) / 100_000 * math.radians(latitude)
     radius_m = axis_m * (1 - eccentricity2) / (1 - eccentricity2 * np.sin(middles) ** 2) ** 1.5
     expected = 0.9996 * radius_m.mean() * math.radians(latitude) + (10_000_000 if zone[-1] < "N" else 0)
-    _, north = project_to_zone(Position(latitude, longitude, None, ""), zone)
+    _, north = project_to_zone(Position(latitude, longitude, math.nan, ""), zone)
     # Six degrees from a neighboring zone's meridian, the same latitude lies a little farther from the equator.
     assert north == pytest.approx(expected, abs=0.01 if zone != "31N" else 1000)
     assert zone != "56H" or 6_250_000 < north < 6_255_000
@@ -170,7 +170,7 @@ def test_photos_become_a_split_with_positives_across_a_zone_border(tmp_path):
 
 
 def test_positions_are_projected_to_a_neighboring_zone_only():
-    fiji = Position(-17.0, 179.9, None, "")  # zone 60, beside zone 1
+    fiji = Position(-17.0, 179.9, math.nan, "")  # zone 60, beside zone 1
     assert project_to_zone(fiji, "60K") != project_to_zone(fiji, "1K")
     for zone in ("2K", "58K", "", "10", "K", "61K", "10I"):
         with pytest.raises(ValueError, match=repr(zone) if zone not in ("2K", "58K") else f"60K.*{zone}"):

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from vpr_lib.checked_files import read_json, write_json
 from vpr_lib.images import read_images
+from vpr_lib.options import list_changes
 
 PARTS = ("train", "sf_val", "sf_test", "tokyo_test")
 EXTRAS = ("scenarios.csv", "scenarios.csv.sha256", "contact_sheet.jpg")
@@ -28,11 +29,6 @@ _UNKNOWN = "-" * 8  # in place of the checksum of a file that is not finished
 _RENDERED = re.compile(
     r"(train/\w+|\w+/(database|queries))/@([^@/]*@){6}\d+(p\d{5,}v\d{2,}|[dq]\d{5,}(-\w+)?)@[^/]*(\.jpg|(\.jpg\.\d+)?\.tmp)"
 )
-
-
-def compute_checksum(path: str, data: bytes) -> str:
-    """8 hex digits that depend on the path in the data root and on the content of a file (CRC-32)."""
-    return f"{zlib.crc32(data, zlib.crc32(path.encode())):08x}"
 
 
 class CityFolder:
@@ -56,15 +52,18 @@ class CityFolder:
             return False
         if not state["complete"] or self._list_differences(state):
             return False
-        photos = sorted(path for part in PARTS for path in self._list_part(part) if path.endswith(".jpg"))
+        photos = sorted(path for path in self._list_files() if path.endswith(".jpg"))
         return "".join(self._read_checksum(path) for path in (*photos, *EXTRAS)) == state["checksums"]
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Make the folder, and wait until no other process writes into it.
+    def claim(self, force: bool) -> Iterator[None]:
+        """Make the folder, wait until no other process writes into it, and check that it holds this city, or nothing.
+
+        With `force`, the city that it holds is removed.
 
         Raises:
-            ValueError: the folder holds files but no rendered city.
+            DamagedFile: `city.json` is damaged.
+            ValueError: the folder holds another city, or other files.
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} is a file; choose a folder for the data root")
@@ -79,32 +78,30 @@ class CityFolder:
             print(f"{self.folder}: another process renders it; waiting until that has ended", flush=True)
             lock.acquire()
         try:
+            self._remove_leftovers()
+            if force:
+                self._remove_city()
+            if force or not (self.folder / "city.json").is_file():
+                self._write_state(complete=False)
+            self._adopt_state()
             yield
         finally:
             lock.release()
 
-    def claim(self, force: bool) -> None:
-        """Check that the folder holds this city, or nothing; with `force`, remove the city that it holds.
+    def _remove_leftovers(self) -> None:
+        """Remove the temporary files of killed processes."""
+        leftovers = [path.name for path in self.folder.iterdir() if _is_leftover(path.name)]
+        leftovers += [path for path in self._list_files() if path.endswith(".tmp") and _RENDERED.fullmatch(path)]
+        for path in leftovers:
+            (self.folder / path).unlink()
 
-        Raises:
-            DamagedFile: `city.json` is damaged.
-            ValueError: it names another city; or other files lie between the photos to remove.
-        """
-        for leftover in [path for path in self.folder.iterdir() if _is_leftover(path.name)]:
-            leftover.unlink()
-        for path in (path for part in PARTS for path in self._list_part(part)):
-            if path.endswith(".tmp") and _RENDERED.fullmatch(path):
-                (self.folder / path).unlink()
-        if force and (self.folder / "city.json").is_file():
-            self._remove_city()
-        elif (self.folder / "city.json").is_file():
-            state = self._read_state()
-            if differences := self._list_differences(state):
-                advice = "Choose another folder, or replace its photos with --force"
-                raise ValueError(f"{self.folder} holds another rendered city: {'; '.join(differences)}. {advice}")
-            self.was_complete, self._stored = state["complete"], state["checksums"]
-            return
-        self._write_state(complete=False)
+    def _adopt_state(self) -> None:
+        """Check that `city.json` names this city; note what it says is finished."""
+        state = self._read_state()
+        if differences := self._list_differences(state):
+            advice = "Choose another folder, or replace its photos with --force"
+            raise ValueError(f"{self.folder} holds another rendered city: {'; '.join(differences)}. {advice}")
+        self.was_complete, self._stored = state["complete"], state["checksums"]
 
     def find_lost(self, paths: Sequence[str]) -> list[str]:
         """Those of the city's files (all photos by name, then `EXTRAS`) that are missing or not as once written."""
@@ -113,39 +110,33 @@ class CityFolder:
             self._checksums[path] = checksum if self._read_checksum(path) == checksum else _UNKNOWN
         return [path for path in paths if self._checksums[path] == _UNKNOWN]
 
-    def record(self, checksums: Mapping[str, str]) -> None:
-        """Note files that are finished: {path: checksum}."""
-        self._checksums |= checksums
+    def record(self, paths: Iterable[str]) -> None:
+        """Note files that are finished."""
+        self._checksums |= {path: self._read_checksum(path) for path in paths}
         self._write_state(complete=False)
-
-    def record_extras(self, *names: str) -> None:
-        """Note files beside the photos that were just written."""
-        self.record({name: self._read_checksum(name) for name in names})
 
     def complete(self) -> None:
         """Note that all files are finished, after they have reached the disk."""
         if hasattr(os, "sync"):  # not on Windows
             os.sync()
-        fingerprints = {half: self._compute_fingerprint(half) for half in _HALVES}
-        photos = len(self._checksums) - len(EXTRAS)
-        self._write_state(complete=True, photos=photos, fingerprints=fingerprints)
+        fingerprints = {}
+        for half in _HALVES:
+            table = read_images(self.folder / half)
+            is_rendered = [f"{half}/{name}" in self._checksums for name in table.names]  # others may have been added
+            fingerprints[half] = table[np.array(is_rendered)].fingerprint
+        self._write_state(complete=True, photos=len(self._checksums) - len(EXTRAS), fingerprints=fingerprints)
 
-    def _compute_fingerprint(self, half: str) -> str:
-        """`ImageTable.fingerprint` of the rendered photos; others may have been added."""
-        table = read_images(self.folder / half)
-        return table[np.array([f"{half}/{name}" in self._checksums for name in table.names])].fingerprint
-
-    def _list_part(self, part: str) -> list[str]:
-        """Paths in the data root of all files in a part."""
-        paths = (self.folder / part).rglob("*")
+    def _list_files(self) -> list[str]:
+        """Paths in the data root of all files in `PARTS`."""
+        paths = (path for part in PARTS for path in (self.folder / part).rglob("*"))
         return [path.relative_to(self.folder).as_posix() for path in paths if not path.is_dir()]
 
     def _read_checksum(self, path: str) -> str:
-        """The checksum of a file as it is; "" if it can't be read."""
+        """8 hex digits of a file's path and content (CRC-32); `_UNKNOWN` if it can't be read."""
         try:
-            return compute_checksum(path, (self.folder / path).read_bytes())
+            return f"{zlib.crc32((self.folder / path).read_bytes(), zlib.crc32(path.encode())):08x}"
         except OSError:
-            return ""
+            return _UNKNOWN
 
     def _read_state(self) -> dict[str, Any]:
         advice = "replace the city with --force (a city of an earlier release needs that, too), or delete the folder"
@@ -157,14 +148,12 @@ class CityFolder:
 
     def _list_differences(self, state: Mapping[str, Any]) -> list[str]:
         """What distinguishes the city in the folder from the requested one."""
-        old, new = state["settings"], self.identity["settings"]
-        changed = [f"{key} is {old.get(key)} in it, {new[key]} requested" for key in new if old.get(key) != new[key]]
-        if state["version"] != self.identity["version"]:
-            changed.append("it is of another version of the renderer")
-        return changed
+        is_older = state["version"] != self.identity["version"]
+        changed = list_changes(state["settings"], self.identity["settings"])
+        return changed + ["it is of another version of the renderer"] * is_older
 
     def _remove_city(self) -> None:
-        for path in (path for part in PARTS for path in self._list_part(part)):
+        for path in self._list_files():
             if not (_RENDERED.fullmatch(path) or path.rpartition("/")[2].startswith(".")):
                 raise ValueError(f"{self.folder} also holds {path}, which is not of a rendered city; move it elsewhere")
         # In case deleting is interrupted: neither city counts as complete.

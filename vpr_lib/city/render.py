@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.checked_files import write_sealed
-from vpr_lib.city.city_folder import EXTRAS, CityFolder, compute_checksum
+from vpr_lib.city.city_folder import EXTRAS, CityFolder
 from vpr_lib.city.layout import make_city
 from vpr_lib.city.photo import draw_photo
 from vpr_lib.city.planning import QUERY_SHARES, make_views
@@ -57,27 +57,27 @@ def write_city(
     target = CityFolder(folder, {"version": VERSION, "settings": asdict(settings)})
     if not force and target.is_whole():
         return folder
-    with target.lock():
-        target.claim(force)
+    with target.claim(force):
         views = {view.path: view for view in make_views(settings)}
         lost = target.find_lost([*sorted(views), *EXTRAS])
         if lost and target.was_complete:
             names = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
             print(f"{folder}: missing or changed files are drawn again ({len(lost)}): {names}", flush=True)
         if lost or not target.was_complete:
-            _check_space(folder, len(lost) * settings.size**2)
-            _write_extras(target, views, {*lost} & {*EXTRAS})
+            needed, free = 0.35 * len(lost) * settings.size**2, shutil.disk_usage(folder).free  # bytes; 0.35 a pixel
+            if needed > free:
+                raise OSError(
+                    f"the photos need {needed / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free; make room"
+                )
+            if {*lost} & {*EXTRAS}:
+                _write_scenarios(folder / "scenarios.csv", views.values())
+                _write_contact_sheet(folder / "contact_sheet.jpg", list(views.values()))
+                target.record(EXTRAS)
             if progress:
                 print(f"contact sheet: {folder / 'contact_sheet.jpg'}", flush=True)
-            _write_lost(target, views, {*lost} - {*EXTRAS}, settings.quality, workers, progress)
+            _write_lost(target, views, {*lost}, settings.quality, workers, progress)
             target.complete()
     return folder
-
-
-def _check_space(folder: Path, pixels: int) -> None:
-    needed, free = 0.35 * pixels, shutil.disk_usage(folder).free  # bytes; 0.35 a pixel
-    if needed > free:
-        raise OSError(f"the photos need {needed / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free; make room")
 
 
 def _write_lost(
@@ -89,15 +89,14 @@ def _write_lost(
     workers = count_cores() if workers < 0 else workers
     # Forked workers start at once, but forking is safe on Linux only.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    parallel = workers > 1 and chunks
-    with ProcessPoolExecutor(workers, context, _end_with_parent) if parallel else nullcontext() as pool:
+    with ProcessPoolExecutor(workers, context, _end_with_parent) if workers > 1 else nullcontext() as pool:
         # The workers are forked before the progress bar starts its thread.
         finished = pool.map(_write_photos, chunks) if pool else map(_write_photos, chunks)
         done, name = len(views) - len(missing), str(target.folder)
         with tqdm(total=len(views), initial=done, unit="photo", desc=name, disable=not progress) as bar:
-            for checksums in finished:
-                target.record(checksums)
-                bar.update(len(checksums))
+            for paths in finished:
+                target.record(paths)
+                bar.update(len(paths))
 
 
 def _end_with_parent() -> None:
@@ -122,32 +121,16 @@ def encode_jpeg(photo: Image.Image, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _write_photos(chunk: tuple[Path, int, list[View]]) -> dict[str, str]:
-    """Draw and save some photos; {path: checksum}. A file gets its name when all of it is written."""
+def _write_photos(chunk: tuple[Path, int, list[View]]) -> list[str]:
+    """Draw and save some photos; their paths. A file gets its name when all of it is written."""
     folder, quality, views = chunk
-    checksums = {}
     for view in views:
-        path, data = folder / view.path, encode_jpeg(draw_view(view), quality)
+        path = folder / view.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)  # without waiting for the disk; `CityFolder.complete` does, once
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        checksums[view.path] = compute_checksum(view.path, data)
-    return checksums
-
-
-def _write_extras(target: CityFolder, views: Mapping[str, View], lost: set[str]) -> None:
-    """Write the files beside the photos, those of `lost`."""
-    if "contact_sheet.jpg" in lost:
-        _write_contact_sheet(target.folder / "contact_sheet.jpg", list(views.values()))
-        target.record_extras("contact_sheet.jpg")
-    if lost - {"contact_sheet.jpg"}:
-        _write_scenarios(target.folder / "scenarios.csv", views.values())
-        target.record_extras("scenarios.csv", "scenarios.csv.sha256")
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # if it is left over, the next call removes it
+        temporary.write_bytes(encode_jpeg(draw_view(view), quality))
+        os.replace(temporary, path)  # without waiting for the disk; `CityFolder.complete` does, once
+    return [view.path for view in views]
 
 
 def _write_scenarios(path: Path, views: Iterable[View]) -> None:

@@ -1,12 +1,12 @@
 """Settings of a rendered data root; one photo to take and its file name, in the real datasets' convention."""
 
-import math
 from dataclasses import dataclass
 
 from vpr_lib.city.canvas import Camera, Moment
 from vpr_lib.city.exact_math import cosine, find_angle, sine
 from vpr_lib.city.street_objects import Occluder
 from vpr_lib.file_names import format_name
+from vpr_lib.options import check_fields
 
 # Where the imaginary cities lie: zone, letter, meters east and north of the corner, degrees clockwise they are turned.
 SPLIT_SITES = {
@@ -21,11 +21,11 @@ TRAIN_SITES = {
     "Dunmere": (56, "H", 334_500.0, 6_251_200.0, -6.0),
 }
 NEXT_CITY_M = 20_000.0  # from a city to the next one at the same site, north: their places do not overlap
-RANGES = {
-    "seed": (0, math.inf), "size": (32, math.inf), "quality": (1, 95), "cities": (1, 99), "places": (2, math.inf),
-    "photos_per_place": (2, math.inf), "val_database": (32, math.inf), "val_queries": (6, math.inf),
-    "test_database": (32, math.inf), "test_queries": (6, math.inf), "tokyo_database": (32, math.inf),
-    "tokyo_places": (1, math.inf), "dim_share": (0, 1), "difficulty": (0, 3),
+INTERVALS = {  # what each number must lie in
+    "seed": "[0, inf)", "size": "[32, inf)", "quality": "[1, 95]", "cities": "[1, 99]", "places": "[2, inf)",
+    "photos_per_place": "[2, inf)", "val_database": "[32, inf)", "val_queries": "[6, inf)",
+    "test_database": "[32, inf)", "test_queries": "[6, inf)", "tokyo_database": "[32, inf)",
+    "tokyo_places": "[1, inf)", "dim_share": "[0, 1]", "difficulty": "[0, 3]",
 }  # fmt: skip
 
 
@@ -34,7 +34,7 @@ class CitySettings:
     """Sizes and difficulty of a rendered data root.
 
     Raises:
-        ValueError: a value is out of range.
+        ValueError: a value is out of range, or has another type than its field.
     """
 
     seed: int = 0  # its cities have the seeds 1000 * seed + 1, ... + 999: no two data roots share one
@@ -53,10 +53,7 @@ class CitySettings:
     difficulty: float = 1.0  # scales how much the cameras of queries and training photos differ
 
     def __post_init__(self) -> None:
-        for name, (low, high) in RANGES.items():
-            if not low <= getattr(self, name) <= high:
-                expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
-                raise ValueError(f"{name} is {getattr(self, name)}; a rendered city needs {expected}")
+        check_fields(self, INTERVALS)
         if self.places < self.cities:
             raise ValueError(f"places is {self.places}; expected at least one for each of {self.cities} cities")
 

@@ -1,4 +1,4 @@
-"""The photos of a zip or folder that is unpacked: list them, refuse what is unsafe, compare and copy one."""
+"""The photos of a zip or folder to unpack: lists them, refuses what is unsafe, compares and copies one."""
 
 import copy
 import filecmp
@@ -9,12 +9,11 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
 
 from vpr_lib.checked_files import check_directory
-from vpr_lib.stored_zip import is_photo
+from vpr_lib.stored_zip import FileEntry, is_photo
 
 MAX_PHOTO_BYTES = 10**9
 MAX_RATIO = 100  # of a photo to its compressed size; zip hardly compresses JPEG and PNG
@@ -22,35 +21,25 @@ HEADER_BYTES = 30  # of a member's local header, without its name
 UNSAFE_CHARACTERS = re.compile(r"[\x00-\x1f\x7f\\:]")  # on Windows, \ separates folders and : follows a drive
 
 
-class Member(NamedTuple):
-    """A photo in a zip or folder."""
-
-    name: str
-    size: int  # bytes
-    checksum: int | None = None  # CRC-32, in a zip
-
-
-def list_archive(archive: zipfile.ZipFile) -> list[Member]:
+def list_archive(archive: zipfile.ZipFile) -> list[FileEntry]:
     """List the photos of a zip; zipfile.BadZipFile if one could be written elsewhere or fill the disk, or is hidden."""
     check_directory(archive)
-    members = archive.infolist()
+    members = sorted(archive.infolist(), key=lambda member: member.header_offset)
     folders = {member.filename.removesuffix("/") for member in members if member.is_dir()}
     for member in members:
-        reason = "also a folder" if member.filename in folders else _find_danger(member)
-        if reason:
+        if reason := "also a folder" if member.filename in folders else _find_danger(member):
             raise zipfile.BadZipFile(f"{member.orig_filename!r}, {reason}")
-    in_order = sorted(members, key=lambda member: member.header_offset)
-    for first, second in itertools.pairwise(in_order):
+    for first, second in itertools.pairwise(members):
         if first.header_offset + HEADER_BYTES + first.compress_size > second.header_offset:
             raise zipfile.BadZipFile(f"{second.filename!r}, whose bytes are also those of {first.filename!r}")
-    return [Member(each.filename, each.file_size, each.CRC) for each in members if is_photo(each.filename)]
+    photos = (member for member in members if is_photo(member.filename))
+    return [FileEntry(photo.filename, photo.file_size, photo.header_offset, photo.CRC) for photo in photos]
 
 
-def check_others(archive: zipfile.ZipFile, used: Iterable[Member]) -> None:
-    """Raise zipfile.BadZipFile if a member that is not used has two names, of which one may be that of a photo."""
-    names = {member.name for member in used}
+def check_unused(archive: zipfile.ZipFile, used: set[str]) -> None:
+    """Raise zipfile.BadZipFile if a member whose name is not used may be a photo: it has two names."""
     for member in archive.infolist():
-        if member.filename not in names:
+        if member.filename not in used:
             archive.open(member).close()  # compares the name in the zip's directory with the one before its content
 
 
@@ -71,19 +60,19 @@ def _find_danger(member: zipfile.ZipInfo) -> str:
     return ""
 
 
-def list_folder(folder: Path, accept_links: bool = True) -> Iterator[Member]:
+def list_folder(
+    folder: Path, accept_links: bool = True, below: str = "", above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[FileEntry]:
     """List the photos of a folder and its subfolders, without hidden ones.
+
+    Args:
+        below, above: used within: a subfolder, "a/b/", and device and inode of each folder that contains it.
 
     Raises:
         ValueError: a link leads to a folder that contains it, or there is a link and `accept_links` is False.
     """
-    if not accept_links and folder.is_symlink():
-        raise ValueError(f"{folder} is a link; remove it")
-    yield from _walk(folder, "", (), accept_links)
-
-
-def _walk(folder: Path, below: str, above: tuple[tuple[int, int], ...], accept_links: bool) -> Iterator[Member]:
-    """List the photos in `folder / below`; `above` identifies the folders that the walk is in."""
+    if not accept_links and (folder / below).is_symlink():
+        raise ValueError(f"{folder / below} is a link; remove it")
     status = os.stat(folder / below)
     identity = (status.st_dev, status.st_ino)
     if identity in above:
@@ -94,22 +83,22 @@ def _walk(folder: Path, below: str, above: tuple[tuple[int, int], ...], accept_l
                 raise ValueError(f"{entry.path} is a link; remove it")
             if entry.is_dir():
                 if not entry.name.startswith("."):
-                    yield from _walk(folder, f"{below}{entry.name}/", (*above, identity), accept_links)
+                    yield from list_folder(folder, accept_links, f"{below}{entry.name}/", (*above, identity))
             elif is_photo(entry.name):
-                yield Member(below + entry.name, entry.stat().st_size)
+                yield FileEntry(below + entry.name, entry.stat().st_size)
 
 
-def is_copy(path: Path, source: zipfile.ZipFile | Path, member: Member) -> bool:
+def is_copy(path: Path, source: zipfile.ZipFile | Path, photo: FileEntry) -> bool:
     """Whether a file has the content of a photo of `source`."""
-    if path.stat().st_size != member.size:
+    if path.stat().st_size != photo.size:
         return False
-    if member.checksum is not None:
-        return zlib.crc32(path.read_bytes()) == member.checksum
-    original = source / member.name
+    if isinstance(source, zipfile.ZipFile):
+        return zlib.crc32(path.read_bytes()) == photo.checksum
+    original = source / photo.name
     return os.path.samefile(original, path) or filecmp.cmp(original, path, shallow=False)
 
 
-def copy_photo(source: zipfile.ZipFile | Path, member: Member, target: Path) -> None:
+def copy_photo(source: zipfile.ZipFile | Path, photo: FileEntry, target: Path) -> None:
     """Write a photo to a file that must not exist yet: a hard link to the photo of a folder, else a copy.
 
     Raises:
@@ -118,19 +107,13 @@ def copy_photo(source: zipfile.ZipFile | Path, member: Member, target: Path) -> 
     target.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(source, Path):
         try:
-            os.link(os.path.realpath(source / member.name), target)
-            return
+            os.link(os.path.realpath(source / photo.name), target)
         except OSError:  # another disk, or one without links
-            pass
-    with _open(source, member) as photo, open(target, "xb") as file:
-        shutil.copyfileobj(photo, file)
-        if file.tell() != member.size:
-            raise zipfile.BadZipFile(f"{member.name!r} has not the {member.size:,} bytes that are listed")
-
-
-def _open(source: zipfile.ZipFile | Path, member: Member) -> BinaryIO:
-    if isinstance(source, Path):
-        return open(source / member.name, "rb")
-    info = copy.copy(source.getinfo(member.name))
-    info.file_size += 1  # so that surplus bytes are read: zipfile stops at this size without an error
-    return source.open(info)
+            shutil.copyfile(source / photo.name, target)
+        return
+    member = copy.copy(source.getinfo(photo.name))
+    member.file_size += 1  # so that surplus bytes are read: zipfile stops at this size without an error
+    with source.open(member) as content, open(target, "xb") as file:
+        shutil.copyfileobj(content, file)
+        if file.tell() != photo.size:
+            raise zipfile.BadZipFile(f"{photo.name!r} has not the {photo.size:,} bytes that are listed")

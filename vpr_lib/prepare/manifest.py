@@ -1,7 +1,5 @@
 """Check the splits of a data root against the published sizes and against its `manifest.json`."""
 
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -10,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from vpr_lib.checked_files import DamagedFile, check_directory, read_json, write_json
+from vpr_lib.checked_files import DamagedFile, read_json, write_json
 from vpr_lib.data_roots import find_part, find_splits
 from vpr_lib.images import read_images
 from vpr_lib.photos import read_photo
+from vpr_lib.prepare.packs import list_damaged
 
 PUBLISHED_SIZES = {  # as `format_counts` writes them
     "train": "23 cities, 529,506 photos",  # of about 62,000 places
@@ -24,7 +22,6 @@ PUBLISHED_SIZES = {  # as `format_counts` writes them
     "tokyo_test": "12,771 database, 315 queries",
 }
 MANIFEST = "manifest.json"
-BLOCK_BYTES = 1 << 20  # of a pack read at a time
 NUM_DECODED = 16  # photos of a split that are decoded, enough to notice a broken set
 
 
@@ -73,42 +70,19 @@ def check_root(root: str | Path, splits: Iterable[str] = (), any_size: bool = Fa
 
 
 def _check_split(path: Path, known: SplitSummary | None, any_size: bool) -> SplitSummary:
-    if path.is_file():
-        _test_pack(path)
+    if path.is_file() and (damaged := list_damaged(path)):
+        names = ", ".join(damaged[:3]) + (f", ... ({len(damaged)} in all)" if len(damaged) > 3 else "")
+        raise ValueError(f"{path} is damaged: {names}; copy or make the pack again")
     summary = summarize_photos(path)
     if known is None:
         check_size(path.stem, summary.photos, any_size)
     # The photos of a pack were resized: only their number can be compared.
     elif summary.photos != known.photos or (path.is_dir() and summary.fingerprint != known.fingerprint):
         size, expected = (format_counts(path.stem, photos) for photos in (summary.photos, known.photos))
+        found = f"{path} has {size}, {MANIFEST} lists {expected} (if equal: other names or contents)"
         advice = f"move it away and fetch it again, or delete {MANIFEST} if you changed it on purpose"
-        raise ValueError(
-            f"{path} has {size}, {MANIFEST} lists {expected} (if equal: other names or contents); {advice}"
-        )
+        raise ValueError(f"{found}; {advice}")
     return known or summary
-
-
-def _test_pack(path: Path) -> None:
-    """Raise ValueError if a photo of a pack has another checksum or name than the pack's directory says."""
-    damaged: list[str] = []
-    try:
-        with zipfile.ZipFile(path) as pack:
-            check_directory(pack)
-            for member in tqdm(pack.infolist(), unit="photo", desc=f"checking {path}", delay=2):
-                damaged += [] if _is_intact(pack, member) else [member.filename]
-    except (zipfile.BadZipFile, ValueError) as error:
-        damaged = [str(error)]
-    if damaged:
-        names = ", ".join(damaged[:3]) + (f", ... ({len(damaged)} in all)" if len(damaged) > 3 else "")
-        raise ValueError(f"{path} is damaged: {names}; copy or make the pack again")
-
-
-def _is_intact(pack: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
-    try:
-        with pack.open(member) as photo:
-            return sum(len(block) for block in iter(lambda: photo.read(BLOCK_BYTES), b"")) == member.file_size
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError):
-        return False
 
 
 def check_size(split: str, photos: Mapping[str, int], any_size: bool) -> None:

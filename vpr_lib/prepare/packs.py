@@ -15,7 +15,7 @@ from vpr_lib.atomic_files import open_atomically
 from vpr_lib.images import ImageTable, read_images
 from vpr_lib.machine import count_cores
 from vpr_lib.photos import read_photo
-from vpr_lib.stored_zip import hash_directory, list_members
+from vpr_lib.stored_zip import hash_directory, list_photos
 
 QUALITY = 90  # of the JPEGs
 CHUNK_PHOTOS = 256  # photos resized at a time: limits the memory
@@ -24,7 +24,7 @@ CHUNK_PHOTOS = 256  # photos resized at a time: limits the memory
 def write_pack(
     folder: str | Path, pack: str | Path | None = None, image_size: int = 320, progress: bool = True
 ) -> Path:
-    """Write the photos of a folder as one zip, resized to squares; a pack of the same photos and size is kept.
+    """Write the photos of a folder as one zip, resized to squares; one that is there and whole is kept.
 
     Args:
         folder: photos, in subfolders too: `ROOT/train`, or a split with `database` and `queries`.
@@ -40,7 +40,7 @@ def write_pack(
         raise ValueError(f"{pack} at {image_size} px: expected a name that ends in .zip, and 1 px or more")
     table = read_images(folder)
     comment = f"{table.fingerprint} at {image_size} px, quality {QUALITY}, directory "
-    if _read_comment(pack).startswith(comment.encode()):
+    if _is_intact(pack, comment):
         return pack
     with open_atomically(pack) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         photos = _resize_photos(table, image_size)
@@ -50,14 +50,31 @@ def write_pack(
     return pack
 
 
-def _read_comment(pack: Path) -> bytes:
-    """The comment of a pack; empty if there is none or its directory is damaged."""
+def list_damaged(pack: Path) -> list[str]:
+    """Names of the photos in a pack that have another content or name than its directory says.
+
+    Raises:
+        ValueError: the directory itself is damaged, or this is no pack.
+    """
+    damaged = []
+    photos = list_photos(pack)
+    with zipfile.ZipFile(pack) as archive:
+        for photo in tqdm(photos, unit="photo", desc=f"checking {pack}", delay=2):
+            try:
+                is_intact = len(archive.read(photo.name)) == photo.size
+            except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OSError):
+                is_intact = False
+            damaged += [] if is_intact else [photo.name]
+    return damaged
+
+
+def _is_intact(pack: Path, comment: str) -> bool:
+    """Whether there is an undamaged pack whose comment begins with `comment`."""
     try:
-        list_members(pack)
         with zipfile.ZipFile(pack) as archive:
-            return archive.comment
-    except (OSError, ValueError):
-        return b""
+            return archive.comment.startswith(comment.encode()) and not list_damaged(pack)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
 
 
 def _resize_photos(table: ImageTable, image_size: int) -> Iterator[tuple[str, bytes]]:

@@ -1,5 +1,6 @@
 """Import photos with a GPS position in their EXIF data as the database or the queries of a split."""
 
+import contextlib
 import math
 import re
 import struct
@@ -26,7 +27,7 @@ class Position(NamedTuple):
 
     latitude: float  # degrees, north positive
     longitude: float  # degrees, east positive
-    heading_deg: float | None  # clockwise from north
+    heading_deg: float  # clockwise from north; NaN if unknown
     date: str  # "20150423"; "" if unknown
 
 
@@ -84,18 +85,12 @@ def import_phone_photos(photos: str | Path, to: str | Path) -> ImportedPhotos:
 def _list_photos(photos: Path, to: Path) -> Iterator[Path]:
     """Yield the files in a folder, sorted, but those in `to` and the photos of splits: what was imported before."""
     for path in sorted(path for path in photos.rglob("*") if path.is_file()):
-        folders = {photos.resolve().name, *path.relative_to(photos).parts[:-1]}
-        is_of_split = bool(folders & {"database", "queries"}) and _has_position(path.name)
-        if not is_of_split and to.resolve() not in path.resolve().parents:
+        if {photos.resolve().name, *path.relative_to(photos).parts[:-1]} & {"database", "queries"}:
+            with contextlib.suppress(ValueError):
+                parse_name(path.name)
+                continue  # its name holds a position
+        if to.resolve() not in path.resolve().parents:
             yield path
-
-
-def _has_position(name: str) -> bool:
-    try:
-        parse_name(name)
-    except ValueError:
-        return False
-    return True
 
 
 def parse_exif(exif: Image.Exif) -> Position:
@@ -118,12 +113,7 @@ def parse_exif(exif: Image.Exif) -> Position:
         heading_deg = float(gps[GPS.GPSImgDirection]) % 360
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         heading_deg = math.nan
-    return Position(
-        latitude,
-        longitude,
-        heading_deg if math.isfinite(heading_deg) else None,
-        "".join(match.groups()) if match else "",
-    )
+    return Position(latitude, longitude, heading_deg, "".join(match.groups()) if match else "")
 
 
 def _to_degrees(parts: tuple[float, float, float], reference: str | bytes, letters: str) -> float:
@@ -133,7 +123,7 @@ def _to_degrees(parts: tuple[float, float, float], reference: str | bytes, lette
     try:
         degrees, minutes, seconds = (float(part) for part in parts)
     except ValueError:
-        degrees = minutes = seconds = math.nan  # as of 0/0, which some phones write before they have a position
+        degrees = minutes = seconds = math.nan  # like the 0/0 that some phones write before they have a position
     if letter not in {*letters} or not (0 <= degrees <= 180 and 0 <= minutes <= 60 and 0 <= seconds <= 60):
         expected = f"degrees, minutes, seconds, and {' or '.join(letters)}"
         raise ValueError(f"its GPS position {parts} {reference!r} is not valid; expected {expected}")
@@ -170,14 +160,7 @@ def _name_photo(path: Path, position: Position, zone: str) -> str:
     """Name with the position; `path` becomes the panorama id, so two photos of one position get two names."""
     east, north = project_to_zone(position, zone)
     return format_name(
-        path.suffix.lower(),
-        east=f"{east:.2f}",
-        north=f"{north:.2f}",
-        zone=zone[:-1],
-        letter=zone[-1],
-        lat=f"{position.latitude:.6f}",
-        lon=f"{position.longitude:.6f}",
-        pano="-".join(path.with_suffix("").parts),
-        heading="" if position.heading_deg is None else f"{position.heading_deg:.2f}",
-        date=position.date,
-    )
+        path.suffix.lower(), east=f"{east:.2f}", north=f"{north:.2f}", zone=zone[:-1], letter=zone[-1],
+        lat=f"{position.latitude:.6f}", lon=f"{position.longitude:.6f}", pano="-".join(path.with_suffix("").parts),
+        heading="" if math.isnan(position.heading_deg) else f"{position.heading_deg:.2f}", date=position.date,
+    )  # fmt: skip

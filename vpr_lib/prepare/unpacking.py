@@ -26,7 +26,8 @@ from tqdm.auto import tqdm
 from vpr_lib.file_names import parse_name
 from vpr_lib.options import check_choice
 from vpr_lib.prepare import manifest
-from vpr_lib.prepare.archives import Member, check_others, copy_photo, is_copy, list_archive, list_folder
+from vpr_lib.prepare.archives import check_unused, copy_photo, is_copy, list_archive, list_folder
+from vpr_lib.stored_zip import FileEntry
 
 # {set: {folder in its archive: split}}; an unpacked data root is a valid source, too: its folders are named as splits.
 SETS = {
@@ -37,7 +38,7 @@ SETS = {
 SPLIT_FOLDERS = {folder for folders in SETS.values() for folder in folders}
 BLOCK_BYTES = 4096  # a file takes whole blocks of a disk
 
-Plan = dict[str, dict[str, Member]]  # {split: {path below it: photo}}
+Plan = dict[str, dict[str, FileEntry]]  # {split: {path below it: photo}}
 
 
 def unpack_set(
@@ -74,15 +75,15 @@ def unpack_set(
         with nullcontext() if source.is_dir() else zipfile.ZipFile(source) as archive:
             plan, left_out = _plan_splits(list_archive(archive) if archive else list_folder(source), name)
             if archive:
-                check_others(archive, (member for photos in plan.values() for member in photos.values()))
+                check_unused(archive, {photo.name for photos in plan.values() for photo in photos.values()})
             if left_out:
                 print("left out:", ", ".join(f"{size:,} photos in {path}" for path, size in left_out.most_common(5)))
             for split, photos in plan.items():
                 manifest.check_size(split, Counter(path.split("/")[0] for path in photos), any_size)
             missing = _find_missing(plan, archive or source, root, staging)
-            _check_space(source, root, [member.size for member in missing.values()])
-            for target, member in tqdm(missing.items(), unit="photo", desc="unpacking"):
-                copy_photo(archive or source, member, staging / target)
+            _check_space(source, root, [photo.size for photo in missing.values()])
+            for target, photo in tqdm(missing.items(), unit="photo", desc="unpacking"):
+                copy_photo(archive or source, photo, staging / target)
         if missing and hasattr(os, "sync"):  # not on Windows; a power cut after the renaming would leave empty photos
             os.sync()
         for split in plan:
@@ -123,41 +124,41 @@ def _explain_errors(source: Path, root: Path, delete: bool) -> Iterator[None]:
         raise ValueError(f"{source} is damaged or unsafe ({error}); {advice}, or use another one") from None
 
 
-def _plan_splits(members: Iterable[Member], name: str) -> tuple[Plan, Counter[str]]:
+def _plan_splits(listed: Iterable[FileEntry], name: str) -> tuple[Plan, Counter[str]]:
     """Return which photos make up each split of a set, and {folder: number of photos left out}."""
     plan: Plan = {split: {} for split in SETS[name].values()}
     left_out: Counter[str] = Counter()
-    taken: dict[str, tuple[str, str]] = {}
-    for member in members:
-        *folders, _ = parts = member.name.split("/")
+    spellings: dict[str, str] = {}
+    for photo in listed:
+        *folders, _ = parts = photo.name.split("/")
         split, start = _find_split(folders, name)
         if split is None:
             left_out["/".join(folders) or "."] += 1
             continue
-        parse_name(member.name)  # raises where the name has no UTM coordinates
+        parse_name(photo.name)  # raises where the name has no UTM coordinates
         path = "/".join(parts[start:])
-        _claim_path(taken, f"{split}/{path}", member.name)
-        plan[split][path] = member
+        other = plan[split][path].name if path in plan[split] else _find_other_spelling(spellings, f"{split}/{path}")
+        if other:
+            raise ValueError(f"{photo.name} and {other} would both become {split}/{path} on some disks; remove one")
+        plan[split][path] = photo
     return plan, left_out
 
 
-def _claim_path(taken: dict[str, tuple[str, str]], path: str, name: str) -> None:
-    """Add a path and its folders to `taken`; a ValueError if they are a file or other folders there, on any disk.
+def _find_other_spelling(spellings: dict[str, str], path: str) -> str:
+    """Add a path and the folders in it to `spellings`; another path there that some disks take for equal, or "".
 
-    Disks of Windows and macOS may take names for equal that differ in case or in how an accent is encoded.
+    Names may differ in case or in how an accent is encoded, which disks of Windows and macOS ignore; and a file can't
+    have the name of a folder.
 
     Args:
-        taken: {path as such a disk compares it: (path as written, with a / after a folder; the photo's name)}.
+        spellings: {name as such disks compare it: as written, a folder with a slash at its end}.
     """
-    parts = path.split("/")
-    for depth in range(1, len(parts) + 1):
-        is_folder = depth < len(parts)
-        written = "/".join(parts[:depth]) + "/" * is_folder
-        key = unicodedata.normalize("NFC", written.rstrip("/").casefold())
-        first_written, first_name = taken.setdefault(key, (written, name)) if is_folder else taken.get(key, ("", ""))
-        if first_name and (first_written != written or not is_folder):
-            raise ValueError(f"{name} and {first_name} would both become {path} on some disks; remove one")
-    taken[key] = (path, name)
+    slashes = [i for i, character in enumerate(path) if character == "/"]
+    for written in (*(path[: i + 1] for i in slashes), path):
+        key = unicodedata.normalize("NFC", written.removesuffix("/").casefold())
+        if spellings.setdefault(key, written) != written:
+            return spellings[key]
+    return ""
 
 
 def _find_split(folders: list[str], name: str) -> tuple[str | None, int]:
@@ -177,39 +178,34 @@ def _find_split(folders: list[str], name: str) -> tuple[str | None, int]:
     return SETS[name].get(named[-1] if named else default), start
 
 
-def _find_missing(plan: Plan, source: zipfile.ZipFile | Path, root: Path, staging: Path) -> dict[str, Member]:
+def _find_missing(plan: Plan, source: zipfile.ZipFile | Path, root: Path, staging: Path) -> dict[str, FileEntry]:
     """Return {path below `staging`: photo to write}; those an interrupted call left are kept, others removed."""
-    missing: dict[str, Member] = {}
+    missing: dict[str, FileEntry] = {}
     for split, photos in plan.items():
         if (root / f"{split}.zip").exists():
             raise ValueError(f"{root} has {split} as a pack, {split}.zip; move it away, or choose another root")
         if os.path.lexists(root / split):
             _compare_photos(root / split, photos, source)
             continue
-        missing |= {f"{split}/{path}": member for path, member in photos.items()}
-        staged = list(list_folder(staging / split, accept_links=False)) if (staging / split).exists() else []
-        for name in tqdm([member.name for member in staged], unit="photo", desc="comparing", delay=2):
+        missing |= {f"{split}/{path}": photo for path, photo in photos.items()}
+        staged = list(list_folder(staging / split, accept_links=False)) if os.path.lexists(staging / split) else []
+        for name in tqdm([photo.name for photo in staged], unit="photo", desc="comparing", delay=2):
             if name in photos and is_copy(staging / split / name, source, photos[name]):
                 del missing[f"{split}/{name}"]
             else:
                 (staging / split / name).unlink()  # never written to: it may be a hard link
-    for folder in {(staging / target).parent for target in missing}:
-        if not folder.resolve().is_relative_to(staging.resolve()):
-            raise ValueError(f"{folder} leads out of {staging}; remove {staging}")
     return missing
 
 
-def _compare_photos(folder: Path, photos: dict[str, Member], source: zipfile.ZipFile | Path) -> None:
+def _compare_photos(folder: Path, photos: dict[str, FileEntry], source: zipfile.ZipFile | Path) -> None:
     """Raise ValueError if a split that exists holds other photos."""
-    present = {member.name for member in list_folder(folder)} if folder.is_dir() else set()
-    different = sorted(present ^ set(photos))
-    for path in tqdm(() if different else photos, unit="photo", desc=f"comparing {folder}", delay=2):
-        if not is_copy(folder / path, source, photos[path]):
-            different = [path]
-            break
+    present = {photo.name for photo in list_folder(folder)} if folder.is_dir() else set()
+    bar = tqdm(photos.items(), unit="photo", desc=f"comparing {folder}", delay=2)
+    different = sorted(present ^ {*photos})
+    different = different or [path for path, photo in bar if not is_copy(folder / path, source, photo)]
     if different:
-        advice = "move it away, or choose another root"
-        raise ValueError(f"{folder} exists with other photos, for example {different[0]}; {advice}")
+        example = f"for example {different[0]}"
+        raise ValueError(f"{folder} exists with other photos, {example}; move it away, or choose another root")
 
 
 def _check_space(source: Path, root: Path, sizes: list[int]) -> None:
