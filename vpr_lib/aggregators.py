@@ -181,4 +181,7 @@ def build_aggregator(name: str, in_channels: int, in_h: int, in_w: int, **option
     for key in options:
         check_choice(f"option of {name}", key, parameters)
     sizes = {"in_channels": in_channels, "in_h": in_h, "in_w": in_w}
-    return cls(**{name: size for name, size in sizes.items() if name in parameters} | options)
+    try:
+        return cls(**{key: size for key, size in sizes.items() if key in parameters} | options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} can't be made with {options}: {error}") from None

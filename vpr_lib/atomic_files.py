@@ -35,7 +35,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         with open_atomically(path) as file:
             file.write(data)
     except OSError as error:
-        raise OSError(error.errno, f"{path} can't be written ({error.strerror}); its old content is kept") from None
+        kept = "; its old content is kept" if Path(path).is_file() else ""
+        raise OSError(error.errno, f"{path} can't be written ({error.strerror}){kept}") from None
 
 
 def _remove_stale(path: Path, prefix: str) -> None:

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 
 from vpr_lib.atomic_files import write_atomically
-from vpr_lib.checked_files import DamagedFile, read_zip
+from vpr_lib.checked_files import DamagedFile, read_zip, seal_zip
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 _PENDING = "checkpoint.new.pt"  # complete, too: the process ended between writing and renaming it
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:
-    """The bytes of `torch.save`."""
+    """The bytes of `torch.save`, with a checksum that `read_checked` compares."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    return buffer.getvalue()
+    return seal_zip(buffer.getvalue())
 
 
 def save_checkpoint(folder: str | Path, state: dict[str, Any]) -> None:
@@ -49,20 +49,10 @@ def load_checkpoint(folder: str | Path) -> dict[str, Any] | None:
 
 
 def read_checked(path: Path, advice: str) -> dict[str, Any]:
-    """Load a file of `torch.save` after checking its checksums, which torch itself doesn't.
-
-    A damaged file is a `DamagedFile` error that ends with `advice`. No code in the file is run.
-    """
+    """Load what `to_bytes` made. A damaged or missing file is a `DamagedFile` error that ends with `advice`."""
     if not path.is_file():
         raise DamagedFile(path, "it is missing", advice)
-    with open(path, "rb") as file:
-        is_old = file.read(2) != b"PK"  # before torch 1.6: no zip, no checksums
-    try:
-        return torch.load(path if is_old else read_zip(path, advice), map_location="cpu", weights_only=True)
-    except DamagedFile:
-        raise
-    except Exception as error:  # torch raises half a dozen types
-        raise DamagedFile(path, error, advice) from None
+    return torch.load(read_zip(path, advice), map_location="cpu", weights_only=True)
 
 
 def get_random_states() -> dict[str, Any]:

@@ -61,16 +61,17 @@ class DataRoot:
         city, rendered = self._rendered
         texts = []
         for name, table in tables.items():
-            is_rendered = rendered.get(name) == table.fingerprint
-            if name in rendered and not (is_rendered or table.is_packed):
-                advice = f"python -m vpr_lib city --out {self.folder} restores what was changed or lost"
-                warnings.warn(f"{table.root} does not hold exactly the rendered photos; {advice}", stacklevel=4)
+            fingerprint, number = rendered.get(name, ("", 0))
+            is_rendered = fingerprint == table.fingerprint
+            if len(table) <= number and not (is_rendered or table.is_packed):  # more photos: some were added
+                advice = f"python -m vpr_lib city --out {self.folder} restores them"
+                warnings.warn(f"rendered photos in {table.root} were changed or lost; {advice}", stacklevel=4)
             texts.append(f"{city} {name}" if is_rendered else table.fingerprint)
         return hash_text(" ".join(texts))
 
     @functools.cached_property
-    def _rendered(self) -> tuple[str, dict[str, str]]:
-        """Version and settings of a rendered city, and the fingerprints of its folders; empty for other roots."""
+    def _rendered(self) -> tuple[str, dict[str, tuple[str, int]]]:
+        """A rendered city's version and settings, and the fingerprint and number of photos of its folders, if it is one."""
         path = self.folder / "city.json"
         if not path.is_file():
             return "", {}
@@ -85,7 +86,7 @@ def open_data_root(data_root: str | Path | DataRoot) -> DataRoot:
 
 def is_validation(split: str) -> bool:
     """Whether a split is for validation by its name: "val", "sf_val", "sf-val", but not "festival"."""
-    return re.search(r"(^|[^a-zA-Z])val$", split) is not None
+    return re.search(r"(^|[^a-z])val$", split, re.IGNORECASE) is not None
 
 
 def find_part(data_root: str | Path, part: str) -> Path:
@@ -137,23 +138,30 @@ def read_split(data_root: str | Path, split: str) -> Split:
 def _check_positions(path: Path, tables: Mapping[str, ImageTable]) -> None:
     """Raise a ValueError, or warn, where distances between queries and database would mean nothing."""
     for half, table in tables.items():
-        if (np.abs(table.utm) <= (180, 90)).all():
-            example = f"for example {table.names[0]}; names begin with UTM east and north"
+        is_small = (np.abs(table.utm) <= 180).all(1)  # as latitude and longitude are, in either order
+        if is_small.all() or (is_small.any() and np.abs(table.utm[~is_small]).max() > 10_000):
+            example = f"for example {table.names[is_small][0]}; names begin with UTM east and north"
             raise ValueError(f"{path}/{half} has degrees where meters belong, {example}")
-    zones = {half: sorted(set(map(_parse_zone, np.unique(table.zones))) - {None}) for half, table in tables.items()}
+    zones = {half: {_parse_zone(zone) for zone in np.unique(table.zones) if zone} for half, table in tables.items()}
     database, queries = (zones[half] for half in Split._fields)
-    listed = f"database: {', '.join(database)}; queries: {', '.join(queries)}"
-    if database and queries and not set(database) & set(queries):
+    listed = "; ".join(f"{half}: {', '.join(sorted(map(' '.join, zones[half])))}" for half in Split._fields)
+    if database and queries and not any(_may_be_equal(a, b) for a in database for b in queries):
         raise ValueError(f"the halves of {path} lie in different UTM zones ({listed}); convert one to the other's zone")
-    if len({*database, *queries}) > 1:
+    if not all(_may_be_equal(a, b) for a in database | queries for b in database | queries):
         text = f"{path} has photos in several UTM zones ({listed}), which are compared as if they were one"
         warnings.warn(text, stacklevel=4)
 
 
-def _parse_zone(zone: str) -> str | None:
-    """Number and hemisphere: "10S" -> "10 north" (bands from N on are north of the equator); None if unknown."""
-    match = re.fullmatch(r"0*([1-9]\d?)([C-HJ-NP-X])", zone.upper())
-    return f"{match[1]} {'north' if match[2] >= 'N' else 'south'}" if match else None
+def _parse_zone(zone: str) -> tuple[str, str]:
+    """Number and hemisphere: "10S" -> "10", "north" (bands from N on are north of the equator); "" where unknown."""
+    match = re.fullmatch(r"0*([1-9]\d?)(?:\.0*)?([C-HJ-NP-X]?)", zone.upper())
+    if not match:
+        return zone, ""
+    return match[1], ("north" if match[2] >= "N" else "south") if match[2] else ""
+
+
+def _may_be_equal(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    return one[0] == other[0] and (one[1] == other[1] or "" in (one[1], other[1]))
 
 
 def _check_exists(folder: str | Path) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from vpr_lib.atomic_files import write_atomically
-from vpr_lib.checked_files import DamagedFile, hash_text, read_zip
+from vpr_lib.checked_files import DamagedFile, hash_text, read_zip, seal_zip
 from vpr_lib.data_roots import DataRoot, Split, open_data_root
 from vpr_lib.descriptors import extract_from_dataset
 from vpr_lib.devices import choose_device
@@ -179,9 +179,7 @@ def _score(split: str, photos: Split, predictions: Predictions, settings: Settin
     """Ranks beyond the size of the database are left out, with a warning."""
     database, queries = photos
     positives = find_positives(database.utm, queries.utm, settings.radius_m)
-    ks = [k for k in settings.ks if k <= len(database)]
-    if not ks:
-        raise ValueError(f"all of ks = {settings.ks} exceed the {len(database)} photos in the database of {split}")
+    ks = _list_ks(split, photos, settings)
     if len(ks) < len(settings.ks):
         beyond = sorted(set(settings.ks) - set(ks))
         warnings.warn(f"no recall at k = {beyond}: the database of {split} has {len(database)} photos", stacklevel=2)
@@ -190,9 +188,19 @@ def _score(split: str, photos: Split, predictions: Predictions, settings: Settin
     return Evaluation(split, indices, distances, positives, queries.utm, recall, overlap)
 
 
+def _list_ks(split: str, photos: Split, settings: Settings) -> list[int]:
+    """The ranks that a split's database allows; a ValueError if it allows none."""
+    number = len(photos.database)
+    if min(settings.ks) > number:
+        raise ValueError(f"all of ks = {settings.ks} exceed the {number} photos in the database of {split}")
+    return [k for k in settings.ks if k <= number]
+
+
 def make_validator(settings: Settings, data_root: DataRoot, machine: Machine) -> Callable[[nn.Module], Scores] | None:
     """A function model -> {split: {k: percent}} on the validation splits, keeping decoded photos; None without one."""
     splits = data_root.list_validation_splits(settings.val_splits)
+    for split in splits:
+        _list_ks(split, data_root.read_split(split), settings)
     datasets = {
         split: [PhotoDataset(table, settings.image_size, machine.cache_gb) for table in data_root.read_split(split)]
         for split in splits
@@ -212,7 +220,7 @@ def _warn_of_leak(split: str, photos: Split) -> None:
     """Warn of queries that are database photos: a model needs no skill to find a copy."""
     database, queries = (set(zip(table.sizes.tolist(), table.checksums.tolist(), strict=True)) for table in photos)
     if copies := len(database & queries):
-        warnings.warn(f"{copies} queries of {split} are copies of database photos; recall means little", stacklevel=3)
+        warnings.warn(f"{copies} queries of {split} are the same files as database photos", stacklevel=3)
 
 
 def _predictions_path(run: Run, data_root: DataRoot, split: str, index: str) -> Path:
@@ -228,7 +236,7 @@ def _write_predictions(path: Path, predictions: Predictions) -> None:
     buffer = io.BytesIO()
     overlap = np.array(list(predictions.overlap.items())).reshape(-1, 2)  # rows of k and percent
     np.savez(buffer, indices=predictions.indices, distances=predictions.distances, overlap=overlap)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, seal_zip(buffer.getvalue()))
 
 
 def _read_predictions(path: Path) -> Predictions:

@@ -9,13 +9,15 @@ import ast
 import builtins
 import functools
 import hashlib
+import importlib
 import inspect
 import itertools
 import json
 import sys
 import textwrap
 import types
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,9 +36,10 @@ def hash_module(module: nn.Module) -> str:
     """16 hex digits that change with code, attributes and shapes of a module and its submodules, not with weights."""
     parts = []
     for name, part in module.named_modules():
-        attributes = {k: value for k, value in vars(part).items() if not k.startswith("_") and k != "training"}
-        shapes = {k: tuple(weight.shape) for k, weight in part.named_parameters(recurse=False)}
-        parts.append([name, _describe(type(part), ()), _describe(attributes, ()), _describe(shapes, ())])
+        attributes = {k: value for k, value in vars(part).items() if k not in vars(nn.Module())}
+        hooks = [list(vars(part)[name].values()) for name in ("_forward_pre_hooks", "_forward_hooks")]
+        weights = {k: (tuple(w.shape), w.requires_grad) for k, w in part.named_parameters(recurse=False)}
+        parts.append([name, *(_describe(each, ()) for each in (type(part), attributes, hooks, weights))])
     return _digest(parts)
 
 
@@ -59,10 +62,10 @@ def _tensor_bytes(tensor: torch.Tensor) -> bytes:
 
 def _describe(value: Any, seen: tuple[Any, ...]) -> Any:
     """JSON of any value, the same in every session; `seen` ends what refers to itself."""
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+    if type(value) in (type(None), bool, int, float, complex, str, bytes):
         return repr(value)
     if isinstance(value, Mapping):
-        return {str(k): _describe(item, seen) for k, item in value.items()}
+        return ["mapping", *([_describe(k, seen), _describe(item, seen)] for k, item in value.items())]
     if isinstance(value, tuple | list):
         return [_describe(item, seen) for item in value]
     if isinstance(value, set | frozenset):
@@ -71,17 +74,22 @@ def _describe(value: Any, seen: tuple[Any, ...]) -> Any:
         return [str(value.dtype), list(value.shape), hashlib.sha256(_tensor_bytes(value)).hexdigest()]
     if isinstance(value, np.ndarray):
         return [str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
-    if isinstance(value, functools.partial):
+    if isinstance(value, functools.partial | functools.partialmethod):
         return _describe([value.func, value.args, value.keywords], seen)
-    if isinstance(value, staticmethod | classmethod | types.MethodType):
-        return _describe(value.__func__, seen)
     if isinstance(value, property):
         return _describe([value.fget, value.fset], seen)
+    if isinstance(value, functools.cached_property):
+        return _describe(value.func, seen)
+    if isinstance(value, staticmethod | classmethod | types.MethodType):
+        return _describe(value.__func__, seen)
+    if isinstance(value, functools._lru_cache_wrapper):
+        return _describe(value.__wrapped__, seen)
+    if isinstance(value, torch.jit.ScriptFunction):
+        return value.code
     if isinstance(value, types.ModuleType | types.BuiltinFunctionType):
         return getattr(value, "__qualname__", value.__name__)
-    code = value if isinstance(value, type | types.FunctionType) else type(value)
-    if _is_installed(code):
-        return f"{code.__module__}.{code.__qualname__}"
+    if isinstance(value, type | types.FunctionType) and _is_installed(value):
+        return f"{value.__module__}.{value.__qualname__}"
     if any(value is other for other in seen):
         return "recursion"
     seen = (*seen, value)
@@ -89,7 +97,26 @@ def _describe(value: Any, seen: tuple[Any, ...]) -> Any:
         return _describe_class(value, seen)
     if isinstance(value, types.FunctionType):
         return _describe_function(value, seen)
-    return [_describe(type(value), seen), _describe(getattr(value, "__dict__", {}), seen)]
+    if isinstance(value, nn.Module):
+        return [hash_module(value), hash_weights(value)]
+    return [_describe(type(value), seen), _describe_state(value, seen)]
+
+
+def _describe_state(value: Any, seen: tuple[Any, ...]) -> Any:
+    """What distinguishes an object from others of its class: what pickle would keep of it, else its attributes."""
+    try:
+        state = value.__reduce_ex__(4)
+    except Exception:  # objects that can't be pickled raise anything
+        if not getattr(value, "__dict__", {}):
+            warnings.warn(f"{value!r} is used by code that names a run; a change of it is not noticed", stacklevel=2)
+        return _describe(getattr(value, "__dict__", {}), seen)
+    if isinstance(state, str):
+        return state
+    return [_describe(list(part) if isinstance(part, Iterator) else part, seen) for part in state]
+
+
+def _is_installed_module(module: types.ModuleType) -> bool:
+    return _is_installed(types.SimpleNamespace(__module__=module.__name__))
 
 
 def _is_installed(subject: Any) -> bool:
@@ -117,11 +144,15 @@ def _describe_function(function: types.FunctionType, seen: tuple[Any, ...]) -> A
     try:
         tree = _parse_function(function)
         local = _list_local_names(tree)
-        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - {*local}
-        values = {name: json.dumps(_describe(scope[name], seen), sort_keys=True) for name in used & {*scope}}
+        # A name may be local in a comprehension and global beside it; the bytecode knows.
+        looked_up = _list_global_names(function.__code__) | {*function.__code__.co_freevars}
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & ({*scope} - ({*local} - looked_up))
+        values = {name: json.dumps(_describe(scope[name], seen), sort_keys=True) for name in used}
         names = {name: f"_{number}" for number, name in enumerate(local)} | {k: f"<{v}>" for k, v in values.items()}
+        referred = [_describe(value, seen) for value in _list_module_members(tree, scope)]
+        _number_keywords(tree, scope)
         tree.args.defaults, tree.args.kw_defaults = [], [None] * len(tree.args.kwonlyargs)  # their values are below
-        code = _list_nodes(_Normalize(names).visit(tree))
+        code = [_list_nodes(_Normalize(names).visit(tree)), referred]
     except (OSError, TypeError, SyntaxError):
         used = _list_global_names(function.__code__) & {*scope}
         referred = {name: _describe(scope[name], seen) for name in used}
@@ -143,6 +174,42 @@ def _parse_function(function: types.FunctionType) -> ast.FunctionDef | ast.Async
     if len(lambdas) != 1:
         raise TypeError
     return ast.FunctionDef("_", lambdas[0].args, [ast.Return(lambdas[0].body)], [])
+
+
+def _number_keywords(tree: ast.AST, scope: Mapping[str, Any]) -> None:
+    """Replace the keywords in calls of own functions by the parameters' positions, as their names don't count."""
+    for node in ast.walk(tree):
+        function = scope.get(node.func.id) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
+        if isinstance(function, type | types.FunctionType) and not _is_installed(function):
+            parameters = [*inspect.signature(function).parameters]
+            for keyword in node.keywords:
+                if keyword.arg in parameters:
+                    keyword.arg = f"_{parameters.index(keyword.arg)}"
+
+
+def _list_module_members(tree: ast.AST, scope: Mapping[str, Any]) -> Iterator[Any]:
+    """What a function takes from modules that are not installed: `helpers.pool`, or by an import within it."""
+    modules = {name: value for name, value in scope.items() if isinstance(value, types.ModuleType)}
+    package = scope.get("__package__") or ""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                name = alias.name if alias.asname else alias.name.partition(".")[0]
+                modules[alias.asname or name] = importlib.import_module(name)
+        elif isinstance(node, ast.ImportFrom):
+            module = importlib.import_module("." * node.level + (node.module or ""), package)
+            if not _is_installed_module(module):
+                yield from (getattr(module, alias.name, None) for alias in node.names)
+    for node in ast.walk(tree):
+        path = []
+        while isinstance(node, ast.Attribute):
+            path.insert(0, node.attr)
+            node = node.value
+        value = modules.get(node.id) if isinstance(node, ast.Name) else None
+        while path and isinstance(value, types.ModuleType) and not _is_installed_module(value):
+            value = getattr(value, path.pop(0), None)
+            if not isinstance(value, types.ModuleType):
+                yield value
 
 
 def _list_nodes(node: Any) -> Any:
@@ -194,7 +261,8 @@ class _Normalize(ast.NodeTransformer):
         return node
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        return ast.Raise()  # error messages don't change results
+        exception = node.exc.func if isinstance(node.exc, ast.Call) else node.exc  # messages don't change results
+        return ast.Raise(self.visit(exception)) if exception else ast.Raise()
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         return ast.arg(self.names[node.arg])

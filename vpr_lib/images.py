@@ -6,6 +6,7 @@ import gc
 import hashlib
 import io
 import os
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from vpr_lib.atomic_files import write_atomically
-from vpr_lib.checked_files import read_zip
+from vpr_lib.checked_files import read_zip, seal_zip
 from vpr_lib.file_names import PHOTO_SUFFIXES, PhotoName, parse_name
 from vpr_lib.machine import count_cores
 from vpr_lib.stored_zip import FileEntry, is_photo, list_photos, read_member
@@ -96,7 +97,7 @@ def read_images(folder_or_zip: str | Path) -> ImageTable:
 
     Raises:
         FileNotFoundError: there is no such folder or pack.
-        ValueError: it holds no photo, a name holds no UTM coordinates, or two names differ only in `.jpg` and `.JPG`.
+        ValueError: it holds no photo, a name holds no UTM coordinates, or two names differ in their suffix only.
     """
     root = Path(folder_or_zip)
     if root.is_dir():
@@ -127,25 +128,24 @@ def read_images(folder_or_zip: str | Path) -> ImageTable:
 def _format_place(name: str, parsed: PhotoName) -> str:
     """City (the first folder) and note: two cities may number their places alike, or even share a note."""
     city, slash, _ = name.partition("/")
-    return f"{city}/{parsed.note}" if parsed.note and slash else parsed.note
+    return f"{unicodedata.normalize('NFC', city)}/{parsed.note}" if parsed.note and slash else parsed.note
 
 
 def _list_folder(root: Path, prefix: str = "") -> Iterator[FileEntry]:
     """The photos under `root / prefix`."""
     with os.scandir(root / prefix) as entries:
         for entry in entries:
-            if entry.is_dir():
+            if entry.is_dir() and not entry.name.startswith("."):
                 yield from _list_folder(root, f"{prefix}{entry.name}/")
             elif is_photo(entry.name):
                 yield FileEntry(prefix + entry.name, entry.stat().st_size)
 
 
 def _refuse_twins(root: Path, names: tuple[str, ...]) -> None:
-    """Raise a ValueError if two names are the same but for the case of their suffix."""
+    """Raise a ValueError if two names are the same but for their suffix or the Unicode form of their letters."""
     seen: dict[str, str] = {}
     for name in names:
-        stem, _, suffix = name.rpartition(".")
-        other = seen.setdefault(f"{stem}.{suffix.lower()}", name)
+        other = seen.setdefault(unicodedata.normalize("NFC", name.rpartition(".")[0]), name)
         if other is not name:
             raise ValueError(f"{root} holds {other} and {name}, which would count as two photos; remove one")
 
@@ -176,5 +176,5 @@ def _read_checksums(table: ImageTable) -> np.ndarray:
         buffer = io.BytesIO()
         np.savez(buffer, names=names, stamps=stamps, checksums=checksums)
         with contextlib.suppress(OSError):  # a read-only or full disk: they are read again next time
-            write_atomically(cache, buffer.getvalue())
+            write_atomically(cache, seal_zip(buffer.getvalue()))
     return checksums

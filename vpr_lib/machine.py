@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from vpr_lib.options import check_fields
 
 INTERVALS = {  # what each number must lie in
-    "num_workers": "[-1, inf)", "save_every_s": "[0, inf)", "cache_gb": "[0, inf)", "eval_batch_size": "[1, inf)",
+    "num_workers": "[-1, 1000]", "save_every_s": "[0, inf)", "cache_gb": "[0, inf)", "eval_batch_size": "[1, 1e5]",
 }  # fmt: skip
 
 

@@ -95,6 +95,11 @@ def read_run_file(folder: Path) -> dict[str, Any]:
     return read_json(path, f"restore it, or remove {folder} and train again")
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a run folder holds a model or a checkpoint."""
+    return any(folder.glob("*.pt"))
+
+
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Let one process at a time train in a folder; for a second one, a BlockingIOError says which one does."""

@@ -19,11 +19,11 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 # What each number, or each one of several, must lie in.
 INTERVALS = {
-    "image_size": "[1, inf)", "num_places": "[2, inf)", "images_per_place": "[2, inf)",  # a metric loss needs pairs
-    "crop_min": "(0, 1]", "randaugment_ops": "[0, inf)", "randaugment_magnitude": "[0, 30]",
+    "image_size": "[1, 4096]", "num_places": "[2, 1e5]", "images_per_place": "[2, 1e4]",  # a metric loss needs pairs
+    "crop_min": "(0, 1]", "randaugment_ops": "[0, 100]", "randaugment_magnitude": "[0, 30]",
     "lr": "(0, inf)", "weight_decay": "[0, inf)", "milestones": "[1, inf)", "gamma": "(0, 1]", "patience": "[0, inf)",
-    "warmup_steps": "[0, inf)", "epochs": "[1, inf)", "seed": "[0, 4294967295]",  # 32 bits, as NumPy takes
-    "ks": "[1, inf)", "radius_m": "(0, inf)",
+    "warmup_steps": "[0, inf)", "epochs": "[1, 1e6]", "seed": "[0, 4294967295]",  # 32 bits, as NumPy takes
+    "ks": "[1, 1e6]", "radius_m": "(0, inf)",
 }  # fmt: skip
 
 

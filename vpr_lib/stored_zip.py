@@ -74,8 +74,11 @@ def list_photos(pack: Path) -> list[FileEntry]:
 
 
 def is_photo(name: str) -> bool:
-    """Whether a file is a photo by its name; macOS adds a `._name.jpg`, which is none, to photos on other disks."""
-    return name.lower().endswith(PHOTO_SUFFIXES) and not name[name.rfind("/") + 1 :].startswith("._")
+    """Whether a file is a photo by its name, and neither hidden nor in a hidden folder.
+
+    macOS adds a hidden `._name.jpg`, which is none, to photos on other disks; Jupyter makes `.ipynb_checkpoints`.
+    """
+    return name.lower().endswith(PHOTO_SUFFIXES) and "/." not in f"/{name}"
 
 
 def read_member(pack: Path, offset: int, size: int, checksum: int) -> bytes:

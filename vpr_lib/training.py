@@ -100,9 +100,12 @@ class Trainer:
 
     @torch.no_grad()
     def _measure_descriptor(self) -> int:
-        """D, measured on one black image."""
+        """D, measured on one black image; a model that fails on it is a ValueError."""
         size = self.settings.image_size
-        return self.model.eval()(torch.zeros(1, 3, size, size, device=self.device)).shape[1]
+        try:
+            return self.model.eval()(torch.zeros(1, 3, size, size, device=self.device)).shape[1]
+        except RuntimeError as error:
+            raise ValueError(f"the model can't compute a descriptor of {size} x {size} pixels: {error}") from error
 
 
 def train(

@@ -199,12 +199,21 @@ def test_settings_survive_json_and_hash_by_value():
 @pytest.mark.parametrize("typo", [
     {"loss_options": {"alhpa": 1}}, {"loss": "Loss"}, {"miner": "Miner"}, {"miner_options": {"epsilom": 1}},
     {"optimizer": "adam"}, {"scheduler": "Step"}, {"images_per_place": 9}, {"val_splits": ("vall",)},
-    {"aggregator_options": {"GeM": {"q": 3}}}, {"aggregator": "Gem"},
+    {"aggregator_options": {"GeM": {"q": 3}}}, {"aggregator": "Gem"}, {"aggregator_options": {"GeM": {"p": "x"}}},
+    {"ks": (100,)},
 ])  # fmt: skip
 def test_a_typo_blocks_no_folder(small, data_root, tmp_path, machine, typo):
     with pytest.raises((ValueError, FileNotFoundError)):
         train_run(replace(small, **typo), data_root, tmp_path / "run", machine=machine)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_a_checkpoint_is_free(small, data_root, tmp_path, machine):
+    """A rate too high for the first batch must not block it."""
+    with pytest.raises(FloatingPointError):
+        train_run(replace(small, lr=1e30, epochs=3), data_root, tmp_path / "run", machine=machine)
+    assert (tmp_path / "run" / "settings.json").is_file()
+    assert train_run(small, data_root, tmp_path / "run", machine=machine).complete
 
 
 def test_an_edited_settings_file_is_refused(small, data_root, tmp_path, machine):
@@ -279,10 +288,10 @@ def test_a_rendered_city_is_known_by_its_settings(small, tmp_path, machine):
         write_photo(photo, 0, view)
         listed = DataRoot(root)
         tables = {"train": listed.train, **{f"val/{k}": t for k, t in listed.read_split("val")._asdict().items()}}
-        prints = {part: table.fingerprint for part, table in tables.items()}
+        prints = {part: (table.fingerprint, len(table)) for part, table in tables.items()}
         write_json(root / "city.json", {"version": 3, "settings": {"seed": 0}, "fingerprints": prints})
         folders.append(get_run(small, root, tmp_path / "runs", machine=machine).folder)
     assert folders[0] == folders[1]
     write_photo(photo, 5)
-    with pytest.warns(UserWarning, match="not hold exactly the rendered photos"):
+    with pytest.warns(UserWarning, match="changed or lost"):
         assert get_run(small, root, tmp_path / "runs", machine=machine).folder != folders[0]

@@ -123,7 +123,7 @@ class CityFolder:
         for half in _HALVES:
             table = read_images(self.folder / half)
             is_rendered = [f"{half}/{name}" in self._checksums for name in table.names]  # others may have been added
-            fingerprints[half] = table[np.array(is_rendered)].fingerprint
+            fingerprints[half] = (table[np.array(is_rendered)].fingerprint, sum(is_rendered))
         self._write_state(complete=True, photos=len(self._checksums) - len(EXTRAS), fingerprints=fingerprints)
 
     def _list_files(self) -> list[str]:

@@ -22,10 +22,10 @@ TRAIN_SITES = {
 }
 NEXT_CITY_M = 20_000.0  # from a city to the next one at the same site, north: their places do not overlap
 INTERVALS = {  # what each number must lie in
-    "seed": "[0, inf)", "size": "[32, inf)", "quality": "[1, 95]", "cities": "[1, 99]", "places": "[2, inf)",
-    "photos_per_place": "[2, inf)", "val_database": "[32, inf)", "val_queries": "[6, inf)",
-    "test_database": "[32, inf)", "test_queries": "[6, inf)", "tokyo_database": "[32, inf)",
-    "tokyo_places": "[1, inf)", "dim_share": "[0, 1]", "difficulty": "[0, 3]",
+    "seed": "[0, inf)", "size": "[32, 4096]", "quality": "[1, 95]", "cities": "[1, 99]", "places": "[2, 1e6]",
+    "photos_per_place": "[2, 1e3]", "val_database": "[32, 1e6]", "val_queries": "[6, 1e6]",
+    "test_database": "[32, 1e6]", "test_queries": "[6, 1e6]", "tokyo_database": "[32, 1e6]",
+    "tokyo_places": "[1, 1e6]", "dim_share": "[0, 1]", "difficulty": "[0, 3]",
 }  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def train_model(options: argparse.Namespace) -> None:
     from vpr_lib.evaluation import evaluate_run
     from vpr_lib.runs import train_run
 
-    settings, machine = _read_settings(options)
+    settings, machine = _read_settings(options, "train takes --aggregator A" if options.aggregator else "")
     settings = replace(settings, aggregator=options.aggregator or settings.aggregator)
     data_root = DataRoot(options.data)
     run = train_run(settings, data_root, options.out, machine=machine)
@@ -147,7 +147,7 @@ def write_report(options: argparse.Namespace) -> None:
 def _read_settings(options: argparse.Namespace, own_aggregators: str = "") -> tuple[Settings, Machine]:
     """The preset with the changes of the command line. Commands with aggregators of their own refuse to change it."""
     if own_aggregators and any(change.startswith("aggregator=") for change in options.set):
-        raise ValueError(f"{own_aggregators}; --set aggregator would do nothing")
+        raise ValueError(f"{own_aggregators}; --set aggregator would do nothing beside it")
     given = {name: getattr(options, name) for name in ("epochs", "image_size") if getattr(options, name) is not None}
     return _apply_changes(options.set, replace(get_preset(options.preset), **given), Machine())
 

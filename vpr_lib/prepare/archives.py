@@ -18,7 +18,7 @@ from vpr_lib.stored_zip import FileEntry, is_photo
 MAX_PHOTO_BYTES = 10**9
 MAX_RATIO = 100  # of a photo to its compressed size; zip hardly compresses JPEG and PNG
 HEADER_BYTES = 30  # of a member's local header, without its name
-UNSAFE_CHARACTERS = re.compile(r"[\x00-\x1f\x7f\\:]")  # on Windows, \ separates folders and : follows a drive
+UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:")  # on Windows, \ separates folders and : follows a drive
 
 
 def list_archive(archive: zipfile.ZipFile) -> list[FileEntry]:
@@ -47,12 +47,14 @@ def _find_danger(member: zipfile.ZipInfo) -> str:
     """Why a member must not be unpacked; "" if it may."""
     name = member.orig_filename  # `filename` ends at a NUL
     parts = name.removesuffix("/").split("/")
-    if UNSAFE_CHARACTERS.search(name) or any(not part.strip(". ") for part in parts):
+    if UNSAFE.search(name) or any(not part.strip(". ") for part in parts):
         return "a name that can lead out of the data root"
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "a link or a device, not a file"
     if not is_photo(name):
         return ""
+    if ":" in name:
+        return "a name that Windows can't store"
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return f"compressed in an unusual way (method {member.compress_type}; expected stored or deflated)"
     if member.file_size > min(MAX_PHOTO_BYTES, MAX_RATIO * member.compress_size):

@@ -18,6 +18,7 @@ from vpr_lib.photos import read_photo
 from vpr_lib.stored_zip import hash_directory, list_photos
 
 QUALITY = 90  # of the JPEGs
+MAX_PIXELS = 4096  # height and width
 CHUNK_PHOTOS = 256  # photos resized at a time: limits the memory
 
 
@@ -36,8 +37,8 @@ def write_pack(
     """
     folder = Path(folder)
     pack = folder.with_name(f"{folder.name}.zip") if pack is None else Path(pack)
-    if pack.suffix.lower() != ".zip" or image_size < 1:
-        raise ValueError(f"{pack} at {image_size} px: expected a name that ends in .zip, and 1 px or more")
+    if pack.suffix.lower() != ".zip" or pack.is_dir() or not 1 <= image_size <= MAX_PIXELS:
+        raise ValueError(f"{pack} at {image_size} px: expected a file that ends in .zip, and 1 to {MAX_PIXELS} px")
     table = read_images(folder)
     comment = f"{table.fingerprint} at {image_size} px, quality {QUALITY}, directory "
     if _is_intact(pack, comment):
