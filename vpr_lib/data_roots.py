@@ -71,7 +71,7 @@ class DataRoot:
 
     @functools.cached_property
     def _rendered(self) -> tuple[str, dict[str, tuple[str, int]]]:
-        """A rendered city's version and settings, and the fingerprint and number of photos of its folders, if it is one."""
+        """Of a rendered city: version and settings; fingerprint and number of photos of each folder. Else empty."""
         path = self.folder / "city.json"
         if not path.is_file():
             return "", {}

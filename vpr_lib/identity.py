@@ -84,8 +84,6 @@ def _describe(value: Any, seen: tuple[Any, ...]) -> Any:
         return _describe(value.__func__, seen)
     if isinstance(value, functools._lru_cache_wrapper):
         return _describe(value.__wrapped__, seen)
-    if isinstance(value, torch.jit.ScriptFunction):
-        return value.code
     if isinstance(value, types.ModuleType | types.BuiltinFunctionType):
         return getattr(value, "__qualname__", value.__name__)
     if isinstance(value, type | types.FunctionType) and _is_installed(value):

@@ -48,8 +48,8 @@ def test_state_identifies_the_city(rendered_city, city_settings):
     assert state["complete"] and state["version"] > 0 and state["settings"] == asdict(city_settings)
     assert state["photos"] == len(list(rendered_city.rglob("*/*.jpg")))
     halves = [f"{split}/{half}" for split in ("sf_val", "sf_test", "tokyo_test") for half in ("database", "queries")]
-    expected = {half: read_images(rendered_city / half).fingerprint for half in ["train", *halves]}
-    assert state["fingerprints"] == expected
+    tables = {half: read_images(rendered_city / half) for half in ["train", *halves]}
+    assert state["fingerprints"] == {half: [table.fingerprint, len(table)] for half, table in tables.items()}
     assert (rendered_city / "scenarios.csv.sha256").is_file()
     assert is_sealed(rendered_city / "scenarios.csv", (rendered_city / "scenarios.csv").read_bytes())
 

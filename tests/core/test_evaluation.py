@@ -1,11 +1,13 @@
 """Evaluating runs: what is computed, saved and read."""
 
+import io
 import shutil
 
 import numpy as np
 import pytest
 from conftest import make_root, photo_name, write_photo
 
+from vpr_lib.checked_files import seal_zip
 from vpr_lib.data_roots import read_split
 from vpr_lib.descriptors import extract_descriptors
 from vpr_lib.evaluation import compare_evaluations, evaluate_all, evaluate_run, read_evaluation
@@ -38,7 +40,8 @@ def test_predictions_are_saved_and_read(run, data_root, machine):
     evaluation = evaluate_run(run, data_root, "val", machine)
     (file,) = (run.folder / "predictions").iterdir()
     arrays = dict(np.load(file))
-    np.savez(file, **arrays | {"indices": np.full_like(arrays["indices"], -1)})
+    np.savez(written := io.BytesIO(), **arrays | {"indices": np.full_like(arrays["indices"], -1)})
+    file.write_bytes(seal_zip(written.getvalue()))
     assert evaluation.recall[5] > 0
     assert evaluate_run(run, data_root, "val", machine).recall[5] == 0  # read, not computed
     (run.folder / "model.pt").write_bytes((run.folder / "model.pt").read_bytes() + b" ")
@@ -137,5 +140,5 @@ def test_queries_that_are_database_photos_are_a_warning(run, tmp_path, machine):
     root = make_root(tmp_path / "root")
     database, queries = read_split(root, "val")
     shutil.copy(database.root / database.names[0], queries.root / photo_name(1e5, 4e6, pano="copy"))
-    with pytest.warns(UserWarning, match="1 queries of val are copies"):
+    with pytest.warns(UserWarning, match="1 queries of val are the same files"):
         evaluate_run(run, root, "val", machine)

@@ -194,7 +194,6 @@ CLASS = "class A(nn.Module):\n    "
     ("T = range(3)", "T = range(4)"),
     ("T = collections.deque([1])", "T = collections.deque([2])"),
     ("T = types.SimpleNamespace(k=1)", "T = types.SimpleNamespace(k=2)"),
-    ("T = torch.jit.script(nn.ReLU())", "T = torch.jit.script(nn.Sigmoid())"),
     ("T = {1: 1}", "T = {'1': 1}"),
     ("T = {'a': 1, 'b': 2}", "T = {'b': 2, 'a': 1}"),
 ])  # fmt: skip
@@ -210,7 +209,7 @@ def test_values_of_installed_classes_count(tmp_path, old, new):
     ("def forward(self, x): return subtract(a=x, b=1)", "def subtract(a, b) -> def subtract(b, a)"),
     ("forward = functools.partialmethod(nn.Module.forward, k=1)", "k=1 -> k=2"),
     ("size = functools.cached_property(lambda self: 1)", "self: 1 -> self: 2"),
-    ("def forward(self, x):\n        try: raise KeyError\n        except KeyError: return x", "raise KeyError -> raise"),
+    ("def forward(self, x):\n        try: raise KeyError\n        except KeyError: return", "raise KeyError -> raise"),
 ])  # fmt: skip
 def test_hidden_differences_count(tmp_path, old, new):
     text = f"{HEAD}K = 1\ndef subtract(a, b):\n    return a - b\n{CLASS}{old}\n"
