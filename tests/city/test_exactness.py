@@ -13,10 +13,11 @@ import pytest
 from vpr_lib.city.exact_math import cosine, find_angle, measure_length, sine, tangent
 from vpr_lib.city.pictures import count_halvings
 
+NUMPY_CORE = np._core if hasattr(np, "_core") else np.core  # the name before NumPy 2
 # Each makes another library take the code it has for old processors; what a library doesn't know is ignored.
 OLD_PROCESSOR = {
     "OPENBLAS_CORETYPE": "Nehalem",
-    "NPY_DISABLE_CPU_FEATURES": " ".join(np._core._multiarray_umath.__cpu_dispatch__),
+    "NPY_DISABLE_CPU_FEATURES": " ".join(NUMPY_CORE._multiarray_umath.__cpu_dispatch__),
     "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4,-AVX512F",
     "JSIMD_FORCENONE": "1",
 }
