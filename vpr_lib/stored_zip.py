@@ -49,16 +49,17 @@ def hash_directory(members: Iterable[zipfile.ZipInfo]) -> str:
 
 
 def _compare_headers(pack: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Raise BadZipFile if a member has another name in its header than in the directory."""
+    """Raise BadZipFile if a member has another name or checksum in its header than in the directory."""
     view = _map_file(pack, os.stat(pack).st_mtime_ns, os.stat(pack).st_size) if members else b""
     for member in members:
-        start = member.header_offset + 30
-        name = view[start : start + int.from_bytes(view[start - 4 : start - 2], "little")]
-        if view[start - 30 : start - 26] != b"PK\3\4" or member.orig_filename not in (
-            name.decode("utf-8", "replace"),
-            name.decode("cp437"),
-        ):
-            raise zipfile.BadZipFile(f"{member.filename} has another name in its header")
+        start = member.header_offset
+        header = view[start : start + 30].ljust(30)
+        name = view[start + 30 : start + 30 + int.from_bytes(header[26:28], "little")]
+        is_same_name = member.orig_filename in (name.decode("utf-8", "replace"), name.decode("cp437"))
+        is_written_later = header[6] & 8  # the checksum follows the data
+        is_same = is_same_name and (is_written_later or int.from_bytes(header[14:18], "little") == member.CRC)
+        if header[:4] != b"PK\3\4" or not is_same:
+            raise zipfile.BadZipFile(f"{member.filename} has another name or checksum in its header")
 
 
 def list_photos(pack: Path) -> list[FileEntry]:

@@ -245,6 +245,14 @@ def test_a_damaged_member_of_a_pack_is_named(data_root, tmp_path):
     with pytest.raises(ValueError, match="make or copy the pack again") as error:
         read_photo(read_images(pack), 5, 32)
     assert table.names[5] in str(error.value)
+    data[start + 100] ^= 1  # whole again
+    entry = data.rindex(table.names[5].encode()) - 46  # in the directory
+    data[entry + 16 : entry + 28] = bytes(12)  # checksum and sizes of an empty file
+    pack.write_bytes(data)
+    with pytest.raises(ValueError, match=r"p\.zip .*checksum"):
+        read_images(pack)
+    pack = make_pack(data_root / "train", tmp_path / "p.zip")
+    data = bytearray(pack.read_bytes())
     data[start - 20] ^= 1  # of its name in the local header
     pack.write_bytes(data)
     with pytest.raises(ValueError, match=r"p\.zip .*another name"):
