@@ -80,6 +80,7 @@ def test_evaluate_names_what_is_wrong(run_folder, data_root, capsys, options, of
     assert error.startswith("error: ") and offender in error
 
 
+@pytest.mark.slow
 def test_compare_prints_and_writes_one_table(data_root, tmp_path, capsys):
     command = ["compare", "--data", str(data_root), "--out", str(tmp_path), *SMALL, "--aggregators", "AVG, GeM"]
     assert main(command) == 0

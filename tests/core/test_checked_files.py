@@ -37,6 +37,7 @@ def test_json_with_any_flipped_bit_is_refused_or_the_same(tmp_path):
             read_json(path, "")
 
 
+@pytest.mark.slow
 def test_a_zip_with_any_flipped_bit_is_refused(tmp_path):
     """Also in fields that zipfile doesn't check and torch reads, such as the mark of a folder."""
     buffer = io.BytesIO()
@@ -57,6 +58,7 @@ def test_a_zip_with_any_flipped_bit_is_refused(tmp_path):
     assert np.load(path)["a"].tolist() == np.load(read_zip(path, ""))["a"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_weights_of_others_with_a_flipped_bit_are_refused_or_the_same(tmp_path):
     """Every bit of the headers, every 97th of the data."""
     torch.save({"weight": torch.arange(500.0)}, buffer := io.BytesIO())

@@ -76,6 +76,7 @@ def test_an_approximate_index_has_predictions_of_its_own(run, data_root, machine
     assert len(list((run.folder / "predictions").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_ks_beyond_the_database_are_a_warning(small, data_root, tmp_path, machine):
     message = r"no recall at k = \[25\]: the database of val has 12 photos"
     with pytest.warns(UserWarning, match=message):
@@ -95,6 +96,7 @@ def test_an_unfinished_run_cannot_be_evaluated(run, small, data_root, tmp_path, 
     assert get_run(small, data_root, tmp_path / "runs", machine=machine).complete  # from its checkpoint
 
 
+@pytest.mark.slow
 def test_comparisons_are_intervals_and_paired_tests(small, data_root, tmp_path, machine):
     names = ("AVG", "GeM")
     runs = {name: get_run(replace(small, aggregator=name), data_root, tmp_path, machine=machine) for name in names}
@@ -108,6 +110,7 @@ def test_comparisons_are_intervals_and_paired_tests(small, data_root, tmp_path, 
         compare_evaluations({"a": first, "b": replace(second, split="other")})
 
 
+@pytest.mark.slow
 def test_damaged_predictions_are_computed_again(run, data_root, machine):
     evaluation = evaluate_run(run, data_root, "val", machine)
     (file,) = (run.folder / "predictions").iterdir()
@@ -120,6 +123,7 @@ def test_damaged_predictions_are_computed_again(run, data_root, machine):
         assert file.stat().st_size == len(data)
 
 
+@pytest.mark.slow
 def test_predictions_of_another_image_size_precision_or_number_are_others(run, data_root, machine):
     evaluate_run(run, data_root, "val", machine)
     for changes in ({"image_size": 48}, {"precision": "bfloat16"}, {"ks": (1, 30)}):

@@ -39,6 +39,7 @@ def test_a_run_is_trained_once(small, data_root, tmp_path, machine):
     assert torch.equal(run.load_model()(images), open_run(run.folder).load_model()(images))
 
 
+@pytest.mark.slow
 def test_other_settings_or_photos_are_another_run(small, data_root, tmp_path, machine):
     shutil.copytree(data_root, tmp_path / "root")
     first = get_run(small, tmp_path / "root", tmp_path / "runs", machine=machine)
@@ -96,6 +97,7 @@ class Max(nn.Module):
         return F.normalize(x.amax((2, 3)) ** self.power)
 
 
+@pytest.mark.slow
 def test_an_aggregator_from_a_cell(small, data_root, tmp_path, machine):
     run = get_run(small, data_root, tmp_path, Max(), machine)
     assert run.folder.name.startswith("Max-")
@@ -120,6 +122,7 @@ def test_an_edited_class_in_aggregators_is_another_run(small, data_root, tmp_pat
         first.load_model()
 
 
+@pytest.mark.slow
 def test_random_weights_of_a_function_follow_the_seed(small, data_root, tmp_path, machine):
     def make():
         return ConvAP(64, 16, s1=4, s2=1)
@@ -160,6 +163,7 @@ def test_a_run_leaves_the_instance_untrained(small, data_root, tmp_path, machine
     assert aggregator.p.item() == 3.0 and run.load_model().aggregator.p.item() != 3.0
 
 
+@pytest.mark.slow
 def test_other_starting_weights_are_another_run(small, data_root, tmp_path, machine):
     folders = set()
     for seed in (1, 2):
@@ -225,6 +229,7 @@ def test_an_edited_settings_file_is_refused(small, data_root, tmp_path, machine)
             use()
 
 
+@pytest.mark.slow
 def test_weights_of_a_run_with_other_settings_are_refused(small, data_root, tmp_path, machine):
     first = train_run(small, data_root, tmp_path / "a", machine=machine)
     other = train_run(replace(small, lr=0.01), data_root, tmp_path / "b", machine=machine)
@@ -260,6 +265,7 @@ def test_a_damaged_weights_file_is_named_and_written_again(small, data_root, tmp
     assert all(torch.equal(old[name], new[name]) for name in old)
 
 
+@pytest.mark.slow
 def test_a_lost_best_epoch_is_named(small, data_root, tmp_path, machine):
     settings = replace(small, keep="best")
     run = train_run(settings, data_root, tmp_path / "run", machine=machine)
@@ -279,6 +285,7 @@ def test_one_process_at_a_time_trains_in_a_folder(small, data_root, tmp_path, ma
     assert not (tmp_path / "run" / "training.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_rendered_city_is_known_by_its_settings(small, tmp_path, machine):
     """So a run is found where the photos' last bits differ, and isn't where photos were replaced."""
     folders = []

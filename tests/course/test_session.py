@@ -82,6 +82,7 @@ def test_trains_once_and_evaluates(session, settings, capsys):
     assert list(session.evaluate(runs, "val")) == ["one", "two"]
 
 
+@pytest.mark.slow
 def test_a_stopped_training_stops_the_cells_behind_it(session, settings, monkeypatch, press_ctrl_c):
     step = Trainer.step
 

@@ -100,6 +100,7 @@ def test_photos_that_a_damaged_directory_hides_are_noticed(pack, tmp_path, capsy
     assert str(path) in capsys.readouterr().err and not (tmp_path / "root" / "tokyo_test").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [0, 65_600])
 @pytest.mark.parametrize("how", ["64-bit record", "modulo 65,536"])
 def test_files_of_a_zip_are_counted_right(sets, tmp_path, others, how):

@@ -154,7 +154,7 @@ def run_campaign(seconds: float, seed: int, only: str = "") -> list[tuple[str, i
             expected = read_result(folder, command.result)
             assert expected, f"{command.name} wrote nothing"
             end, tried, in_time, failures = time.monotonic() + seconds / len(commands), 0, 0, 0
-            while time.monotonic() < end or tried < 2:
+            while time.monotonic() < end or not tried:
                 restore(command, pristine, folder)
                 tried += 1
                 for _ in range(dice.choice((1, 1, 2, 4))):  # sometimes killed again while it resumes
