@@ -178,7 +178,7 @@ KINDS = (
     Kind("tags", "tags-val.csv", read_tags),
     Kind("tags' .sha256", "tags-val.csv.sha256", read_tags),
     Kind("checksums of photos", "root/val/.queries-checksums.npz", read_fingerprint),
-    Kind("weights file, not sealed", "resnet18.pt", lambda folder: hash_weights(ResNet(weights=folder / "resnet18.pt"))),
+    Kind("weights, not sealed", "resnet18.pt", lambda folder: hash_weights(ResNet(weights=folder / "resnet18.pt"))),
     Kind("downloaded zip", "gsv_xs.zip", unpack),
 )  # fmt: skip
 
