@@ -34,13 +34,7 @@ def hash_code(subject: type | types.FunctionType) -> str:
 
 def hash_module(module: nn.Module) -> str:
     """16 hex digits that change with code, attributes and shapes of a module and its submodules, not with weights."""
-    parts = []
-    for name, part in module.named_modules():
-        attributes = {k: value for k, value in vars(part).items() if k not in vars(nn.Module())}
-        hooks = [list(vars(part)[name].values()) for name in ("_forward_pre_hooks", "_forward_hooks")]
-        weights = {k: (tuple(w.shape), w.requires_grad) for k, w in part.named_parameters(recurse=False)}
-        parts.append([name, *(_describe(each, ()) for each in (type(part), attributes, hooks, weights))])
-    return _digest(parts)
+    return _digest(_describe_module(module, (module,)))
 
 
 def hash_weights(module: nn.Module) -> str:
@@ -96,8 +90,18 @@ def _describe(value: Any, seen: tuple[Any, ...]) -> Any:
     if isinstance(value, types.FunctionType):
         return _describe_function(value, seen)
     if isinstance(value, nn.Module):
-        return [hash_module(value), hash_weights(value)]
+        return [_describe_module(value, seen), hash_weights(value)]
     return [_describe(type(value), seen), _describe_state(value, seen)]
+
+
+def _describe_module(module: nn.Module, seen: tuple[Any, ...]) -> Any:
+    parts = []
+    for name, part in module.named_modules():
+        attributes = {k: value for k, value in vars(part).items() if k not in vars(nn.Module())}
+        hooks = [list(vars(part)[name].values()) for name in ("_forward_pre_hooks", "_forward_hooks")]
+        weights = {k: (tuple(w.shape), w.requires_grad) for k, w in part.named_parameters(recurse=False)}
+        parts.append([name, *(_describe(each, seen) for each in (type(part), attributes, hooks, weights))])
+    return parts
 
 
 def _describe_state(value: Any, seen: tuple[Any, ...]) -> Any:

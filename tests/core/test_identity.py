@@ -243,6 +243,12 @@ def test_hooks_private_attributes_and_frozen_weights_of_an_instance_count():
     assert len({hash_module(module) for module in modules}) == 4
 
 
+def test_a_module_may_refer_to_itself():
+    module = Configured(1)
+    module.option = [nn.ReLU(), module]
+    assert hash_module(module) != hash_module(Configured(1))
+
+
 def test_a_value_that_cannot_be_compared_is_a_warning(tmp_path):
     with pytest.warns(UserWarning, match="lock"):
         hash_code(
