@@ -218,8 +218,9 @@ def make_validator(settings: Settings, data_root: DataRoot, machine: Machine) ->
 
 def _warn_of_leak(split: str, photos: Split) -> None:
     """Warn of queries that are database photos: a model needs no skill to find a copy."""
-    database, queries = (set(zip(table.sizes.tolist(), table.checksums.tolist(), strict=True)) for table in photos)
-    if copies := len(database & queries):
+    database, queries = ([*zip(table.sizes.tolist(), table.checksums.tolist(), strict=True)] for table in photos)
+    known = set(database)
+    if copies := sum(query in known for query in queries):
         warnings.warn(f"{copies} queries of {split} are the same files as database photos", stacklevel=3)
 
 

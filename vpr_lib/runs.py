@@ -125,8 +125,10 @@ def _train_or_open(
         digest = hash_text(json.dumps(identity, sort_keys=True))[:8]
         folder = runs_dir / f"{settings.aggregator}-{settings.optimizer}-lr{settings.lr:g}-seed{settings.seed}-{digest}"
     run = Run(folder, settings, aggregator)
-    if (folder / "settings.json").is_file() and has_weights(folder):  # else nothing is lost by another run there
-        _check_same(folder, read_run_file(folder), identity)
+    if (folder / "settings.json").is_file():
+        saved = read_run_file(folder)
+        if has_weights(folder):  # else nothing is lost by another run there
+            _check_same(folder, saved, identity)
     elif folder.exists() and not (folder.is_dir() and all(_is_leftover(path.name) for path in folder.iterdir())):
         raise ValueError(f"{folder} is not empty and no run folder; choose another one")
     if not run.complete:
@@ -160,8 +162,8 @@ def _train(run: Run, identity: Identity, data_root: DataRoot, machine: Machine) 
 
 
 def _is_leftover(name: str) -> bool:
-    """Whether a file is left by a training that ended before its first checkpoint."""
-    return name.endswith(".tmp") or name in ("settings.json", ".training.lock", "training.txt")
+    """Whether a file is left by a training that was killed before it wrote its settings."""
+    return name.endswith(".tmp") or name in (".training.lock", "training.txt")
 
 
 def _resolve_aggregator(settings: Settings, aggregator: AnyAggregator) -> tuple[Settings, nn.Module | None]:

@@ -73,7 +73,7 @@ class Settings:
     seed: int = 0  # initial weights, batches and augmentation
 
     # Evaluation
-    val_splits: tuple[str, ...] | None = None  # measured each epoch; None: the splits whose name ends in "val"
+    val_splits: tuple[str, ...] | None = None  # measured each epoch; None: those whose name is or ends in "val"
     keep: str = "best"  # weights to keep: "best" R@1 on the first validation split, or "last"
     ks: tuple[int, ...] = (1, 5, 10, 15, 20, 25)
     radius_m: float = 25.0  # a database photo this near the query counts as right

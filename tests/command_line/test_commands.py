@@ -157,3 +157,9 @@ def test_the_parser_needs_neither_torch_nor_numpy():
     code = "import sys; from vpr_lib.command_line.parser import main; print({'torch', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_two_aggregators_for_one_training_are_refused(data_root, tmp_path, capsys):
+    arguments = ["train", "--data", str(data_root), "--out", str(tmp_path / "run"), "--aggregator", "GeM"]
+    assert main([*arguments, "--set", "aggregator=AVG"]) == 1
+    assert "--set aggregator" in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -143,6 +143,7 @@ def test_a_disk_that_takes_nothing_costs_no_result(run, data_root, machine):
 def test_queries_that_are_database_photos_are_a_warning(run, tmp_path, machine):
     root = make_root(tmp_path / "root")
     database, queries = read_split(root, "val")
-    shutil.copy(database.root / database.names[0], queries.root / photo_name(1e5, 4e6, pano="copy"))
-    with pytest.warns(UserWarning, match="1 queries of val are the same files"):
+    for pano in "ab":  # two queries with one and the same picture
+        shutil.copy(database.root / database.names[0], queries.root / photo_name(1e5, 4e6, pano=pano))
+    with pytest.warns(UserWarning, match="2 queries of val are the same files"):
         evaluate_run(run, root, "val", machine)

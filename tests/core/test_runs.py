@@ -302,3 +302,28 @@ def test_a_rendered_city_is_known_by_its_settings(small, tmp_path, machine):
     write_photo(photo, 5)
     with pytest.warns(UserWarning, match="changed or lost"):
         assert get_run(small, root, tmp_path / "runs", machine=machine).folder != folders[0]
+
+
+@pytest.mark.slow
+def test_a_run_whose_weights_were_all_removed_is_trained_again(small, data_root, tmp_path, machine):
+    """As the error of damaged checkpoints advises."""
+    run = train_run(replace(small, val_splits=()), data_root, tmp_path / "run", machine=machine)
+    evaluate_run(run, data_root, "val", machine)
+    for path in run.folder.glob("*.pt"):
+        path.unlink()
+    assert train_run(run.settings, data_root, run.folder, machine=machine).complete
+
+
+def test_settings_of_another_program_are_left_alone(small, data_root, tmp_path, machine):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").write_text('{"editor": "wide"}')
+    with pytest.raises(ValueError, match=r"settings\.json"):
+        train_run(small, data_root, tmp_path / "run", machine=machine)
+    assert (tmp_path / "run" / "settings.json").read_text() == '{"editor": "wide"}'
+
+
+@pytest.mark.parametrize("options", [{"ConvAP": {"out_channels": "a"}}, {"ConvAP": {"s1": 0}}])
+def test_an_aggregator_that_cannot_work_is_an_error_without_a_traceback(small, data_root, tmp_path, machine, options):
+    settings = replace(small, aggregator="ConvAP", aggregator_options=options)
+    with pytest.raises(ValueError, match=r"ConvAP|descriptor"):
+        train_run(settings, data_root, tmp_path / "run", machine=machine)

@@ -11,6 +11,7 @@ from small_sets import assert_unpacked, make_zip, read_files, write_sets
 from vpr_lib.checked_files import write_json
 from vpr_lib.command_line.parser import main
 from vpr_lib.images import read_images
+from vpr_lib.prepare import manifest
 from vpr_lib.prepare.packs import write_pack
 
 
@@ -142,3 +143,15 @@ def test_a_damaged_manifest_is_named_and_written_again_once_deleted(sets, tmp_pa
     manifest.unlink()
     assert main(["check", str(tmp_path), "--any-size"]) == 0
     assert json.loads(manifest.read_bytes())["tokyo_test"]["photos"] == {"database": 3, "queries": 2}
+
+
+def test_a_root_that_cannot_be_written_is_checked(data_root, monkeypatch, tmp_path):
+    root = shutil.copytree(data_root, tmp_path / "root")
+
+    def refuse(*args):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(manifest, "write_json", refuse)
+    with pytest.warns(UserWarning, match="Read-only"):
+        check = manifest.check_root(root, any_size=True)
+    assert set(check.splits) == {"train", "val"} and not check.problems
