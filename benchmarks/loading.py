@@ -47,7 +47,7 @@ def time_kit(table, size, rows, on_cpu):
     for first in range(0, len(rows), BATCH_SIZE):
         photos = dataset[BatchRequest(rows[first : first + BATCH_SIZE], (0, first))]
         if on_cpu:
-            normalize(photos.images)
+            normalize(photos.inputs)
     return (time.process_time() - start) / len(rows)
 
 

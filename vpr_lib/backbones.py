@@ -1,4 +1,4 @@
-"""Image -> feature map: torchvision's ResNets, cropped and frozen by stage."""
+"""Image -> feature map: torchvision's ResNets, cropped after a stage and frozen up to a block."""
 
 import io
 import urllib.error
@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vpr_lib.checked_files import DamagedFile, check_zip, is_sealed
 from vpr_lib.options import check_choice
-from vpr_lib.settings import RESNETS, STAGES
+from vpr_lib.settings import RESNETS, STAGES, list_blocks
 
 CITY_WEIGHTS = Path(__file__).parent / "city" / "weights" / "resnet18.pt"  # made by vpr_lib.city.pretrain
 
@@ -27,8 +27,9 @@ class ResNet(nn.Module):
             rendered streets, part of the kit, see city/weights/README.md), None for random ones, or the path of a
             checkpoint with torchvision's names, also below `backbone.model.`.
         crop_after: last stage to keep: layer1, layer2, layer3 or layer4.
-        freeze_until: last stage that is not trained, "conv1" to "layer4"; None trains all. Frozen stages
-            get no gradient, and their BatchNorm stays in eval mode, so its statistics don't change.
+        freeze_until: last part that is not trained: a stage ("conv1" to "layer4"), or a block within one ("layer3.0",
+            the first of layer3); None trains all. Frozen parts get no gradient, and their BatchNorm stays in eval
+            mode, so its statistics don't change.
         standardize: bring each channel of each image to mean 0 and standard deviation 1 first, which removes
             brightness and contrast. The weights "city" were trained so and need it; ImageNet's were not.
 
@@ -55,38 +56,52 @@ class ResNet(nn.Module):
         super().__init__()
         self.name = check_choice("backbone", name, RESNETS)
         kept = STAGES[: STAGES.index(check_choice("crop_after", crop_after, STAGES[1:])) + 1]
-        frozen = ()
+        blocks = list_blocks(name, crop_after)
+        self.blocks = [*blocks.values()]  # in the order of their use
+        self.num_frozen = 0
         if freeze_until is not None:
-            frozen = STAGES[: STAGES.index(check_choice("freeze_until", freeze_until, kept)) + 1]
+            self.num_frozen = [*blocks].index(check_choice("freeze_until", freeze_until, blocks)) + 1
         self.model = torchvision.models.get_model(name, weights=None)
         for unused in ("avgpool", "fc", *(layer for layer in STAGES if layer not in kept)):
             delattr(self.model, unused)
         if weights is not None:
             self._load(_read_weights(name, weights))
         self.standardize = standardize
-        self.stages = kept[1:]
         self.stride = 2 ** len(kept)
         last_block = getattr(self.model, kept[-1])[-1]
         self.out_channels = (last_block.conv3 if name == "resnet50" else last_block.conv2).out_channels
-        self.frozen = [getattr(self.model, layer) for layer in frozen] + ([self.model.bn1] if frozen else [])
-        for stage in self.frozen:
-            stage.requires_grad_(False)
+        self.frozen = [self.model.get_submodule(block) for block in self.blocks[: self.num_frozen]]
+        self.frozen += [self.model.bn1] if self.frozen else []
+        for part in self.frozen:
+            part.requires_grad_(False)
         self.train()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, out_channels, H / stride, W / stride), sizes rounded up."""
-        if self.standardize:
-            images = F.instance_norm(images)
-        x = self.model.maxpool(self.model.relu(self.model.bn1(self.model.conv1(images))))
-        for stage in self.stages:
-            x = getattr(self.model, stage)(x)
+        return self.forward_trained(self.forward_frozen(images))
+
+    def forward_frozen(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, H, W) -> output of the frozen blocks (B, C, h, w); without any, the images."""
+        return self._forward_blocks(images, self.blocks[: self.num_frozen])
+
+    def forward_trained(self, features: torch.Tensor) -> torch.Tensor:
+        """Output of the frozen blocks (B, C, h, w) -> feature map, as in `forward`."""
+        return self._forward_blocks(features, self.blocks[self.num_frozen :])
+
+    def _forward_blocks(self, x: torch.Tensor, blocks: list[str]) -> torch.Tensor:
+        for block in blocks:
+            if block == "conv1":
+                x = F.instance_norm(x) if self.standardize else x
+                x = self.model.maxpool(self.model.relu(self.model.bn1(self.model.conv1(x))))
+            else:
+                x = self.model.get_submodule(block)(x)
         return x
 
     def train(self, mode: bool = True) -> "ResNet":
-        """As in PyTorch, but frozen stages stay in eval mode."""
+        """As in PyTorch, but frozen parts stay in eval mode."""
         super().train(mode)
-        for stage in self.frozen:
-            stage.eval()
+        for part in self.frozen:
+            part.eval()
         return self
 
     def map_size(self, pixels: int) -> int:

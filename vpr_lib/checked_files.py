@@ -1,4 +1,4 @@
-"""Files that tell whether they are damaged: JSON, zips and CSV with a checksum.
+"""Files that tell whether they are damaged: JSON, zips, CSV and arrays with a checksum.
 
 Reading a damaged file is a `DamagedFile` error that names it and says what to do.
 """
@@ -8,13 +8,18 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vpr_lib.atomic_files import write_atomically
+import numpy as np
 
+from vpr_lib.atomic_files import open_atomically, write_atomically
+
+MAPPED_BYTES = 2**30  # an array in a file larger than this is memory-mapped instead of read
 _KEY = "sha256"  # of the checksum in a JSON file
+_CRC_BYTES = 4  # at the end of an array's file: NumPy doesn't read them
 
 
 class DamagedFile(ValueError):
@@ -117,3 +122,40 @@ def is_sealed(path: str | Path, data: bytes) -> bool:
 
 def _seal_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
+
+
+def write_array(path: str | Path, num_rows: int, parts: Iterable[np.ndarray]) -> None:
+    """Write an array (num_rows, ...) as a .npy file that ends with its CRC-32, atomically.
+
+    `parts` are its consecutive rows; no more than one part is in memory.
+    """
+    checksum = 0
+    with open_atomically(path) as file:
+        for number, part in enumerate(parts):
+            part = part.astype(part.dtype.newbyteorder("<"), copy=False)
+            data = part.tobytes()
+            if number == 0:
+                header = io.BytesIO()
+                about = {"descr": part.dtype.str, "fortran_order": False, "shape": (num_rows, *part.shape[1:])}
+                np.lib.format.write_array_header_1_0(header, about)
+                data = header.getvalue() + data
+            checksum = zlib.crc32(data, checksum)
+            file.write(data)
+        file.write(checksum.to_bytes(_CRC_BYTES, "little"))
+
+
+def read_array(path: str | Path, advice: str, mapped: bool | None = None) -> np.ndarray:
+    """The array that `write_array` wrote; a `DamagedFile` if the file has another content.
+
+    `mapped`: memory-map it, read-only; None: if it is larger than `MAPPED_BYTES`.
+    """
+    path = Path(path)
+    checksum, left = 0, path.stat().st_size - _CRC_BYTES
+    mapped = left > MAPPED_BYTES if mapped is None else mapped
+    with open(path, "rb") as file:
+        while data := file.read(max(0, min(left, 2**22))):
+            checksum = zlib.crc32(data, checksum)
+            left -= len(data)
+        if left or file.read() != checksum.to_bytes(_CRC_BYTES, "little"):
+            raise DamagedFile(path, "its checksum is wrong", advice)
+    return np.load(path, mmap_mode="r" if mapped else None)

@@ -1,9 +1,7 @@
 """Model + photos -> float32 descriptors (N, D), computed batch by batch, saved by model and photos."""
 
 import copy
-import io
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,18 +10,15 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from vpr_lib.atomic_files import open_atomically
 from vpr_lib.augmentation import normalize
 from vpr_lib.backbones import ResNet
-from vpr_lib.checked_files import hash_text
+from vpr_lib.checked_files import DamagedFile, hash_text, read_array, write_array
 from vpr_lib.devices import autocast, choose_device, choose_dtype, keep_freed_memory
 from vpr_lib.identity import hash_module, hash_weights
 from vpr_lib.images import ImageTable, read_images
-from vpr_lib.loading import BatchRequest, PhotoDataset, load_batches
+from vpr_lib.loading import BatchRequest, FeatureDataset, PhotoDataset, load_batches
 from vpr_lib.machine import Machine
-
-MAPPED_BYTES = 2**30  # a saved file larger than this is memory-mapped instead of read
-CHECKSUM_BYTES = 4  # at the end of a saved file, after the array: NumPy doesn't read them
+from vpr_lib.models import split_model
 
 
 def extract_descriptors(
@@ -57,26 +52,34 @@ def extract_descriptors(
     dtype = choose_dtype(precision, choose_device(machine.device))
     key = f"{hash_module(model)}-{hash_weights(model)}-{table.fingerprint}-{dataset.image_size}-{dtype}"
     path = Path(cache_dir) / f"{hash_text(key)}.npy"
-    if path.is_file() and not _is_undamaged(path):
-        print(f"{path} is damaged: the descriptors are computed again", flush=True)
-        path.unlink()
-    if not path.is_file():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_descriptors(path, model, dataset, precision, machine)
-        except OSError as error:
-            warnings.warn(f"descriptors can't be saved in {cache_dir} ({error})", stacklevel=2)
-            return extract_from_dataset(model, dataset, precision, machine)
-    return np.load(path, mmap_mode="r" if path.stat().st_size > MAPPED_BYTES else None)
+    advice = "the descriptors are computed again"
+    try:
+        if path.is_file():
+            return read_array(path, advice)
+    except DamagedFile as error:
+        print(error, flush=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        batches = compute_outputs(model, dataset, precision, machine, "descriptors")
+        write_array(path, len(table), (batch.float().numpy() for batch in batches))
+    except OSError as error:
+        warnings.warn(f"descriptors can't be saved in {cache_dir} ({error})", stacklevel=2)
+        return extract_from_dataset(model, dataset, precision, machine)
+    return read_array(path, advice)
 
 
-def extract_from_dataset(model: nn.Module, dataset: PhotoDataset, precision: str, machine: Machine) -> np.ndarray:
-    """As `extract_descriptors`, for an existing dataset, which may hold decoded photos."""
-    descriptors: np.ndarray | None = None
-    for start, batch in _extract_batches(model, dataset, precision, machine):
-        if descriptors is None:
+def extract_from_dataset(
+    model: nn.Module, dataset: PhotoDataset | FeatureDataset, precision: str, machine: Machine
+) -> np.ndarray:
+    """As `extract_descriptors`, for an existing dataset, which may hold decoded photos or the model's features."""
+    if isinstance(dataset, FeatureDataset):
+        _, model = split_model(model)
+    descriptors, start = np.empty((0, 0)), 0
+    for batch in compute_outputs(model, dataset, precision, machine, "descriptors"):
+        if start == 0:
             descriptors = np.empty((len(dataset.table), batch.shape[1]), dtype=np.float32)
-        descriptors[start : start + len(batch)] = batch
+        descriptors[start : start + len(batch)] = batch.float()
+        start += len(batch)
     return descriptors
 
 
@@ -84,8 +87,7 @@ def extract_from_images(
     model: nn.Module, images: torch.Tensor, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> np.ndarray:
     """Descriptors (B, D) float32 of images (B, 3, H, W) uint8, by a model from `prepare_for_inference`."""
-    with torch.inference_mode(), autocast(device, dtype):
-        return model(normalize(images.to(device, non_blocking=True))).float().cpu().numpy()
+    return _forward(model, images, device, dtype).float().numpy()
 
 
 def prepare_for_inference(model: nn.Module, device: torch.device) -> nn.Module:
@@ -97,10 +99,10 @@ def prepare_for_inference(model: nn.Module, device: torch.device) -> nn.Module:
     return model
 
 
-def _extract_batches(
-    model: nn.Module, dataset: PhotoDataset, precision: str, machine: Machine
-) -> Iterator[tuple[int, np.ndarray]]:
-    """First row and descriptors (B, D) float32 of each batch, in the order of the table."""
+def compute_outputs(
+    model: nn.Module, dataset: PhotoDataset | FeatureDataset, precision: str, machine: Machine, what: str
+) -> Iterator[torch.Tensor]:
+    """The model's output for each batch, on the CPU, in the order of the table; `what` names it in the progress bar."""
     device = choose_device(machine.device)
     dtype = choose_dtype(precision, device)
     if device.type == "cpu":
@@ -109,34 +111,15 @@ def _extract_batches(
     rows = np.arange(len(dataset.table))
     starts = range(0, len(rows), machine.eval_batch_size)
     requests = [BatchRequest(rows[start : start + machine.eval_batch_size]) for start in starts]
-    with tqdm(total=len(rows), unit="photo", desc="descriptors", disable=not machine.progress, leave=False) as bar:
+    with tqdm(total=len(rows), unit="photo", desc=what, disable=not machine.progress, leave=False) as bar:
         for batch in load_batches(dataset, requests, machine):
-            descriptors = extract_from_images(model, batch.images, device, dtype)
-            bar.update(len(descriptors))
-            yield int(batch.rows[0]), descriptors
+            outputs = _forward(model, batch.inputs, device, dtype)
+            bar.update(len(outputs))
+            yield outputs
 
 
-def _write_descriptors(path: Path, model: nn.Module, dataset: PhotoDataset, precision: str, machine: Machine) -> None:
-    """`extract_from_dataset` into a .npy file that ends with its CRC-32, with no more than a batch in memory."""
-    checksum = 0
-    with open_atomically(path) as file:
-        for start, batch in _extract_batches(model, dataset, precision, machine):
-            data = batch.astype("<f4", copy=False).tobytes()
-            if start == 0:
-                header = io.BytesIO()
-                shape = (len(dataset.table), batch.shape[1])
-                np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-                data = header.getvalue() + data
-            checksum = zlib.crc32(data, checksum)
-            file.write(data)
-        file.write(checksum.to_bytes(CHECKSUM_BYTES, "little"))
-
-
-def _is_undamaged(path: Path) -> bool:
-    """Whether a file of `_write_descriptors` ends with the checksum of all before it."""
-    checksum, left = 0, path.stat().st_size - CHECKSUM_BYTES
-    with open(path, "rb") as file:
-        while data := file.read(max(0, min(left, 2**24))):
-            checksum = zlib.crc32(data, checksum)
-            left -= len(data)
-        return left == 0 and file.read() == checksum.to_bytes(CHECKSUM_BYTES, "little")
+def _forward(model: nn.Module, inputs: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The output, on the CPU, for images (B, 3, H, W) uint8 or features (B, C, h, w)."""
+    inputs = inputs.to(device, non_blocking=True)
+    with torch.inference_mode(), autocast(device, dtype):
+        return model(inputs if inputs.is_floating_point() else normalize(inputs)).cpu()

@@ -3,7 +3,7 @@
 import io
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,8 @@ from vpr_lib.checked_files import DamagedFile, hash_text, read_zip, seal_zip
 from vpr_lib.data_roots import DataRoot, Split, open_data_root
 from vpr_lib.descriptors import extract_from_dataset
 from vpr_lib.devices import choose_device
-from vpr_lib.loading import PhotoDataset
+from vpr_lib.features import open_features
+from vpr_lib.loading import FeatureDataset, PhotoDataset
 from vpr_lib.machine import Machine
 from vpr_lib.optimization import Scores
 from vpr_lib.recall import count_without_positive, find_positives, first_hits, recall_at_k
@@ -110,8 +111,9 @@ def evaluate_run(
         except DamagedFile as error:
             print(error, flush=True)
     if predictions is None:
-        database, queries = (PhotoDataset(table, run.settings.image_size) for table in photos)
-        predictions = predict(run.load_model(), database, queries, run.settings, machine, index)
+        model, runs_dir = run.load_model(), run.folder.parent
+        database, queries = _open_datasets(model, run.settings, split, photos, runs_dir, replace(machine, cache_gb=0.0))
+        predictions = predict(model, database, queries, run.settings, machine, index)
         try:
             _write_predictions(path, predictions)
         except OSError as error:
@@ -163,8 +165,22 @@ def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> dict[str, Comp
     return comparisons
 
 
+Dataset = PhotoDataset | FeatureDataset
+
+
+def _open_datasets(
+    model: nn.Module, settings: Settings, split: str, photos: Split, runs_dir: Path, machine: Machine
+) -> list[Dataset]:
+    """The halves of a split as the model's frozen features, or else as photos, kept in memory if they fit."""
+    datasets: list[Dataset] = []
+    for half, table in photos._asdict().items():
+        features = open_features(model, settings, table, runs_dir, machine, f"photos of {split}/{half}")
+        datasets.append(features or PhotoDataset(table, settings.image_size, machine.cache_gb))
+    return datasets
+
+
 def predict(
-    model: nn.Module, database: PhotoDataset, queries: PhotoDataset, settings: Settings, machine: Machine, index: str
+    model: nn.Module, database: Dataset, queries: Dataset, settings: Settings, machine: Machine, index: str
 ) -> Predictions:
     """The nearest database photos of each query; arguments as in `evaluate_run`."""
     device = str(choose_device(machine.device))
@@ -196,21 +212,26 @@ def _list_ks(split: str, photos: Split, settings: Settings) -> list[int]:
     return [k for k in settings.ks if k <= number]
 
 
-def make_validator(settings: Settings, data_root: DataRoot, machine: Machine) -> Callable[[nn.Module], Scores] | None:
-    """A function model -> {split: {k: percent}} on the validation splits, keeping decoded photos; None without one."""
+def make_validator(
+    settings: Settings, data_root: DataRoot, runs_dir: Path, machine: Machine
+) -> Callable[[nn.Module], Scores] | None:
+    """A function model -> {split: {k: percent}} on the validation splits; None without one.
+
+    It keeps what it reads for its first model, so the frozen part of later ones must be the same.
+    """
     splits = data_root.list_validation_splits(settings.val_splits)
     for split in splits:
         _list_ks(split, data_root.read_split(split), settings)
-    datasets = {
-        split: [PhotoDataset(table, settings.image_size, machine.cache_gb) for table in data_root.read_split(split)]
-        for split in splits
-    }
+    datasets: dict[str, list[Dataset]] = {}
 
     def validate(model: nn.Module) -> Scores:
         scores = {}
-        for split, (database, queries) in datasets.items():
-            predictions = predict(model, database, queries, settings, machine, "exact")
-            scores[split] = _score(split, data_root.read_split(split), predictions, settings).recall
+        for split in splits:
+            photos = data_root.read_split(split)
+            if split not in datasets:
+                datasets[split] = _open_datasets(model, settings, split, photos, runs_dir, machine)
+            predictions = predict(model, *datasets[split], settings, machine, "exact")
+            scores[split] = _score(split, photos, predictions, settings).recall
         return scores
 
     return validate if splits else None

@@ -29,7 +29,7 @@ class BatchRequest(NamedTuple):
 class Batch(NamedTuple):
     """A loaded batch."""
 
-    images: torch.Tensor  # (B, 3, H, W) uint8
+    inputs: torch.Tensor  # images (B, 3, H, W) uint8, or features (B, C, h, w) of `FeatureDataset`
     rows: torch.Tensor  # (B,) int64, rows of the table
     seed: tuple[int, ...]
 
@@ -73,13 +73,34 @@ class PhotoDataset(torch.utils.data.Dataset):
             self.is_cached[row] = True
         return image
 
-    def fill_cache(self, progress: bool) -> None:
-        """Decode all photos the cache doesn't hold yet, in threads: Pillow decodes outside Python's lock."""
+    def load_all(self, progress: bool) -> bool:
+        """Decode all photos that the cache doesn't hold yet; False if batches take more than reading from memory."""
+        if self.cache is None or self.transform is not None:
+            return False
+        # In threads: Pillow decodes outside Python's lock.
         rows = np.flatnonzero(~self.is_cached.numpy()).tolist()
         bar = tqdm(total=len(rows), unit="photo", desc="decoding", disable=not (progress and rows), leave=False)
         with ThreadPoolExecutor(count_cores()) as pool, bar:
             for _ in pool.map(self.read, rows):
                 bar.update()
+        return True
+
+
+class FeatureDataset(torch.utils.data.Dataset):
+    """Loads batches of features that were computed from photos, see `features.open_features`.
+
+    Args:
+        table: the photos.
+        features: (N, h, w, C), channels last, one row for each photo; may be memory-mapped.
+        dtype: of the features; bfloat16 comes as int16, which NumPy knows.
+    """
+
+    def __init__(self, table: ImageTable, features: np.ndarray, dtype: torch.dtype) -> None:
+        self.table, self.features, self.dtype = table, features, dtype
+
+    def __getitem__(self, request: BatchRequest) -> Batch:
+        features = torch.from_numpy(self.features[request.rows]).view(self.dtype)
+        return Batch(features.permute(0, 3, 1, 2), torch.as_tensor(request.rows), request.seed)
 
 
 def _empty_images(*shape: int) -> torch.Tensor:
@@ -102,7 +123,7 @@ def _warn_of_small_pack(table: ImageTable, image_size: tuple[int, int]) -> None:
 class _ReturnErrors(torch.utils.data.Dataset):
     """Returns an error instead of raising it: raised in a worker, it would arrive wrapped in the worker's traceback."""
 
-    def __init__(self, dataset: PhotoDataset) -> None:
+    def __init__(self, dataset: PhotoDataset | FeatureDataset) -> None:
         self.dataset = dataset
 
     def __getitem__(self, request: BatchRequest) -> Batch | Exception:
@@ -123,9 +144,12 @@ class BatchLoader(torch.utils.data.DataLoader):
 
 
 def load_batches(
-    dataset: PhotoDataset, requests: Iterable[BatchRequest], machine: Machine, start_method: str | None = None
+    dataset: PhotoDataset | FeatureDataset,
+    requests: Iterable[BatchRequest],
+    machine: Machine,
+    start_method: str | None = None,
 ) -> BatchLoader:
-    """Load batches in order: ahead of their use in worker processes, or on a CPU from memory if all photos fit.
+    """Load batches in order: ahead of their use in worker processes, or on a CPU from memory if all fit.
 
     Args:
         requests: a sampler or a list; iterated again each time the loader is.
@@ -134,8 +158,7 @@ def load_batches(
     """
     device = choose_device(machine.device)
     num_workers = choose_num_workers(machine)
-    if device.type == "cpu" and dataset.cache is not None and dataset.transform is None:
-        dataset.fill_cache(machine.progress)
+    if isinstance(dataset, FeatureDataset) or (device.type == "cpu" and dataset.load_all(machine.progress)):
         num_workers = 0  # processes would only take cores from the training
     if start_method is None and sys.platform == "linux":
         start_method = "fork"

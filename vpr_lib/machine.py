@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from vpr_lib.options import check_fields
 
 INTERVALS = {  # what each number must lie in
-    "num_workers": "[-1, 1000]", "save_every_s": "[0, inf)", "cache_gb": "[0, inf)", "eval_batch_size": "[1, 1e5]",
+    "num_workers": "[-1, 1000]", "save_every_s": "[0, inf)", "cache_gb": "[0, inf)", "features_gb": "[0, inf)",
+    "eval_batch_size": "[1, 1e5]",
 }  # fmt: skip
 
 
@@ -18,6 +19,7 @@ class Machine:
     num_workers: int = -1  # loader processes; -1 is one for each core, 0 loads in the training process
     save_every_s: float = 120.0  # seconds between checkpoints within an epoch: what a power cut costs at most
     cache_gb: float = 1.0  # memory for decoded photos, shared by the workers; a larger set is decoded every time
+    features_gb: float = 2.0  # disk for frozen features beside the runs, see `open_features`; 0: none are kept
     eval_batch_size: int = 64  # photos in a forward pass of evaluation
     progress: bool = True  # progress bars
 

@@ -32,7 +32,42 @@ class VPRModel(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalized images (B, 3, H, W) -> (B, D) float32 descriptors of unit L2 norm."""
-        return self.aggregator(self.backbone(images)).float()
+        return self.aggregate(self.backbone(images))
+
+    def aggregate(self, features: torch.Tensor) -> torch.Tensor:
+        """Feature map (B, C, h, w) -> (B, D) float32 descriptors."""
+        return self.aggregator(features).float()
+
+
+class FrozenPart(nn.Module):
+    """The part of a model that is not trained: images (B, 3, H, W) -> features (B, C, h, w)."""
+
+    def __init__(self, model: VPRModel) -> None:
+        super().__init__()
+        self.backbone = model.backbone
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The output of the last frozen block."""
+        return self.backbone.forward_frozen(images)
+
+
+class TrainedPart(nn.Module):
+    """The rest: features of `FrozenPart` -> descriptors (B, D)."""
+
+    def __init__(self, model: VPRModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """As the whole model for the photos of these features."""
+        return self.model.aggregate(self.model.backbone.forward_trained(features))
+
+
+def split_model(model: nn.Module) -> tuple[FrozenPart | None, nn.Module]:
+    """The frozen part of a model and the trained one, which share its modules; (None, model) if nothing is frozen."""
+    if isinstance(model, VPRModel) and getattr(model.backbone, "num_frozen", 0):
+        return FrozenPart(model), TrainedPart(model)
+    return None, model
 
 
 def build_model(settings: Settings, aggregator: nn.Module | None = None) -> VPRModel:

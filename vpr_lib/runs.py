@@ -142,7 +142,7 @@ def _train(run: Run, identity: Identity, data_root: DataRoot, machine: Machine) 
         text = f"random weights are frozen until {settings.freeze_until}; --set freeze_until=null trains them"
         warnings.warn(text, stacklevel=4)
     model = build_model(settings, run.aggregator)
-    validate = make_validator(settings, data_root, machine)
+    validate = make_validator(settings, data_root, folder.parent, machine)
     check_training(settings, data_root.train, validate)  # before anything is written: a typo must not block the folder
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder):

@@ -7,10 +7,10 @@ from typing import Any
 
 from vpr_lib.options import check_choice, check_fields, set_values
 
-RESNETS = ("resnet18", "resnet34", "resnet50")
+RESNETS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}  # blocks in layer1 to layer4
 STAGES = ("conv1", "layer1", "layer2", "layer3", "layer4")
 CHOICES: dict[str, tuple[str | None, ...]] = {
-    "backbone": RESNETS,
+    "backbone": (*RESNETS,),
     "crop_after": STAGES[1:],
     "optimizer": ("Adam", "AdamW", "SGD"),
     "scheduler": ("MultiStepLR", "CosineAnnealingLR", "ReduceLROnPlateau", None),
@@ -27,6 +27,18 @@ INTERVALS = {
 }  # fmt: skip
 
 
+def list_blocks(backbone: str, crop_after: str) -> dict[str, str]:
+    """The parts of a ResNet up to a stage, in order: {name in `freeze_until`: name in torchvision}.
+
+    The last block of a stage has the stage's name: conv1, layer1.0, layer1 (torchvision's layer1.1), layer2.0, ...
+    """
+    blocks = {"conv1": "conv1"}
+    for stage, number in zip(STAGES[1 : STAGES.index(crop_after) + 1], RESNETS[backbone], strict=False):
+        names = [f"{stage}.{i}" for i in range(number)]
+        blocks |= dict(zip([*names[:-1], stage], names, strict=True))
+    return blocks
+
+
 @dataclass(frozen=True)
 class Settings:
     """What is computed. The defaults reproduce the published comparison (ResNet-18, 320 px, 10 epochs).
@@ -40,7 +52,7 @@ class Settings:
     backbone: str = "resnet18"  # torchvision's name: resnet18, resnet34 or resnet50
     weights: str | None = "imagenet"  # "imagenet", "city" (rendered streets), None (random) or a path to a checkpoint
     crop_after: str = "layer3"  # stride 16: 320 px give a 20 x 20 map, fine enough to keep the layout
-    freeze_until: str | None = "layer2"  # conv1..layer2 keep their pretrained edges and textures; None trains all
+    freeze_until: str | None = "layer2"  # conv1..layer2 keep their pretrained edges and textures; see `list_blocks`
     standardize: bool = False  # each photo's channels to mean 0, standard deviation 1; for "city" and random weights
     aggregator: str = "MixVPR"  # a name in aggregators.AGGREGATORS
     aggregator_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # {aggregator: {argument: value}}
@@ -82,8 +94,7 @@ class Settings:
         check_fields(self, INTERVALS)
         for name, valid in CHOICES.items():
             check_choice(name, getattr(self, name), valid)
-        kept = STAGES[: STAGES.index(self.crop_after) + 1]
-        check_choice("freeze_until", self.freeze_until, (*kept, None))
+        check_choice("freeze_until", self.freeze_until, (*list_blocks(self.backbone, self.crop_after), None))
         if not self.ks or len({*self.ks}) < len(self.ks):
             raise ValueError(f"ks is {self.ks}; expected different ranks, for example (1, 5, 10)")
         if [*self.milestones] != sorted({*self.milestones}):

@@ -23,10 +23,13 @@ from vpr_lib import optimization
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.augmentation import augment, is_augmented, normalize
 from vpr_lib.checkpoints import get_random_states, load_checkpoint, save_checkpoint, set_random_states, to_bytes
+from vpr_lib.descriptors import prepare_for_inference
 from vpr_lib.devices import autocast, choose_device, choose_dtype, keep_freed_memory
+from vpr_lib.features import open_features
 from vpr_lib.images import ImageTable
 from vpr_lib.loading import PhotoDataset, load_batches
 from vpr_lib.machine import Machine
+from vpr_lib.models import split_model
 from vpr_lib.options import list_changes
 from vpr_lib.progress import Progress
 from vpr_lib.samplers import PlaceSampler
@@ -49,16 +52,25 @@ class Trainer:
         self.dtype = choose_dtype(settings.precision, device)
         self.progress = Progress()
         self.model = model.to(device, memory_format=torch.channels_last)
+        frozen, self.trained = split_model(self.model)  # the trained part shares the model's modules
+        self.frozen = prepare_for_inference(frozen, device) if frozen else nn.Identity()
         self.loss = optimization.make_loss(settings, num_places, self._measure_descriptor()).to(device)
         self.miner = optimization.make_miner(settings)
         self.optimizer = optimization.make_optimizer(settings, [*self.model.parameters(), *self.loss.parameters()])
         self.scheduler = optimization.make_scheduler(settings, self.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
 
-    def step(self, images: torch.Tensor, places: torch.Tensor) -> tuple[float, float]:
-        """One optimizer step on images (B, 3, H, W) uint8 of places (B,); returns loss and share of trivial anchors."""
+    def step(self, inputs: torch.Tensor, places: torch.Tensor) -> tuple[float, float]:
+        """One optimizer step; returns loss and share of trivial anchors.
+
+        Args:
+            inputs: images (B, 3, H, W) uint8, or their frozen features (B, C, h, w) floating point.
+            places: (B,) int64.
+        """
         with autocast(self.device, self.dtype):
-            descriptors = self.model(normalize(images))  # (B, D) float32
+            with torch.no_grad():
+                features = inputs if inputs.is_floating_point() else self.frozen(normalize(inputs))
+            descriptors = self.trained(features)  # (B, D) float32
         pairs = self.miner(descriptors, places) if self.miner else None
         loss = self.loss(descriptors, places, pairs)
         if not torch.isfinite(loss):
@@ -152,12 +164,13 @@ def train(
         set_seed(settings.seed)
     sampler = PlaceSampler(table.places, settings.num_places, settings.images_per_place, settings.seed)
     labels = torch.from_numpy(sampler.labels)
-    print(f"training: {sampler.summary}", flush=True)
-
     transform = functools.partial(augment, settings=settings) if is_augmented(settings) else None
     on_cpu = device.type == "cpu"  # augmentation runs in the loader's processes on a CPU, else on the device
-    dataset = PhotoDataset(table, settings.image_size, machine.cache_gb, transform if on_cpu else None)
-    loader = load_batches(dataset, sampler, machine)
+    features = open_features(model, settings, table, folder.parent, machine, "training photos")
+    photos = PhotoDataset(table, settings.image_size, machine.cache_gb, transform if on_cpu else None)
+    source = f"; read as frozen features (up to {settings.freeze_until})" if features else ""
+    print(f"training: {sampler.summary}{source}", flush=True)
+    loader = load_batches(features or photos, sampler, machine)
     if on_cpu:
         keep_freed_memory()
     trainer = Trainer(model, settings, int(labels.max()) + 1, device)
@@ -170,12 +183,12 @@ def train(
             sampler.set_epoch(epoch, progress.batch)
             last_save = last_batch = time.monotonic()
             for batch in progress.show_epoch(loader, settings.epochs, sampler.photos_per_epoch, machine.progress):
-                images = batch.images.to(device, non_blocking=True)
+                inputs = batch.inputs.to(device, non_blocking=True)
                 if transform and not on_cpu:
-                    images = transform(images, batch.seed)
+                    inputs = transform(inputs, batch.seed)
                 places = labels[batch.rows].to(device)
                 try:
-                    loss, trivial = trainer.step(images, places)
+                    loss, trivial = trainer.step(inputs, places)
                 except FloatingPointError as error:
                     names = "\n  ".join(table.names[batch.rows.numpy()])
                     raise FloatingPointError(f"{error}. Photos of the batch:\n  {names}") from None

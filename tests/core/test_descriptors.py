@@ -16,7 +16,7 @@ from conftest import photo_name, write_photo
 from PIL import Image
 from torchvision.transforms import functional as transforms
 
-from vpr_lib import descriptors as descriptors_module
+from vpr_lib import checked_files
 from vpr_lib.aggregators import AGGREGATORS
 from vpr_lib.augmentation import augment, normalize
 from vpr_lib.descriptors import extract_descriptors
@@ -84,10 +84,10 @@ def test_the_cache_gives_the_same_photos(data_root, machine):
     batches = [BatchRequest(np.array([3, 1, 30])), BatchRequest(np.array([1, 3]))]
     for _ in range(2):
         for batch in batches:
-            assert torch.equal(plain[batch].images, cached[batch].images)
+            assert torch.equal(plain[batch].inputs, cached[batch].inputs)
     assert cached.is_cached.sum() == 3
     for photos, batch in zip(load_batches(cached, batches, replace(machine, num_workers=2)), batches, strict=True):
-        assert torch.equal(photos.images, plain[batch].images) and photos.rows.tolist() == batch.rows.tolist()
+        assert torch.equal(photos.inputs, plain[batch].inputs) and photos.rows.tolist() == batch.rows.tolist()
 
 
 def test_photos_in_memory_are_decoded_once_and_before_training(data_root, machine, tmp_path):
@@ -114,7 +114,7 @@ def test_spawned_workers_load_what_forked_ones_do(data_root, settings):
     requests = [BatchRequest(np.array([3, 1]), (0, 1)), BatchRequest(np.array([7, 4]), (0, 2))]
     loader = load_batches(dataset, requests, Machine(device="cpu", num_workers=1, progress=False), start_method="spawn")
     for batch, request in zip(loader, requests, strict=True):
-        assert torch.equal(batch.images, dataset[request].images)
+        assert torch.equal(batch.inputs, dataset[request].inputs)
 
 
 @pytest.fixture(params=AGGREGATORS)
@@ -193,7 +193,7 @@ def test_large_descriptor_files_are_memory_mapped(settings, data_root, tmp_path,
     machine = replace(machine, eval_batch_size=5)
     whole = extract_descriptors(model, table, 32, tmp_path / "one", machine=machine)
     assert type(whole) is np.ndarray and whole.flags.writeable
-    monkeypatch.setattr(descriptors_module, "MAPPED_BYTES", whole.nbytes)
+    monkeypatch.setattr(checked_files, "MAPPED_BYTES", whole.nbytes)
     mapped = extract_descriptors(model, table, 32, tmp_path / "two", machine=machine)
     assert isinstance(mapped, np.memmap) and np.array_equal(mapped, whole) and mapped.dtype == np.float32
     assert np.array_equal(extract_descriptors(model, table, 32, machine=machine), whole)

@@ -13,7 +13,7 @@ from vpr_lib.settings import PRESETS, Settings
 NAN, INFINITY = math.nan, math.inf
 WRONG = {
     "backbone": ["resnet", None, 18], "weights": [0, True], "crop_after": ["conv1", "layer5", None],
-    "freeze_until": ["layer4", "layer", 2], "standardize": [1, "yes", None], "aggregator": [None, 3],
+    "freeze_until": ["layer4", "layer", "layer3.1", 2], "standardize": [1, "yes", None], "aggregator": [None, 3],
     "aggregator_options": [None, "GeM", {"GeM": 3.0}, {"GeM": {"p": NAN}}], "image_size": [0, 32.0, "32", True],
     "num_places": [1, NAN, 8.0], "images_per_place": [1, -4, None], "crop_min": [0.0, 1.1, NAN, "1"],
     "randaugment_ops": [-1, 1.5, False], "randaugment_magnitude": [-1, 31, 300, NAN], "loss": [None, 1],
@@ -28,7 +28,7 @@ WRONG = {
 }  # fmt: skip
 WRONG_MACHINE = {
     "device": [None, 0], "num_workers": [-2, 1.0, True], "save_every_s": [-1.0, NAN, INFINITY],
-    "cache_gb": [-0.1, NAN, "1"], "eval_batch_size": [0, 64.0], "progress": [0, "no"],
+    "cache_gb": [-0.1, NAN, "1"], "features_gb": [-1.0, INFINITY], "eval_batch_size": [0, 64.0], "progress": [0, "no"],
 }  # fmt: skip
 
 
