@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from vpr_lib.checked_files import DamagedFile, check_zip, is_sealed
 from vpr_lib.options import check_choice
@@ -78,23 +79,22 @@ class ResNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, out_channels, H / stride, W / stride), sizes rounded up."""
-        return self.forward_trained(self.forward_frozen(images))
+        return self._forward_blocks(images, self.blocks)
 
     def forward_frozen(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3, H, W) -> output of the frozen blocks (B, C, h, w); without any, the images."""
+        """(B, 3, H, W) -> output of the last frozen block (B, C, h, w)."""
         return self._forward_blocks(images, self.blocks[: self.num_frozen])
 
-    def forward_trained(self, features: torch.Tensor) -> torch.Tensor:
-        """Output of the frozen blocks (B, C, h, w) -> feature map, as in `forward`."""
-        return self._forward_blocks(features, self.blocks[self.num_frozen :])
+    def list_trained(self) -> list[nn.Module]:
+        """The blocks that turn the output of `forward_frozen` into that of `forward`."""
+        return [self.model.get_submodule(block) for block in self.blocks[self.num_frozen :]]
 
-    def _forward_blocks(self, x: torch.Tensor, blocks: list[str]) -> torch.Tensor:
-        for block in blocks:
-            if block == "conv1":
-                x = F.instance_norm(x) if self.standardize else x
-                x = self.model.maxpool(self.model.relu(self.model.bn1(self.model.conv1(x))))
-            else:
-                x = self.model.get_submodule(block)(x)
+    def _forward_blocks(self, images: torch.Tensor, blocks: list[str]) -> torch.Tensor:
+        if self.standardize:
+            images = F.instance_norm(images)
+        x = self.model.maxpool(self.model.relu(self.model.bn1(self.model.conv1(images))))
+        for block in blocks[1:]:
+            x = self.model.get_submodule(block)(x)
         return x
 
     def train(self, mode: bool = True) -> "ResNet":
@@ -108,18 +108,6 @@ class ResNet(nn.Module):
         """Height or width of the feature map for an image of that many pixels."""
         return -(-pixels // self.stride)
 
-    def fold_batchnorm(self) -> "ResNet":
-        """Merge each BatchNorm into the convolution before it, in place; outputs stay the same up to rounding."""
-        self.eval()
-        for module in [part for part in self.modules() if hasattr(part, "bn1")]:
-            for conv, bn in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")):
-                if hasattr(module, bn):
-                    setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, bn)))
-                    setattr(module, bn, nn.Identity())
-            if getattr(module, "downsample", None) is not None:
-                module.downsample = fuse_conv_bn_eval(*module.downsample)
-        return self
-
     def _load(self, state: dict[str, torch.Tensor]) -> None:
         """Load the stages that are kept; others in the file are ignored."""
         wanted = self.model.state_dict()
@@ -130,6 +118,22 @@ class ResNet(nn.Module):
             self.model.load_state_dict({key: state[key] for key in wanted})
         except RuntimeError as error:
             raise ValueError(f"the weights don't fit {self.name}: {error}") from None
+
+
+def fold_batchnorm(model: nn.Module) -> nn.Module:
+    """Merge each BatchNorm of a ResNet, or of blocks of one, into the convolution before it, in place.
+
+    The model must be in eval mode; its outputs stay the same up to rounding.
+    """
+    kinds = (BasicBlock, Bottleneck, torchvision.models.ResNet)
+    for block in [part for part in model.modules() if isinstance(part, kinds)]:
+        for conv, bn in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")):
+            if hasattr(block, bn):
+                setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, bn)))
+                setattr(block, bn, nn.Identity())
+        if getattr(block, "downsample", None) is not None:
+            block.downsample = fuse_conv_bn_eval(*block.downsample)
+    return model
 
 
 def _read_weights(name: str, weights: str | Path) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from vpr_lib.augmentation import normalize
-from vpr_lib.backbones import ResNet
+from vpr_lib.backbones import fold_batchnorm
 from vpr_lib.checked_files import DamagedFile, hash_text, read_array, write_array
 from vpr_lib.devices import autocast, choose_device, choose_dtype, keep_freed_memory
 from vpr_lib.identity import hash_module, hash_weights
@@ -93,10 +93,7 @@ def extract_from_images(
 def prepare_for_inference(model: nn.Module, device: torch.device) -> nn.Module:
     """A copy of a model in eval mode and channels_last, its BatchNorm folded into the convolutions."""
     model = copy.deepcopy(model).eval().to(device, memory_format=torch.channels_last)
-    for module in model.modules():
-        if isinstance(module, ResNet):
-            module.fold_batchnorm()
-    return model
+    return fold_batchnorm(model)
 
 
 def compute_outputs(

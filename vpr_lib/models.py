@@ -32,11 +32,7 @@ class VPRModel(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalized images (B, 3, H, W) -> (B, D) float32 descriptors of unit L2 norm."""
-        return self.aggregate(self.backbone(images))
-
-    def aggregate(self, features: torch.Tensor) -> torch.Tensor:
-        """Feature map (B, C, h, w) -> (B, D) float32 descriptors."""
-        return self.aggregator(features).float()
+        return self.aggregator(self.backbone(images)).float()
 
 
 class FrozenPart(nn.Module):
@@ -56,11 +52,12 @@ class TrainedPart(nn.Module):
 
     def __init__(self, model: VPRModel) -> None:
         super().__init__()
-        self.model = model
+        self.blocks = nn.Sequential(*model.backbone.list_trained())
+        self.aggregator = model.aggregator
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """As the whole model for the photos of these features."""
-        return self.model.aggregate(self.model.backbone.forward_trained(features))
+        return self.aggregator(self.blocks(features)).float()
 
 
 def split_model(model: nn.Module) -> tuple[FrozenPart | None, nn.Module]:

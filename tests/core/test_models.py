@@ -182,7 +182,7 @@ def test_backbone_is_torchvisions_up_to_the_crop(backbone, crop, channels, size)
     torch.testing.assert_close(found, expected)
     assert found.shape == (1, channels, size, size) and ours.out_channels == channels
     assert (ours.map_size(63), ours.map_size(64)) == (size, size)
-    torch.testing.assert_close(copy.deepcopy(ours).fold_batchnorm()(x), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(backbones.fold_batchnorm(copy.deepcopy(ours))(x), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_folding_merges_moving_statistics_too():
@@ -192,7 +192,7 @@ def test_folding_merges_moving_statistics_too():
         for _ in range(3):
             ours(torch.rand(4, 3, 32, 32) * 5)
         ours.eval()
-        folded = copy.deepcopy(ours).fold_batchnorm()
+        folded = backbones.fold_batchnorm(copy.deepcopy(ours))
         assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
         x = torch.rand(2, 3, 32, 32)
         torch.testing.assert_close(folded(x), ours(x), rtol=1e-3, atol=1e-4)
