@@ -18,7 +18,7 @@ from vpr_lib.augmentation import is_augmented
 from vpr_lib.checked_files import DamagedFile, hash_text, read_array, write_array
 from vpr_lib.descriptors import compute_outputs
 from vpr_lib.devices import choose_device, choose_dtype
-from vpr_lib.identity import hash_module, hash_weights
+from vpr_lib.identity import hash_code, hash_weights
 from vpr_lib.images import ImageTable
 from vpr_lib.loading import FeatureDataset, PhotoDataset
 from vpr_lib.machine import Machine
@@ -49,8 +49,10 @@ def open_features(
     if frozen is None or is_augmented(settings) or not machine.features_gb:
         return None
     dtype = choose_dtype(settings.precision, choose_device(machine.device))
-    key = f"{hash_module(frozen)}-{hash_weights(nn.ModuleList(frozen.backbone.frozen))}-{table.fingerprint}"
-    path = runs_dir / "features" / f"{hash_text(f'{key}-{settings.image_size}-{dtype}')}.npy"
+    backbone = frozen.backbone
+    key = (hash_code(type(backbone)), backbone.name, backbone.standardize, backbone.blocks[: backbone.num_frozen])
+    key += (hash_weights(nn.ModuleList(backbone.frozen)), table.fingerprint, settings.image_size, dtype)
+    path = runs_dir / "features" / f"{hash_text(str(key))}.npy"
     try:
         if path.is_file():
             os.utime(path)  # used now
