@@ -10,7 +10,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from vpr_lib.city.exact_math import cosine, round_off, sine, tangent
 from vpr_lib.city.layout import City
-from vpr_lib.city.pictures import Color, count_halvings, make_glow
+from vpr_lib.city.pictures import Color, count_halvings, make_glow, tint
 
 NEAR_M = 0.25  # nearest depth that is drawn
 
@@ -179,10 +179,11 @@ class Canvas:
         size = max(2, round(2 * radius))
         glow = make_glow(power).resize((size, size), Image.Resampling.BILINEAR)
         left, top = round(column - radius), round(row - radius)
-        region = self.image.crop((left, top, left + size, top + size))
-        tint = Image.new("RGB", (size, size), tuple(int(part) for part in color))
-        light = ImageChops.multiply(tint, Image.merge("RGB", (glow,) * 3))
-        self.image.paste(ImageChops.add(region, light), (left, top))
+        x0, y0 = max(0, left), max(0, top)
+        x1, y1 = min(self.camera.size, left + size), min(self.camera.size, top + size)
+        if x0 < x1 and y0 < y1:
+            light = tint(glow.crop((x0 - left, y0 - top, x1 - left, y1 - top)), tuple(int(part) for part in color))
+            self.image.paste(ImageChops.add(self.image.crop((x0, y0, x1, y1)), light), (x0, y0))
 
     def paste_sprite(self, levels: list[Image.Image], foot: np.ndarray, depth: float, height: float) -> tuple[int, int]:
         """Paste an upright picture (RGBA pyramid; foot, depth, height in meters); first and last column covered."""

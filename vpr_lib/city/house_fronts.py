@@ -1,12 +1,13 @@
 """A house front drawn flat: colors, wall, roof, windows, doors, garages, shops."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from vpr_lib.city.layout import STYLES, Building
-from vpr_lib.city.pictures import Color, hsv_color, make_rng, make_surface_noise, scale_color
+from vpr_lib.city.pictures import Color, hsv_color, make_rng, make_surface_noise, scale_color, tint
 
 SCALE = 16  # pixels a meter
 SHOP_NAMES = ("CAFE", "BAKERY", "BOOKS", "PHARMACY", "TAILOR", "BAR", "NOODLES", "FLOWERS", "BANK", "HOTEL", "PIZZA",
@@ -61,20 +62,22 @@ def pick_paint(building: Building, rng: np.random.Generator) -> Paint:
 def draw_wall(size: tuple[int, int], building: Building, paint: Paint, rng: np.random.Generator) -> Image.Image:
     """A bare wall (width, height in pixels) with its material's pattern, RGB."""
     width, height = size
-    picture = Image.new("RGB", size, paint.wall)
-    draw = ImageDraw.Draw(picture)
-    joint = scale_color(paint.wall, 0.84)
+    joints = Image.new("1", size)
+    draw = ImageDraw.Draw(joints)
     if building.wall in ("brick", "boards"):
         for row in range(0, height, 5 if building.wall == "brick" else 4):
-            draw.line((0, row, width, row), fill=joint)
+            draw.line((0, row, width, row), fill=1)
     elif building.wall in ("stone", "concrete"):
         step = round(SCALE * rng.uniform(0.6, 1.4))
         for row in range(0, height, step):
-            draw.line((0, row, width, row), fill=joint)
+            draw.line((0, row, width, row), fill=1)
             for column in range((row // step % 2) * step, width, 2 * step):
-                draw.line((column, row, column, row + step), fill=joint)
+                draw.line((column, row, column, row + step), fill=1)
     left, top = (int(offset) for offset in rng.integers(0, 180, 2))
-    return ImageChops.multiply(picture, make_surface_noise().crop((left, top, left + width, top + height)))
+    noise = make_surface_noise().crop((left, top, left + width, top + height))
+    picture = tint(noise, paint.wall)
+    picture.paste(tint(noise, scale_color(paint.wall, 0.84)), mask=joints)
+    return picture
 
 
 def draw_roof(front: Front, rng: np.random.Generator) -> Image.Image | None:
@@ -240,6 +243,12 @@ def _draw_door(front: Front, middle: int, color: Color) -> None:
     draw.rectangle((right + 8, top + 8, right + 13, top + 14), fill=(235, 235, 225))
 
 
+@lru_cache(maxsize=1)
+def _load_font() -> ImageFont.FreeTypeFont:
+    """Pillow's own font."""
+    return ImageFont.load_default(12)
+
+
 def _draw_shop(front: Front, rng: np.random.Generator) -> None:
     """Shop windows under a sign, with or without an awning."""
     draw, width, base = front.draw, front.width, front.height
@@ -266,7 +275,7 @@ def _draw_shop(front: Front, rng: np.random.Generator) -> None:
     draw.rectangle(sign, fill=sign_color)
     ink = (250, 245, 235) if sum(sign_color) < 400 else (25, 25, 30)
     center = (width // 2, (top + 2 + sign_bottom) // 2)
-    draw.text(center, str(rng.choice(SHOP_NAMES)), fill=ink, font_size=12, anchor="mm")  # Pillow's own font
+    draw.text(center, str(rng.choice(SHOP_NAMES)), fill=ink, font=_load_font(), anchor="mm")
     if rng.random() < 0.45:  # a striped awning
         stripe = hsv_color(rng.random(), 0.6, 0.75)
         for x in range(4, width - 4, 9):

@@ -51,7 +51,7 @@ def draw_sky(canvas: Canvas) -> None:
     blend = np.linspace(0, 1, size[1])[:, None]
     blend = blend * np.sqrt(blend)
     gradient = 255 * (lighting.zenith * (1 - blend) + lighting.horizon * blend)
-    sky = Image.fromarray(gradient.clip(0, 255).astype(np.uint8)[:, None]).resize(size)
+    sky = Image.fromarray(gradient.clip(0, 255).astype(np.uint8)[:, None]).resize(size, Image.Resampling.NEAREST)
     clouds = make_clouds(int(rng.integers(8)))
     left = ((camera.heading - camera.fov / 2) / 360 * 512 + rng.integers(512)) % 512
     strip = ImageChops.offset(clouds, -int(left), 0).crop((0, 20, int(camera.fov / 360 * 512) + 1, 128))
@@ -137,7 +137,7 @@ def draw_ground(canvas: Canvas) -> None:
             canvas.draw_polygon(np.array([[*street.point(*spot), 0.0] for spot in spots]), fill)
     _draw_markings(canvas, canvas.shade_color(ROAD_PAINT, light, 20))
     lower = canvas.image.crop((0, horizon, camera.size, camera.size))
-    noise = _project_ground_noise(camera, wet).resize(lower.size, Image.Resampling.NEAREST)
+    noise = _project_ground_noise(camera, wet).resize(lower.size, Image.Resampling.NEAREST).convert("RGB")
     canvas.image.paste(ImageChops.multiply(lower, noise), (0, horizon))
 
 
@@ -183,12 +183,21 @@ def _project_ground_noise(camera: Camera, wet: bool) -> Image.Image:
     rows = np.arange(round(camera.horizon * camera.size) // 2, half) + 0.5
     ahead = camera.height * camera.focal / 2 / np.maximum(rows - camera.horizon * half, 0.4)
     across = (np.arange(half) + 0.5 - half / 2) / (camera.focal / 2)
-    spots = ahead[:, None, None] * (camera.forward + across[None, :, None] * camera.right)  # (rows, columns, 2)
-    cells = ((spots + (camera.x, camera.y)) * 12).astype(np.int32) & 511
-    noise = np.asarray(make_surface_noise())[..., 0][cells[..., 1], cells[..., 0]].astype(np.float32)
+    axes = zip((camera.x, camera.y), camera.forward, camera.right, strict=True)
+    # (rows, columns) each: east and north on the ground, in twelfths of a meter
+    east, north = (
+        ((np.outer(ahead, forward + across * right) + at) * 12).astype(np.int32) for at, forward, right in axes
+    )
+    noise = _read_surface_noise()[(north & 511) << 9 | east & 511]
     fade = (1 / (1 + (ahead / 18) ** 2))[:, None]
     noise = 232 + (noise - 232) * fade * (0.6 if wet else 1.0)
-    return Image.fromarray(noise.astype(np.uint8)).convert("RGB")
+    return Image.fromarray(noise.astype(np.uint8))
+
+
+@lru_cache(maxsize=1)
+def _read_surface_noise() -> np.ndarray:
+    """(512 * 512,) float32, the pixels of `make_surface_noise` that repeat."""
+    return np.asarray(make_surface_noise())[:512, :512].astype(np.float32).ravel()
 
 
 def draw_reflections(canvas: Canvas) -> None:

@@ -30,6 +30,14 @@ def scale_color(color: Color, factor: float) -> Color:
     return tuple(min(255, max(0, int(part * factor))) for part in color)
 
 
+def tint(gray: Image.Image, color: Color) -> Image.Image:
+    """Shades of a color, RGB: gray ("L") / 255 of it, rounded down as by `ImageChops.multiply`."""
+    shades = np.arange(256)[:, None] * color // 255
+    tinted = gray.copy()
+    tinted.putpalette(shades.astype(np.uint8).tobytes())
+    return tinted.convert("RGB")
+
+
 def make_pyramid(picture: Image.Image) -> list[Image.Image]:
     """The picture and its halvings, down to a few pixels."""
     levels = [picture]
@@ -46,14 +54,14 @@ def count_halvings(ratio: float) -> int:
 
 @lru_cache(maxsize=1)
 def make_surface_noise() -> Image.Image:
-    """Coarse and fine gray noise for walls and roads, 1280 x 1280 pixels RGB; it repeats after 512."""
+    """Coarse and fine gray noise for walls and roads, 1280 x 1280 pixels, "L"; it repeats after 512."""
     rng = make_rng("grain")
     total = np.zeros((512, 512))
     for cells, weight in ((512, 10), (128, 12), (32, 12), (8, 10)):
         noise = rng.normal(0, 1, (cells, cells)).astype(np.float32)
         total += weight * np.asarray(Image.fromarray(noise).resize((512, 512), Image.Resampling.BILINEAR))
     tile = (232 + total).clip(0, 255).astype(np.uint8)
-    return Image.fromarray(np.tile(tile, (3, 3))[:1280, :1280]).convert("RGB")
+    return Image.fromarray(np.tile(tile, (3, 3))[:1280, :1280])
 
 
 @lru_cache(maxsize=8)

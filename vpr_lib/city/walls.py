@@ -192,6 +192,6 @@ def _paste_wall(
         rows = horizon - y0 - focal * np.outer((top - camera.height, -camera.height), inverse)
         left, right = columns - x0
         outline = (left, rows[0, 0], right, rows[0, 1], right, rows[1, 1], left, rows[1, 0])
-        piece_mask = Image.new("L", size)
-        ImageDraw.Draw(piece_mask).polygon([float(value) for value in outline], fill=255)
+        piece_mask = Image.new("1", size)
+        ImageDraw.Draw(piece_mask).polygon([float(value) for value in outline], fill=1)
     canvas.image.paste(picture.transform(size, *warp), (x0, y0), piece_mask)
