@@ -48,7 +48,7 @@ STYLES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity, so that caches of its pictures find it fast
 class Building:
     """A house on a rectangle; `look` seeds its appearance (houses may share it), `seed` its own details."""
 
@@ -181,7 +181,7 @@ class City:
         return self.streets[0].end, self.streets[-1].end
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=128)  # all cities of a data root
 def make_city(seed: int, blocks: int = 7) -> City:
     """Make a city of `blocks` x `blocks` blocks, with water along its south side."""
     rng = make_rng("city", seed)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -60,9 +61,11 @@ class Mesh:
     def __init__(self, faces: Iterable[Face]) -> None:
         corners, colors, glow = zip(*faces, strict=True)
         self.points = np.concatenate(corners)  # (V, 3) meters, the faces' corners one after the other
-        self.starts = np.cumsum([0] + [len(points) for points in corners[:-1]])  # (F,) row of each face's first corner
+        ends = np.cumsum([len(points) for points in corners]).tolist()
+        self.spans = [slice(start, end) for start, end in pairwise([0, *ends])]  # F rows of `points`, of each face
         self.colors, self.glow = np.array(colors), np.array(glow)  # (F, 3), (F,)
-        normals = np.array([np.cross(points[1] - points[0], points[2] - points[0]) for points in corners])
+        first, second, third = np.array([points[:3] for points in corners]).swapaxes(0, 1)
+        normals = np.cross(second - first, third - first)
         # (F,) share of the light that a face catches; tops catch more of the sky
         self.lift = 0.8 + 0.2 * np.abs(normals[:, 2]) / (np.linalg.norm(normals, axis=1) + 1e-9)
 
@@ -83,12 +86,13 @@ def draw_mesh(canvas: Canvas, mesh: Mesh, points: np.ndarray, depth: float, two_
     fills = canvas.shade_colors(mesh.colors, lights, depth).tolist()
     view = camera.to_view(points)
     if view[:, 1].min() > NEAR_M:
-        polygons = np.split(camera.to_pixels(view, points[:, 2]), mesh.starts[1:])
+        pixels = camera.to_pixels(view, points[:, 2]).tolist()
+        polygons = [pixels[span] for span in mesh.spans]
     else:
-        polygons = [camera.project_polygon(corners) for corners in np.split(points, mesh.starts[1:])]
+        rows = points.tolist()
+        polygons = [camera.project_polygon(rows[span]) for span in mesh.spans]
     left, right = float(camera.size), 0.0
-    for pixels, fill in zip(polygons, fills, strict=True):
-        corners = [] if pixels is None else pixels.tolist()
+    for corners, fill in zip(polygons, fills, strict=True):
         area = sum(x * corners[i - 1][1] - corners[i - 1][0] * y for i, (x, y) in enumerate(corners))
         if corners and (two_sided or area < 0):
             canvas.draw.polygon([value for corner in corners for value in corner], fill=tuple(fill))

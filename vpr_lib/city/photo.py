@@ -123,18 +123,18 @@ def draw_ground(canvas: Canvas) -> None:
     horizon = round(camera.horizon * camera.size)
     canvas.draw.rectangle((0, horizon, camera.size, camera.size), fill=canvas.shade_color(SIDEWALK, light, 25))
     if camera.y < 200:  # the water, and a low wall along its edge
-        edge = [[-4000, city.shore, 0], [5000, city.shore, 0]]
-        surface = np.array([*edge, [5000, -3500, 0], [-4000, -3500, 0]])
+        edge = [(-4000, city.shore, 0), (5000, city.shore, 0)]
+        surface = [*edge, (5000, -3500, 0), (-4000, -3500, 0)]
         color = 0.55 * np.array(WATER) * light + 0.35 * 255 * canvas.lighting.horizon
         canvas.draw_polygon(surface, tuple(color.clip(0, 255).astype(int).tolist()))
-        wall = np.array([*edge, [5000, city.shore, 0.5], [-4000, city.shore, 0.5]])
+        wall = [*edge, (5000, city.shore, 0.5), (-4000, city.shore, 0.5)]
         canvas.draw_polygon(wall, canvas.shade_color(CURB, light, 20))
     for curb_m, color in ((0.25, CURB), (0.0, ASPHALT)):
         fill = canvas.shade_color(color, light, 35)
         for street in city.streets:
-            half = street.road + curb_m
-            spots = ((street.start, -half), (street.end, -half), (street.end, half), (street.start, half))
-            canvas.draw_polygon(np.array([[*street.point(*spot), 0.0] for spot in spots]), fill)
+            low, high = street.center - (street.road + curb_m), street.center + (street.road + curb_m)
+            outline = ((street.start, low), (street.end, low), (street.end, high), (street.start, high))
+            canvas.draw_polygon([(x, y, 0.0) if street.horizontal else (y, x, 0.0) for x, y in outline], fill)
     _draw_markings(canvas, canvas.shade_color(ROAD_PAINT, light, 20))
     lower = canvas.image.crop((0, horizon, camera.size, camera.size))
     noise = _project_ground_noise(camera, wet).resize(lower.size, Image.Resampling.NEAREST).convert("RGB")
@@ -165,9 +165,9 @@ def _list_markings(street: Street, crossings: list[Street], along: float) -> np.
     markings = []
     centers, roads = np.array([(other.center, other.road) for other in crossings]).T
     first = math.ceil(max(street.start, along - MARKINGS_M) / 6)
-    for number in range(first, int(min(street.end, along + MARKINGS_M) / 6)):
-        if (np.abs(centers - 6 * number) > roads + 4).all():
-            markings.append((6 * number, 6 * number + 2.6, -0.08, 0.08))
+    dashes = 6 * np.arange(first, int(min(street.end, along + MARKINGS_M) / 6))
+    for start in dashes[(np.abs(centers - dashes[:, None]) > roads + 4).all(1)].tolist():
+        markings.append((start, start + 2.6, -0.08, 0.08))
     for other in crossings:
         if abs(other.center - along) < MARKINGS_M:
             stripes = np.arange(-street.road + 0.4, street.road - 0.5, 1.1)

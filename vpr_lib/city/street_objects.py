@@ -89,7 +89,7 @@ def _draw_car(canvas: Canvas, pose: Pose, seed: int, depth: float) -> tuple[int,
     kind = ("sedan", "hatchback", "van", "sedan", "hatchback")[seed % 5]
     car = make_vehicle(kind, seed % 64, canvas.moment.dark)
     shadow = pose.transform([-2.3, -2.3, 2.4, 2.4], [-1.0, 1.05, 1.05, -1.0], 0.0)
-    canvas.draw_polygon(shadow, canvas.shade_color((48, 48, 50), canvas.lighting.ground, depth))
+    canvas.draw_polygon(shadow.tolist(), canvas.shade_color((48, 48, 50), canvas.lighting.ground, depth))
     return draw_mesh(canvas, car, car.place(pose), depth)
 
 
