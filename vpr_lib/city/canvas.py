@@ -167,8 +167,11 @@ class Canvas:
         return shaded.clip(0, 255).astype(int)
 
     def shade_color(self, color: Iterable[float], light: np.ndarray, distance_m: float) -> Color:
-        """One color, see `shade_colors`."""
-        return tuple(self.shade_colors(np.asarray(color, float), light, distance_m).tolist())
+        """One color, see `shade_colors`; without NumPy, which is slower for single numbers."""
+        haze = self._measure_haze(distance_m)
+        parts = zip(color, light.tolist(), self.lighting.horizon.tolist(), strict=True)
+        shaded = [part * factor * (1 - haze) + 255 * haze * sky for part, factor, sky in parts]
+        return tuple(int(min(max(part, 0), 255)) for part in shaded)
 
     def shade_picture(self, picture: Image.Image, light: np.ndarray, distance_m: float) -> Image.Image:
         """An RGB picture, see `shade_colors`."""

@@ -43,7 +43,7 @@ class Front:
 
 def pick_paint(building: Building, rng: np.random.Generator) -> Paint:
     """Colors that suit the district and the material."""
-    hue = rng.choice(STYLES[building.style].hues) + rng.normal(0, 0.015)
+    hue = rng.pick(STYLES[building.style].hues) + rng.normal(0, 0.015)
     saturation, value = {
         "brick": (rng.uniform(0.35, 0.65), rng.uniform(0.38, 0.68)),
         "boards": (rng.uniform(0.06, 0.36), rng.uniform(0.55, 0.95)),
@@ -55,7 +55,7 @@ def pick_paint(building: Building, rng: np.random.Generator) -> Paint:
     wall = hsv_color(hue, saturation, value)
     trim = hsv_color(hue, 0.06, 0.93) if rng.random() < 0.65 else scale_color(wall, 0.55)
     glass = hsv_color(0.58 + rng.normal(0, 0.03), rng.uniform(0.15, 0.4), rng.uniform(0.2, 0.42))
-    roof = hsv_color(rng.choice((0.02, 0.06, 0.6)), rng.uniform(0.1, 0.45), rng.uniform(0.25, 0.5))
+    roof = hsv_color(rng.pick((0.02, 0.06, 0.6)), rng.uniform(0.1, 0.45), rng.uniform(0.25, 0.5))
     return Paint(wall, trim, glass, roof)
 
 
@@ -76,7 +76,8 @@ def draw_wall(size: tuple[int, int], building: Building, paint: Paint, rng: np.r
     left, top = (int(offset) for offset in rng.integers(0, 180, 2))
     noise = make_surface_noise().crop((left, top, left + width, top + height))
     picture = tint(noise, paint.wall)
-    picture.paste(tint(noise, scale_color(paint.wall, 0.84)), mask=joints)
+    if building.wall not in ("stucco", "glass"):
+        picture.paste(tint(noise, scale_color(paint.wall, 0.84)), mask=joints)
     return picture
 
 
@@ -142,7 +143,7 @@ def draw_windows(front: Front, rng: np.random.Generator, face: int) -> None:
     pitch = (width - 0.4 * SCALE) / number
     wide = min(pitch * rng.uniform(0.42, 0.72), 2.4 * SCALE)
     tall = front.floor_height * rng.uniform(0.45, 0.62)
-    kind = str(rng.choice(("plain", "arch", "cross", "shutters", "lintel", "bay")))
+    kind = rng.pick(("plain", "arch", "cross", "shutters", "lintel", "bay"))
     band = rng.random() < 0.5
     shutter = hsv_color(rng.random(), 0.5, 0.45)
     chance = int(make_rng("curtain", front.building.seed, face).integers(2**31))
@@ -275,7 +276,7 @@ def _draw_shop(front: Front, rng: np.random.Generator) -> None:
     draw.rectangle(sign, fill=sign_color)
     ink = (250, 245, 235) if sum(sign_color) < 400 else (25, 25, 30)
     center = (width // 2, (top + 2 + sign_bottom) // 2)
-    draw.text(center, str(rng.choice(SHOP_NAMES)), fill=ink, font=_load_font(), anchor="mm")
+    draw.text(center, rng.pick(SHOP_NAMES), fill=ink, font=_load_font(), anchor="mm")
     if rng.random() < 0.45:  # a striped awning
         stripe = hsv_color(rng.random(), 0.6, 0.75)
         for x in range(4, width - 4, 9):

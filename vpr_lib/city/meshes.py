@@ -47,9 +47,11 @@ class Pose:
         """Meters ahead (N), to the right and up (N, or one number) -> (N, 3) meters in the city."""
         sin, cos = sine(self.heading), cosine(self.heading)
         ahead, across = np.asarray(ahead, float), np.asarray(across)
-        east = self.x + ahead * sin + across * cos
-        north = self.y + ahead * cos - across * sin
-        return np.stack([east, north, 0 * ahead + up], 1)
+        points = np.empty((len(ahead), 3))
+        points[:, 0] = self.x + ahead * sin + across * cos
+        points[:, 1] = self.y + ahead * cos - across * sin
+        points[:, 2] = up
+        return points
 
 
 ORIGIN = Pose(0, 0, 0)

@@ -59,7 +59,8 @@ def draw_sky(canvas: Canvas) -> None:
     ramp = ((np.arange(256) / 255 - 0.75 + 0.6 * cover) * 2.6).clip(0, 0.9)
     mask = strip.point((255 * ramp).astype(int).tolist()).resize(size, Image.Resampling.BILINEAR)
     cloud_color = np.minimum(1.15 * lighting.horizon + 0.25 * lighting.sun, 1.0) * rng.uniform(0.85, 1.0)
-    sky.paste(tuple((255 * cloud_color).astype(int).tolist()), (0, 0, *size), mask)
+    # Pasting a picture is faster than pasting a color.
+    sky.paste(Image.new("RGB", size, tuple((255 * cloud_color).astype(int).tolist())), (0, 0), mask)
     canvas.image.paste(sky, (0, 0))
     if canvas.moment.light in ("day", "sunset", "backlight"):
         column, row = find_sun(canvas)
@@ -183,21 +184,21 @@ def _project_ground_noise(camera: Camera, wet: bool) -> Image.Image:
     rows = np.arange(round(camera.horizon * camera.size) // 2, half) + 0.5
     ahead = camera.height * camera.focal / 2 / np.maximum(rows - camera.horizon * half, 0.4)
     across = (np.arange(half) + 0.5 - half / 2) / (camera.focal / 2)
-    axes = zip((camera.x, camera.y), camera.forward, camera.right, strict=True)
-    # (rows, columns) each: east and north on the ground, in twelfths of a meter
-    east, north = (
-        ((np.outer(ahead, forward + across * right) + at) * 12).astype(np.int32) for at, forward, right in axes
-    )
-    noise = _read_surface_noise()[(north & 511) << 9 | east & 511]
-    fade = (1 / (1 + (ahead / 18) ** 2))[:, None]
-    noise = 232 + (noise - 232) * fade * (0.6 if wet else 1.0)
+    # (rows, columns) each, in twelfths of a meter
+    east = (np.outer(ahead, camera.forward[0] + across * camera.right[0]) + camera.x) * 12
+    north = (np.outer(ahead, camera.forward[1] + across * camera.right[1]) + camera.y) * 12
+    noise = _read_surface_noise().take((north.astype(np.int32) & 511) << 9 | east.astype(np.int32) & 511)
+    noise *= (1 / (1 + (ahead / 18) ** 2))[:, None]  # it fades with the distance
+    if wet:
+        noise *= 0.6
+    noise += 232
     return Image.fromarray(noise.astype(np.uint8))
 
 
 @lru_cache(maxsize=1)
 def _read_surface_noise() -> np.ndarray:
-    """(512 * 512,) float32, the pixels of `make_surface_noise` that repeat."""
-    return np.asarray(make_surface_noise())[:512, :512].astype(np.float32).ravel()
+    """(512 * 512,) float64, the pixels of `make_surface_noise` that repeat, less their mean."""
+    return np.asarray(make_surface_noise())[:512, :512].ravel() - 232.0
 
 
 def draw_reflections(canvas: Canvas) -> None:

@@ -14,7 +14,7 @@ Color = tuple[int, int, int]  # RGB, 0 to 255
 PYRAMID_LEVELS = 5  # at most
 
 
-def make_rng(*keys: int | str) -> np.random.Generator:
+def make_rng(*keys: int | str) -> Generator:
     """A generator that depends on all keys and on nothing else."""
     seeds = [zlib.crc32(key.encode()) if isinstance(key, str) else int(key) for key in keys]
     return Generator(np.random.PCG64(seeds))
@@ -25,6 +25,7 @@ def hsv_color(hue: float, saturation: float, value: float) -> Color:
     return tuple(int(255 * part) for part in colorsys.hsv_to_rgb(hue % 1, min(saturation, 1), min(value, 1)))
 
 
+@lru_cache(maxsize=4096)
 def scale_color(color: Color, factor: float) -> Color:
     """A darker or lighter color."""
     return tuple(min(255, max(0, int(part * factor))) for part in color)

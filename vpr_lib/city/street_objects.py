@@ -77,7 +77,7 @@ def _place_people(canvas: Canvas) -> np.ndarray:
         along, across = (camera.x, camera.y) if street.horizontal else (camera.y, camera.x)
         if abs(across - street.center) < NEARBY_M:
             for _ in range(rng.poisson(2 if moment.light == "night" else 5)):
-                side = rng.choice((-1, 1)) * (street.road + rng.uniform(0.6, street.walk - 0.3))
+                side = rng.pick((-1, 1)) * (street.road + rng.uniform(0.6, street.walk - 0.3))
                 at, variant, height = along + rng.uniform(-60, 60), rng.integers(48), rng.uniform(1.55, 1.9)
                 if street.start < at < street.end:  # not on the water
                     rows.append([*street.point(at, side), variant, height])
