@@ -3,9 +3,9 @@
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vpr_lib.city.exact_math import Generator
 from vpr_lib.city.layout import STYLES, Building
 from vpr_lib.city.pictures import Color, hsv_color, make_rng, make_surface_noise, scale_color, tint
 
@@ -41,7 +41,7 @@ class Front:
         self.signs: list[Box] = []  # shop signs drawn so far
 
 
-def pick_paint(building: Building, rng: np.random.Generator) -> Paint:
+def pick_paint(building: Building, rng: Generator) -> Paint:
     """Colors that suit the district and the material."""
     hue = rng.pick(STYLES[building.style].hues) + rng.normal(0, 0.015)
     saturation, value = {
@@ -59,7 +59,7 @@ def pick_paint(building: Building, rng: np.random.Generator) -> Paint:
     return Paint(wall, trim, glass, roof)
 
 
-def draw_wall(size: tuple[int, int], building: Building, paint: Paint, rng: np.random.Generator) -> Image.Image:
+def draw_wall(size: tuple[int, int], building: Building, paint: Paint, rng: Generator) -> Image.Image:
     """A bare wall (width, height in pixels) with its material's pattern, RGB."""
     width, height = size
     joints = Image.new("1", size)
@@ -81,7 +81,7 @@ def draw_wall(size: tuple[int, int], building: Building, paint: Paint, rng: np.r
     return picture
 
 
-def draw_roof(front: Front, rng: np.random.Generator) -> Image.Image | None:
+def draw_roof(front: Front, rng: Generator) -> Image.Image | None:
     """Draw what is above the eaves; a mask ("L", 255 where the house is), None where the house fills the picture."""
     draw, paint, width, eaves = front.draw, front.paint, front.width, front.eaves
     roof = front.building.roof
@@ -133,7 +133,7 @@ def _draw_sloping_roof(front: Front) -> tuple[int, ...]:
     return outline
 
 
-def draw_windows(front: Front, rng: np.random.Generator, face: int) -> None:
+def draw_windows(front: Front, rng: Generator, face: int) -> None:
     """Windows of all floors above the ground floor."""
     if front.building.wall == "glass":
         _draw_curtain_wall(front, rng)
@@ -191,7 +191,7 @@ def _draw_window(front: Front, box: Box, kind: str, shutter: Color, chance: int)
     front.panes.append(box)
 
 
-def _draw_curtain_wall(front: Front, rng: np.random.Generator) -> None:
+def _draw_curtain_wall(front: Front, rng: Generator) -> None:
     """The glass front of an office tower."""
     draw, width = front.draw, front.width
     pitch = rng.uniform(1.1, 2.6) * SCALE
@@ -206,7 +206,7 @@ def _draw_curtain_wall(front: Front, rng: np.random.Generator) -> None:
                 front.panes.append(box)
 
 
-def draw_ground_floor(front: Front, rng: np.random.Generator, shop: int) -> None:
+def draw_ground_floor(front: Front, rng: Generator, shop: int) -> None:
     """A shop, or a door with windows or a garage where `shop` is -1."""
     draw, paint, width, base = front.draw, front.paint, front.width, front.height
     draw.rectangle((0, base - 8, width, base), fill=scale_color(paint.wall, 0.6))  # plinth
@@ -250,7 +250,7 @@ def _load_font() -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(12)
 
 
-def _draw_shop(front: Front, rng: np.random.Generator) -> None:
+def _draw_shop(front: Front, rng: Generator) -> None:
     """Shop windows under a sign, with or without an awning."""
     draw, width, base = front.draw, front.width, front.height
     top = base - round(front.floor_height - 0.5 * SCALE)

@@ -188,7 +188,7 @@ def make_scaffold(pose: Pose, length: float, seed: int) -> Iterator[Face]:
     """Poles, planks and nets in front of a facade; the pose's heading runs along it."""
     rng = make_rng("scaffold", seed)
     steel, wood = np.array([150.0, 150, 155]), np.array([170.0, 130, 80])
-    net = np.array(hsv_color(rng.choice((0.3, 0.58, 0.1)), 0.45, 0.6), float)
+    net = np.array(hsv_color(rng.pick((0.3, 0.58, 0.1)), 0.45, 0.6), float)
 
     def make_plate(start: float, end: float, low: float, high: float, color: np.ndarray) -> Face:
         return Face(pose.transform([start, end, end, start], 0.0, [low, low, high, high]), color)

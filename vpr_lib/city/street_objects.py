@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from vpr_lib.city.canvas import NEAR_M, Camera, Canvas, Moment
-from vpr_lib.city.exact_math import tangent
+from vpr_lib.city.exact_math import Generator, tangent
 from vpr_lib.city.layout import City
 from vpr_lib.city.meshes import Mesh, Pose, draw_mesh, make_box, make_scaffold, make_vehicle
 from vpr_lib.city.pictures import draw_person, draw_tree, make_rng
@@ -174,11 +174,11 @@ def measure_occluder_share(camera: Camera, occluder: Occluder) -> float:
     return float((np.asarray(canvas.image) != empty).any(-1).mean())
 
 
-def find_occluder(rng: np.random.Generator, camera: Camera, city: City | None = None) -> Occluder:
+def find_occluder(rng: Generator, camera: Camera, city: City | None = None) -> Occluder:
     """An occluder that covers a third to two thirds of the photo; with a city, one in front of its walls."""
     nearest = np.zeros(camera.size) if city is None else find_visible_walls(city, camera).nearest
     for _ in range(200):
-        kind = str(rng.choice(KINDS))
+        kind = rng.pick(KINDS)
         turn = {"truck": 90 + rng.normal(0, 25), "bus": 90 + rng.normal(0, 20), "crowd": 0, "scaffold": 90}[kind]
         ahead = {"truck": rng.uniform(4.5, 8), "bus": rng.uniform(4.5, 9), "crowd": 3, "scaffold": rng.uniform(3, 6)}
         right = {"crowd": rng.uniform(-0.5, 0.5), "scaffold": rng.uniform(-8, 8)}.get(kind, rng.uniform(-4, 4))

@@ -131,19 +131,20 @@ def find_visible_walls(city: City, camera: Camera) -> VisibleWalls:
     keep = keep[np.argsort(closest.sum(1)[keep], kind="stable")]
 
     middles = np.arange(0, camera.size, 2) + 1.0  # every second column is fine enough
-    inside = (columns[keep, :1] <= middles) & (middles <= columns[keep, 1:])  # (V, S)
-    slope = (inverse[keep, 1:] - inverse[keep, :1]) / (columns[keep, 1:] - columns[keep, :1])
-    depth = middles - columns[keep, :1]  # changed in place, here and below: large arrays are costly
-    depth *= slope
-    depth += inverse[keep, :1]
-    depth *= inside
-    eaves, tops = (values[index[keep] // 4, None] - camera.height for values in city.heights)
-    covered = np.where(inside, eaves * depth, -1e9)  # tangent of the angle above level
-    before = np.full_like(covered, -1e9)
-    np.maximum.accumulate(covered[:-1], axis=0, out=before[1:])
-    seen = (inside & (tops * depth > before)).any(1)
-    keep, nearest = keep[seen], depth.max(0, initial=0.0).repeat(2)[: camera.size]
-    return VisibleWalls(index[keep], columns[keep], inverse[keep], share[keep], nearest)
+    columns, inverse, share, index = columns[keep], inverse[keep], share[keep], index[keep]
+    # A wall covers few of the columns: numbers are computed where it does.
+    wall, column = np.nonzero((columns[:, :1] <= middles) & (middles <= columns[:, 1:]))
+    slope = (inverse[:, 1] - inverse[:, 0]) / (columns[:, 1] - columns[:, 0])
+    depth = inverse[wall, 0] + slope[wall] * (middles[column] - columns[wall, 0])
+    eaves, tops = (values[index // 4] - camera.height for values in city.heights)
+    before = np.full((len(index) + 1, len(middles)), -1e9)  # tangent of the angle above level up to which it is hidden
+    before[wall + 1, column] = eaves[wall] * depth
+    np.maximum.accumulate(before, axis=0, out=before)
+    seen = np.unique(wall[tops[wall] * depth > before[wall, column]])
+    nearest = np.zeros(len(middles))
+    np.maximum.at(nearest, column, depth)
+    nearest = nearest.repeat(2)[: camera.size]
+    return VisibleWalls(index[seen], columns[seen], inverse[seen], share[seen], nearest)
 
 
 def draw_walls(canvas: Canvas, visible: VisibleWalls) -> None:
