@@ -192,12 +192,12 @@ class Canvas:
     def add_glow(self, column: float, row: float, radius: float, color: np.ndarray, power: int = 2) -> None:
         """Add a soft light around a pixel; the color is RGB, 0 to 255."""
         size = max(2, round(2 * radius))
-        glow = make_glow(power).resize((size, size), Image.Resampling.BILINEAR)
         left, top = round(column - radius), round(row - radius)
         x0, y0 = max(0, left), max(0, top)
         x1, y1 = min(self.camera.size, left + size), min(self.camera.size, top + size)
         if x0 < x1 and y0 < y1:
-            light = tint(glow.crop((x0 - left, y0 - top, x1 - left, y1 - top)), tuple(int(part) for part in color))
+            glow = make_glow(size, power).crop((x0 - left, y0 - top, x1 - left, y1 - top))
+            light = tint(glow, tuple(int(part) for part in color))
             self.image.paste(ImageChops.add(self.image.crop((x0, y0, x1, y1)), light), (x0, y0))
 
     def paste_sprite(self, levels: list[Image.Image], foot: np.ndarray, depth: float, height: float) -> tuple[int, int]:

@@ -78,9 +78,15 @@ def make_clouds(variant: int) -> Image.Image:
     return Image.fromarray((128 + 60 * total).clip(0, 255).astype(np.uint8))
 
 
+@lru_cache(maxsize=32)
+def make_glow(size: int, power: int) -> Image.Image:
+    """A soft disc that fades from its center, size x size pixels, "L"."""
+    return _draw_glow(power).resize((size, size), Image.Resampling.BILINEAR)
+
+
 @lru_cache(maxsize=4)
-def make_glow(power: int = 2) -> Image.Image:
-    """A soft disc that fades from its center, 128 x 128 pixels, "L"."""
+def _draw_glow(power: int) -> Image.Image:
+    """The glow of 128 x 128 pixels."""
     rows, columns = np.mgrid[-1:1:128j, -1:1:128j]
     fade = np.maximum(0, 1 - np.sqrt(rows**2 + columns**2))
     return Image.fromarray((255 * np.prod([fade] * power, axis=0)).astype(np.uint8))
