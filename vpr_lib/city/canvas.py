@@ -196,8 +196,8 @@ class Canvas:
         x0, y0 = max(0, left), max(0, top)
         x1, y1 = min(self.camera.size, left + size), min(self.camera.size, top + size)
         if x0 < x1 and y0 < y1:
-            glow = make_glow(size, power).crop((x0 - left, y0 - top, x1 - left, y1 - top))
-            light = tint(glow, tuple(int(part) for part in color))
+            box = (x0 - left, y0 - top, x1 - left, y1 - top)
+            light = tint(make_glow(size, power), box, tuple(int(part) for part in color))
             self.image.paste(ImageChops.add(self.image.crop((x0, y0, x1, y1)), light), (x0, y0))
 
     def paste_sprite(self, levels: list[Image.Image], foot: np.ndarray, depth: float, height: float) -> tuple[int, int]:

@@ -74,10 +74,10 @@ def draw_wall(size: tuple[int, int], building: Building, paint: Paint, rng: Gene
             for column in range((row // step % 2) * step, width, 2 * step):
                 draw.line((column, row, column, row + step), fill=1)
     left, top = (int(offset) for offset in rng.integers(0, 180, 2))
-    noise = make_surface_noise().crop((left, top, left + width, top + height))
-    picture = tint(noise, paint.wall)
+    noise, box = make_surface_noise(), (left, top, left + width, top + height)
+    picture = tint(noise, box, paint.wall)
     if building.wall not in ("stucco", "glass"):
-        picture.paste(tint(noise, scale_color(paint.wall, 0.84)), mask=joints)
+        picture.paste(tint(noise, box, scale_color(paint.wall, 0.84)), mask=joints)
     return picture
 
 

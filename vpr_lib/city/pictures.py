@@ -31,10 +31,10 @@ def scale_color(color: Color, factor: float) -> Color:
     return tuple(min(255, max(0, int(part * factor))) for part in color)
 
 
-def tint(gray: Image.Image, color: Color) -> Image.Image:
-    """Shades of a color, RGB: gray ("L") / 255 of it, rounded down as by `ImageChops.multiply`."""
+def tint(gray: Image.Image, box: tuple[int, int, int, int], color: Color) -> Image.Image:
+    """A part of a gray picture ("L") times a color, RGB: as from `ImageChops.multiply`, but faster."""
     shades = np.arange(256)[:, None] * color // 255
-    tinted = gray.copy()
+    tinted = gray.crop(box)
     tinted.putpalette(shades.astype(np.uint8).tobytes())
     return tinted.convert("RGB")
 

@@ -68,11 +68,12 @@ def draw_facade(building: Building, face: int, shop: int) -> Facade:
     return Facade(levels, masks, top, panes, signs)
 
 
-_get_fine_facade = lru_cache(maxsize=300)(draw_facade)  # about 60 MB
+_get_fine_facade = lru_cache(maxsize=300)(draw_facade)  # about 80 MB
 
 
 @lru_cache(maxsize=2500)
 def _get_coarse_facade(building: Building, face: int, shop: int) -> Facade:
+    """The fine facade, which is often needed for other photos soon, without its larger pictures."""
     fine = _get_fine_facade(building, face, shop)
     dropped = min(COARSE_LEVEL, len(fine.levels) - 1)
     levels, masks = ([None] * dropped + pictures[dropped:] for pictures in (fine.levels, fine.masks))
