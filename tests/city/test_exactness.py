@@ -9,9 +9,10 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from PIL import Image, ImageChops
 
 from vpr_lib.city.exact_math import cosine, find_angle, measure_length, sine, tangent
-from vpr_lib.city.pictures import count_halvings
+from vpr_lib.city.pictures import count_halvings, make_rng, tint
 
 NUMPY_CORE = np._core if hasattr(np, "_core") else np.core  # the name before NumPy 2
 # Each makes another library take the code it has for old processors; what a library doesn't know is ignored.
@@ -56,3 +57,20 @@ def test_functions_agree_with_those_of_the_c_library():
         assert (find_angle(east, north) - degrees + 180) % 360 == pytest.approx(180)
     for ratio in np.random.default_rng(1).uniform(0.1, 40, 50).tolist() + [1.0, 1.5, 2.0, 3.0, 16.0]:
         assert count_halvings(ratio) == round(math.log2(max(1.0, ratio)))
+
+
+def test_picking_gives_the_random_numbers_of_choice():
+    rng, expected = make_rng("values", 1), make_rng("values", 1)
+    for values in [("a", "b", "c"), (-1, 1), (0.3, 0.58, 0.1), tuple(range(30))] * 20:
+        assert rng.pick(values) == expected.choice(values)
+    assert rng.random() == expected.random()
+
+
+def test_tinting_is_multiplying():
+    gray = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    for color in [(0, 128, 255), (1, 77, 201)]:
+        for box in [(0, 0, 16, 16), (3, 5, 12, 16)]:
+            size = (box[2] - box[0], box[3] - box[1])
+            product = ImageChops.multiply(Image.new("RGB", size, color), gray.crop(box).convert("RGB"))
+            assert tint(gray, box, color).tobytes() == product.tobytes()
+    assert gray.mode == "L"

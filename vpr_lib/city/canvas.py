@@ -10,9 +10,10 @@ from PIL import Image, ImageChops, ImageDraw
 
 from vpr_lib.city.exact_math import cosine, round_off, sine, tangent
 from vpr_lib.city.layout import City
-from vpr_lib.city.pictures import Color, count_halvings, make_glow
+from vpr_lib.city.pictures import Color, count_halvings, make_glow, tint
 
 NEAR_M = 0.25  # nearest depth that is drawn
+Point = tuple[float, float, float]  # meters east, north, up
 
 
 @dataclass(frozen=True)
@@ -45,35 +46,47 @@ class Camera:
     def to_view(self, points: np.ndarray) -> np.ndarray:
         """(..., 2) meters east and north -> (..., 2) meters to the right and ahead."""
         east, north = points[..., 0] - self.x, points[..., 1] - self.y
-        axes = (self.right, self.forward)
-        return np.stack([east * axis[0] + north * axis[1] for axis in axes], axis=-1)
+        view = np.empty((*east.shape, 2))
+        view[..., 0] = east * self.right[0] + north * self.right[1]
+        view[..., 1] = east * self.forward[0] + north * self.forward[1]
+        return view
 
     def to_pixels(self, view: np.ndarray, up: np.ndarray | float) -> np.ndarray:
         """Right and ahead (..., 2), up (...), meters -> column and row (..., 2); ahead must be positive."""
         scale = self.focal / view[..., 1]
-        columns = self.size / 2 + view[..., 0] * scale
-        return np.stack([columns, self.horizon * self.size + (self.height - up) * scale], axis=-1)
+        pixels = np.empty(view.shape)
+        pixels[..., 0] = self.size / 2 + view[..., 0] * scale
+        pixels[..., 1] = self.horizon * self.size + (self.height - up) * scale
+        return pixels
 
-    def project_polygon(self, points: np.ndarray) -> np.ndarray | None:
-        """A plane polygon (N, 3) in meters -> (M, 2) pixels of the part ahead; None if there is none."""
-        corners = np.column_stack([self.to_view(points), points[:, 2]])
-        if (corners[:, 1] < NEAR_M).any():
-            corners = _clip_near(corners)
-        return self.to_pixels(corners[:, :2], corners[:, 2]) if len(corners) >= 3 else None
+    def project_polygon(self, points: Iterable[Point]) -> list[tuple[float, float]]:
+        """Columns and rows of the part of a plane polygon that is ahead; [] if there is none."""
+        # Without NumPy: for a few corners that is faster.
+        (right_x, right_y), (ahead_x, ahead_y) = self.right.tolist(), self.forward.tolist()
+        corners = []
+        for x, y, up in points:
+            east, north = x - self.x, y - self.y
+            corners.append((east * right_x + north * right_y, east * ahead_x + north * ahead_y, up))
+        pixels = []
+        for right, ahead, up in _clip_near(corners):
+            scale = self.focal / ahead
+            pixels.append((self.size / 2 + right * scale, self.horizon * self.size + (self.height - up) * scale))
+        return pixels if len(pixels) >= 3 else []
 
 
-def _clip_near(corners: np.ndarray) -> np.ndarray:
-    """The part of a polygon (N, 3: right, ahead, up) that lies at least `NEAR_M` ahead.
+def _clip_near(corners: list[Point]) -> list[Point]:
+    """The part of a polygon (right, ahead, up) that lies at least `NEAR_M` ahead.
 
     Source: Sutherland and Hodgman, Reentrant polygon clipping (1974), for one plane.
     """
     kept = []
-    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+    for start, end in zip(corners, corners[1:] + corners[:1], strict=True):
         if start[1] >= NEAR_M:
             kept.append(start)
         if (start[1] >= NEAR_M) != (end[1] >= NEAR_M):
-            kept.append(start + (end - start) * (NEAR_M - start[1]) / (end[1] - start[1]))
-    return np.array(kept).reshape(-1, 3)
+            depth, step = NEAR_M - start[1], end[1] - start[1]
+            kept.append(tuple(low + (high - low) * depth / step for low, high in zip(start, end, strict=True)))
+    return kept
 
 
 def turn_between(heading: float, other: float) -> float:
@@ -154,8 +167,11 @@ class Canvas:
         return shaded.clip(0, 255).astype(int)
 
     def shade_color(self, color: Iterable[float], light: np.ndarray, distance_m: float) -> Color:
-        """One color, see `shade_colors`."""
-        return tuple(self.shade_colors(np.asarray(color, float), light, distance_m).tolist())
+        """One color, see `shade_colors`; without NumPy, which is slower for single numbers."""
+        haze = self._measure_haze(distance_m)
+        parts = zip(color, light.tolist(), self.lighting.horizon.tolist(), strict=True)
+        shaded = [part * factor * (1 - haze) + 255 * haze * sky for part, factor, sky in parts]
+        return tuple(int(min(max(part, 0), 255)) for part in shaded)
 
     def shade_picture(self, picture: Image.Image, light: np.ndarray, distance_m: float) -> Image.Image:
         """An RGB picture, see `shade_colors`."""
@@ -168,21 +184,21 @@ class Canvas:
         """Share of a color, 0 to 1, that the haze replaces."""
         return 1 - round_off(math.exp(-distance_m / self.lighting.haze_m))
 
-    def draw_polygon(self, corners: np.ndarray, fill: Color) -> None:
-        """Fill a plane polygon (N, 3) in meters."""
-        pixels = self.camera.project_polygon(corners)
-        if pixels is not None:
-            self.draw.polygon(pixels.ravel().tolist(), fill=fill)
+    def draw_polygon(self, corners: Iterable[Point], fill: Color) -> None:
+        """Fill a plane polygon."""
+        if pixels := self.camera.project_polygon(corners):
+            self.draw.polygon(pixels, fill=fill)
 
     def add_glow(self, column: float, row: float, radius: float, color: np.ndarray, power: int = 2) -> None:
         """Add a soft light around a pixel; the color is RGB, 0 to 255."""
         size = max(2, round(2 * radius))
-        glow = make_glow(power).resize((size, size), Image.Resampling.BILINEAR)
         left, top = round(column - radius), round(row - radius)
-        region = self.image.crop((left, top, left + size, top + size))
-        tint = Image.new("RGB", (size, size), tuple(int(part) for part in color))
-        light = ImageChops.multiply(tint, Image.merge("RGB", (glow,) * 3))
-        self.image.paste(ImageChops.add(region, light), (left, top))
+        x0, y0 = max(0, left), max(0, top)
+        x1, y1 = min(self.camera.size, left + size), min(self.camera.size, top + size)
+        if x0 < x1 and y0 < y1:
+            box = (x0 - left, y0 - top, x1 - left, y1 - top)
+            light = tint(make_glow(size, power), box, tuple(int(part) for part in color))
+            self.image.paste(ImageChops.add(self.image.crop((x0, y0, x1, y1)), light), (x0, y0))
 
     def paste_sprite(self, levels: list[Image.Image], foot: np.ndarray, depth: float, height: float) -> tuple[int, int]:
         """Paste an upright picture (RGBA pyramid; foot, depth, height in meters); first and last column covered."""

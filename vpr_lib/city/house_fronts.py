@@ -1,12 +1,13 @@
 """A house front drawn flat: colors, wall, roof, windows, doors, garages, shops."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
-from PIL import Image, ImageChops, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
+from vpr_lib.city.exact_math import Generator
 from vpr_lib.city.layout import STYLES, Building
-from vpr_lib.city.pictures import Color, hsv_color, make_rng, make_surface_noise, scale_color
+from vpr_lib.city.pictures import Color, hsv_color, make_rng, make_surface_noise, scale_color, tint
 
 SCALE = 16  # pixels a meter
 SHOP_NAMES = ("CAFE", "BAKERY", "BOOKS", "PHARMACY", "TAILOR", "BAR", "NOODLES", "FLOWERS", "BANK", "HOTEL", "PIZZA",
@@ -40,9 +41,9 @@ class Front:
         self.signs: list[Box] = []  # shop signs drawn so far
 
 
-def pick_paint(building: Building, rng: np.random.Generator) -> Paint:
+def pick_paint(building: Building, rng: Generator) -> Paint:
     """Colors that suit the district and the material."""
-    hue = rng.choice(STYLES[building.style].hues) + rng.normal(0, 0.015)
+    hue = rng.pick(STYLES[building.style].hues) + rng.normal(0, 0.015)
     saturation, value = {
         "brick": (rng.uniform(0.35, 0.65), rng.uniform(0.38, 0.68)),
         "boards": (rng.uniform(0.06, 0.36), rng.uniform(0.55, 0.95)),
@@ -54,30 +55,33 @@ def pick_paint(building: Building, rng: np.random.Generator) -> Paint:
     wall = hsv_color(hue, saturation, value)
     trim = hsv_color(hue, 0.06, 0.93) if rng.random() < 0.65 else scale_color(wall, 0.55)
     glass = hsv_color(0.58 + rng.normal(0, 0.03), rng.uniform(0.15, 0.4), rng.uniform(0.2, 0.42))
-    roof = hsv_color(rng.choice((0.02, 0.06, 0.6)), rng.uniform(0.1, 0.45), rng.uniform(0.25, 0.5))
+    roof = hsv_color(rng.pick((0.02, 0.06, 0.6)), rng.uniform(0.1, 0.45), rng.uniform(0.25, 0.5))
     return Paint(wall, trim, glass, roof)
 
 
-def draw_wall(size: tuple[int, int], building: Building, paint: Paint, rng: np.random.Generator) -> Image.Image:
+def draw_wall(size: tuple[int, int], building: Building, paint: Paint, rng: Generator) -> Image.Image:
     """A bare wall (width, height in pixels) with its material's pattern, RGB."""
     width, height = size
-    picture = Image.new("RGB", size, paint.wall)
-    draw = ImageDraw.Draw(picture)
-    joint = scale_color(paint.wall, 0.84)
+    joints = Image.new("1", size)
+    draw = ImageDraw.Draw(joints)
     if building.wall in ("brick", "boards"):
         for row in range(0, height, 5 if building.wall == "brick" else 4):
-            draw.line((0, row, width, row), fill=joint)
+            draw.line((0, row, width, row), fill=1)
     elif building.wall in ("stone", "concrete"):
         step = round(SCALE * rng.uniform(0.6, 1.4))
         for row in range(0, height, step):
-            draw.line((0, row, width, row), fill=joint)
+            draw.line((0, row, width, row), fill=1)
             for column in range((row // step % 2) * step, width, 2 * step):
-                draw.line((column, row, column, row + step), fill=joint)
+                draw.line((column, row, column, row + step), fill=1)
     left, top = (int(offset) for offset in rng.integers(0, 180, 2))
-    return ImageChops.multiply(picture, make_surface_noise().crop((left, top, left + width, top + height)))
+    noise, box = make_surface_noise(), (left, top, left + width, top + height)
+    picture = tint(noise, box, paint.wall)
+    if building.wall not in ("stucco", "glass"):
+        picture.paste(tint(noise, box, scale_color(paint.wall, 0.84)), mask=joints)
+    return picture
 
 
-def draw_roof(front: Front, rng: np.random.Generator) -> Image.Image | None:
+def draw_roof(front: Front, rng: Generator) -> Image.Image | None:
     """Draw what is above the eaves; a mask ("L", 255 where the house is), None where the house fills the picture."""
     draw, paint, width, eaves = front.draw, front.paint, front.width, front.eaves
     roof = front.building.roof
@@ -129,7 +133,7 @@ def _draw_sloping_roof(front: Front) -> tuple[int, ...]:
     return outline
 
 
-def draw_windows(front: Front, rng: np.random.Generator, face: int) -> None:
+def draw_windows(front: Front, rng: Generator, face: int) -> None:
     """Windows of all floors above the ground floor."""
     if front.building.wall == "glass":
         _draw_curtain_wall(front, rng)
@@ -139,7 +143,7 @@ def draw_windows(front: Front, rng: np.random.Generator, face: int) -> None:
     pitch = (width - 0.4 * SCALE) / number
     wide = min(pitch * rng.uniform(0.42, 0.72), 2.4 * SCALE)
     tall = front.floor_height * rng.uniform(0.45, 0.62)
-    kind = str(rng.choice(("plain", "arch", "cross", "shutters", "lintel", "bay")))
+    kind = rng.pick(("plain", "arch", "cross", "shutters", "lintel", "bay"))
     band = rng.random() < 0.5
     shutter = hsv_color(rng.random(), 0.5, 0.45)
     chance = int(make_rng("curtain", front.building.seed, face).integers(2**31))
@@ -187,7 +191,7 @@ def _draw_window(front: Front, box: Box, kind: str, shutter: Color, chance: int)
     front.panes.append(box)
 
 
-def _draw_curtain_wall(front: Front, rng: np.random.Generator) -> None:
+def _draw_curtain_wall(front: Front, rng: Generator) -> None:
     """The glass front of an office tower."""
     draw, width = front.draw, front.width
     pitch = rng.uniform(1.1, 2.6) * SCALE
@@ -202,7 +206,7 @@ def _draw_curtain_wall(front: Front, rng: np.random.Generator) -> None:
                 front.panes.append(box)
 
 
-def draw_ground_floor(front: Front, rng: np.random.Generator, shop: int) -> None:
+def draw_ground_floor(front: Front, rng: Generator, shop: int) -> None:
     """A shop, or a door with windows or a garage where `shop` is -1."""
     draw, paint, width, base = front.draw, front.paint, front.width, front.height
     draw.rectangle((0, base - 8, width, base), fill=scale_color(paint.wall, 0.6))  # plinth
@@ -240,7 +244,13 @@ def _draw_door(front: Front, middle: int, color: Color) -> None:
     draw.rectangle((right + 8, top + 8, right + 13, top + 14), fill=(235, 235, 225))
 
 
-def _draw_shop(front: Front, rng: np.random.Generator) -> None:
+@lru_cache(maxsize=1)
+def _load_font() -> ImageFont.FreeTypeFont:
+    """Pillow's own font."""
+    return ImageFont.load_default(12)
+
+
+def _draw_shop(front: Front, rng: Generator) -> None:
     """Shop windows under a sign, with or without an awning."""
     draw, width, base = front.draw, front.width, front.height
     top = base - round(front.floor_height - 0.5 * SCALE)
@@ -266,7 +276,7 @@ def _draw_shop(front: Front, rng: np.random.Generator) -> None:
     draw.rectangle(sign, fill=sign_color)
     ink = (250, 245, 235) if sum(sign_color) < 400 else (25, 25, 30)
     center = (width // 2, (top + 2 + sign_bottom) // 2)
-    draw.text(center, str(rng.choice(SHOP_NAMES)), fill=ink, font_size=12, anchor="mm")  # Pillow's own font
+    draw.text(center, rng.pick(SHOP_NAMES), fill=ink, font=_load_font(), anchor="mm")
     if rng.random() < 0.45:  # a striped awning
         stripe = hsv_color(rng.random(), 0.6, 0.75)
         for x in range(4, width - 4, 9):

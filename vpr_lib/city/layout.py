@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from vpr_lib.city.exact_math import round_off
+from vpr_lib.city.exact_math import Generator, round_off
 from vpr_lib.city.pictures import make_rng
 
 FACES = ("south", "east", "north", "west")
@@ -48,7 +48,7 @@ STYLES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity, so that caches of its pictures find it fast
 class Building:
     """A house on a rectangle; `look` seeds its appearance (houses may share it), `seed` its own details."""
 
@@ -75,7 +75,7 @@ class Building:
         return {"gable": 2.6, "mansard": 2.2, "hip": 2.0, "stepped": 2.0, "cornice": 0.8, "flat": 0.4}[self.roof]
 
 
-def _fill_block(rng: np.random.Generator, block: np.ndarray, style_name: str, look: int) -> list[Building]:
+def _fill_block(rng: Generator, block: np.ndarray, style_name: str, look: int) -> list[Building]:
     """Houses around a block (x0, y0, x1, y1); those of the repetitive style share one look."""
     x0, y0, x1, y1 = block
     style = STYLES[style_name]
@@ -101,13 +101,13 @@ def _fill_block(rng: np.random.Generator, block: np.ndarray, style_name: str, lo
     return buildings
 
 
-def _pick_design(rng: np.random.Generator, style: Style) -> tuple[int, str, str]:
+def _pick_design(rng: Generator, style: Style) -> tuple[int, str, str]:
     """Floors, roof and wall material of a house."""
     floors = int(rng.integers(style.floors[0], style.floors[1] + 1))
-    return floors, str(rng.choice(style.roofs)), str(rng.choice(style.walls))
+    return floors, rng.pick(style.roofs), rng.pick(style.walls)
 
 
-def _divide_side(rng: np.random.Generator, start: float, end: float, style: Style) -> list[tuple[float, float]]:
+def _divide_side(rng: Generator, start: float, end: float, style: Style) -> list[tuple[float, float]]:
     """Cut the side of a block into houses, with gaps between some of them."""
     houses, at = [], start
     while end - at > style.width[0]:
@@ -181,7 +181,7 @@ class City:
         return self.streets[0].end, self.streets[-1].end
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=128)  # all cities of a data root
 def make_city(seed: int, blocks: int = 7) -> City:
     """Make a city of `blocks` x `blocks` blocks, with water along its south side."""
     rng = make_rng("city", seed)
@@ -209,7 +209,7 @@ def _pick_style(districts: np.ndarray, spot: tuple[float, float]) -> str:
     return (list(STYLES) * 2)[np.argmin(((districts - spot) ** 2).sum(1))]
 
 
-def _make_streets(rng: np.random.Generator, blocks: int) -> list[Street]:
+def _make_streets(rng: Generator, blocks: int) -> list[Street]:
     """Streets in a grid of uneven blocks; some are avenues."""
     spans = [np.r_[0, np.cumsum(rng.uniform(68, 105, blocks))] for _ in range(2)]
     streets = []
@@ -222,7 +222,7 @@ def _make_streets(rng: np.random.Generator, blocks: int) -> list[Street]:
 
 
 def _furnish_streets(
-    rng: np.random.Generator, streets: list[Street], districts: np.ndarray, block_m: float
+    rng: Generator, streets: list[Street], districts: np.ndarray, block_m: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Trees, lamps and parking along every street; see `City`."""
     trees, lamps, parking = [], [], []
@@ -248,7 +248,7 @@ def _furnish_streets(
     return np.array(trees), np.array(lamps), np.array(parking)
 
 
-def _make_surroundings(rng: np.random.Generator, width: float) -> tuple[np.ndarray, ...]:
+def _make_surroundings(rng: Generator, width: float) -> tuple[np.ndarray, ...]:
     """Towers across the water, hills and woods around the city, piers; see `City`."""
     east, north = rng.uniform(-900, width + 900, 90), -rng.uniform(350, 1100, 90)
     towers = np.c_[east, north, rng.uniform(14, 46, 90), round_off(rng.gamma(2.0, 22, 90)) + 8]

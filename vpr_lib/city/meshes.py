@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -46,9 +47,11 @@ class Pose:
         """Meters ahead (N), to the right and up (N, or one number) -> (N, 3) meters in the city."""
         sin, cos = sine(self.heading), cosine(self.heading)
         ahead, across = np.asarray(ahead, float), np.asarray(across)
-        east = self.x + ahead * sin + across * cos
-        north = self.y + ahead * cos - across * sin
-        return np.stack([east, north, 0 * ahead + up], 1)
+        points = np.empty((len(ahead), 3))
+        points[:, 0] = self.x + ahead * sin + across * cos
+        points[:, 1] = self.y + ahead * cos - across * sin
+        points[:, 2] = up
+        return points
 
 
 ORIGIN = Pose(0, 0, 0)
@@ -60,9 +63,11 @@ class Mesh:
     def __init__(self, faces: Iterable[Face]) -> None:
         corners, colors, glow = zip(*faces, strict=True)
         self.points = np.concatenate(corners)  # (V, 3) meters, the faces' corners one after the other
-        self.starts = np.cumsum([0] + [len(points) for points in corners[:-1]])  # (F,) row of each face's first corner
+        ends = np.cumsum([len(points) for points in corners]).tolist()
+        self.spans = [slice(start, end) for start, end in pairwise([0, *ends])]  # F rows of `points`, of each face
         self.colors, self.glow = np.array(colors), np.array(glow)  # (F, 3), (F,)
-        normals = np.array([np.cross(points[1] - points[0], points[2] - points[0]) for points in corners])
+        first, second, third = np.array([points[:3] for points in corners]).swapaxes(0, 1)
+        normals = np.cross(second - first, third - first)
         # (F,) share of the light that a face catches; tops catch more of the sky
         self.lift = 0.8 + 0.2 * np.abs(normals[:, 2]) / (np.linalg.norm(normals, axis=1) + 1e-9)
 
@@ -83,12 +88,13 @@ def draw_mesh(canvas: Canvas, mesh: Mesh, points: np.ndarray, depth: float, two_
     fills = canvas.shade_colors(mesh.colors, lights, depth).tolist()
     view = camera.to_view(points)
     if view[:, 1].min() > NEAR_M:
-        polygons = np.split(camera.to_pixels(view, points[:, 2]), mesh.starts[1:])
+        pixels = camera.to_pixels(view, points[:, 2]).tolist()
+        polygons = [pixels[span] for span in mesh.spans]
     else:
-        polygons = [camera.project_polygon(corners) for corners in np.split(points, mesh.starts[1:])]
+        rows = points.tolist()
+        polygons = [camera.project_polygon(rows[span]) for span in mesh.spans]
     left, right = float(camera.size), 0.0
-    for pixels, fill in zip(polygons, fills, strict=True):
-        corners = [] if pixels is None else pixels.tolist()
+    for corners, fill in zip(polygons, fills, strict=True):
         area = sum(x * corners[i - 1][1] - corners[i - 1][0] * y for i, (x, y) in enumerate(corners))
         if corners and (two_sided or area < 0):
             canvas.draw.polygon([value for corner in corners for value in corner], fill=tuple(fill))
@@ -182,7 +188,7 @@ def make_scaffold(pose: Pose, length: float, seed: int) -> Iterator[Face]:
     """Poles, planks and nets in front of a facade; the pose's heading runs along it."""
     rng = make_rng("scaffold", seed)
     steel, wood = np.array([150.0, 150, 155]), np.array([170.0, 130, 80])
-    net = np.array(hsv_color(rng.choice((0.3, 0.58, 0.1)), 0.45, 0.6), float)
+    net = np.array(hsv_color(rng.pick((0.3, 0.58, 0.1)), 0.45, 0.6), float)
 
     def make_plate(start: float, end: float, low: float, high: float, color: np.ndarray) -> Face:
         return Face(pose.transform([start, end, end, start], 0.0, [low, low, high, high]), color)

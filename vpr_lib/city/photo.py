@@ -51,7 +51,7 @@ def draw_sky(canvas: Canvas) -> None:
     blend = np.linspace(0, 1, size[1])[:, None]
     blend = blend * np.sqrt(blend)
     gradient = 255 * (lighting.zenith * (1 - blend) + lighting.horizon * blend)
-    sky = Image.fromarray(gradient.clip(0, 255).astype(np.uint8)[:, None]).resize(size)
+    sky = Image.fromarray(gradient.clip(0, 255).astype(np.uint8)[:, None]).resize(size, Image.Resampling.NEAREST)
     clouds = make_clouds(int(rng.integers(8)))
     left = ((camera.heading - camera.fov / 2) / 360 * 512 + rng.integers(512)) % 512
     strip = ImageChops.offset(clouds, -int(left), 0).crop((0, 20, int(camera.fov / 360 * 512) + 1, 128))
@@ -59,7 +59,8 @@ def draw_sky(canvas: Canvas) -> None:
     ramp = ((np.arange(256) / 255 - 0.75 + 0.6 * cover) * 2.6).clip(0, 0.9)
     mask = strip.point((255 * ramp).astype(int).tolist()).resize(size, Image.Resampling.BILINEAR)
     cloud_color = np.minimum(1.15 * lighting.horizon + 0.25 * lighting.sun, 1.0) * rng.uniform(0.85, 1.0)
-    sky.paste(tuple((255 * cloud_color).astype(int).tolist()), (0, 0, *size), mask)
+    # Pasting a picture is faster than pasting a color.
+    sky.paste(Image.new("RGB", size, tuple((255 * cloud_color).astype(int).tolist())), (0, 0), mask)
     canvas.image.paste(sky, (0, 0))
     if canvas.moment.light in ("day", "sunset", "backlight"):
         column, row = find_sun(canvas)
@@ -123,21 +124,21 @@ def draw_ground(canvas: Canvas) -> None:
     horizon = round(camera.horizon * camera.size)
     canvas.draw.rectangle((0, horizon, camera.size, camera.size), fill=canvas.shade_color(SIDEWALK, light, 25))
     if camera.y < 200:  # the water, and a low wall along its edge
-        edge = [[-4000, city.shore, 0], [5000, city.shore, 0]]
-        surface = np.array([*edge, [5000, -3500, 0], [-4000, -3500, 0]])
+        edge = [(-4000, city.shore, 0), (5000, city.shore, 0)]
+        surface = [*edge, (5000, -3500, 0), (-4000, -3500, 0)]
         color = 0.55 * np.array(WATER) * light + 0.35 * 255 * canvas.lighting.horizon
         canvas.draw_polygon(surface, tuple(color.clip(0, 255).astype(int).tolist()))
-        wall = np.array([*edge, [5000, city.shore, 0.5], [-4000, city.shore, 0.5]])
+        wall = [*edge, (5000, city.shore, 0.5), (-4000, city.shore, 0.5)]
         canvas.draw_polygon(wall, canvas.shade_color(CURB, light, 20))
     for curb_m, color in ((0.25, CURB), (0.0, ASPHALT)):
         fill = canvas.shade_color(color, light, 35)
         for street in city.streets:
-            half = street.road + curb_m
-            spots = ((street.start, -half), (street.end, -half), (street.end, half), (street.start, half))
-            canvas.draw_polygon(np.array([[*street.point(*spot), 0.0] for spot in spots]), fill)
+            low, high = street.center - (street.road + curb_m), street.center + (street.road + curb_m)
+            outline = ((street.start, low), (street.end, low), (street.end, high), (street.start, high))
+            canvas.draw_polygon([(x, y, 0.0) if street.horizontal else (y, x, 0.0) for x, y in outline], fill)
     _draw_markings(canvas, canvas.shade_color(ROAD_PAINT, light, 20))
     lower = canvas.image.crop((0, horizon, camera.size, camera.size))
-    noise = _project_ground_noise(camera, wet).resize(lower.size, Image.Resampling.NEAREST)
+    noise = _project_ground_noise(camera, wet).resize(lower.size, Image.Resampling.NEAREST).convert("RGB")
     canvas.image.paste(ImageChops.multiply(lower, noise), (0, horizon))
 
 
@@ -165,9 +166,9 @@ def _list_markings(street: Street, crossings: list[Street], along: float) -> np.
     markings = []
     centers, roads = np.array([(other.center, other.road) for other in crossings]).T
     first = math.ceil(max(street.start, along - MARKINGS_M) / 6)
-    for number in range(first, int(min(street.end, along + MARKINGS_M) / 6)):
-        if (np.abs(centers - 6 * number) > roads + 4).all():
-            markings.append((6 * number, 6 * number + 2.6, -0.08, 0.08))
+    dashes = 6 * np.arange(first, int(min(street.end, along + MARKINGS_M) / 6))
+    for start in dashes[(np.abs(centers - dashes[:, None]) > roads + 4).all(1)].tolist():
+        markings.append((start, start + 2.6, -0.08, 0.08))
     for other in crossings:
         if abs(other.center - along) < MARKINGS_M:
             stripes = np.arange(-street.road + 0.4, street.road - 0.5, 1.1)
@@ -183,12 +184,21 @@ def _project_ground_noise(camera: Camera, wet: bool) -> Image.Image:
     rows = np.arange(round(camera.horizon * camera.size) // 2, half) + 0.5
     ahead = camera.height * camera.focal / 2 / np.maximum(rows - camera.horizon * half, 0.4)
     across = (np.arange(half) + 0.5 - half / 2) / (camera.focal / 2)
-    spots = ahead[:, None, None] * (camera.forward + across[None, :, None] * camera.right)  # (rows, columns, 2)
-    cells = ((spots + (camera.x, camera.y)) * 12).astype(np.int32) & 511
-    noise = np.asarray(make_surface_noise())[..., 0][cells[..., 1], cells[..., 0]].astype(np.float32)
-    fade = (1 / (1 + (ahead / 18) ** 2))[:, None]
-    noise = 232 + (noise - 232) * fade * (0.6 if wet else 1.0)
-    return Image.fromarray(noise.astype(np.uint8)).convert("RGB")
+    # (rows, columns) each, in twelfths of a meter
+    east = (np.outer(ahead, camera.forward[0] + across * camera.right[0]) + camera.x) * 12
+    north = (np.outer(ahead, camera.forward[1] + across * camera.right[1]) + camera.y) * 12
+    noise = _read_surface_noise().take((north.astype(np.int32) & 511) << 9 | east.astype(np.int32) & 511)
+    noise *= (1 / (1 + (ahead / 18) ** 2))[:, None]  # it fades with the distance
+    if wet:
+        noise *= 0.6
+    noise += 232
+    return Image.fromarray(noise.astype(np.uint8))
+
+
+@lru_cache(maxsize=1)
+def _read_surface_noise() -> np.ndarray:
+    """(512 * 512,) float64, the pixels of `make_surface_noise` that repeat, less their mean."""
+    return np.asarray(make_surface_noise())[:512, :512].ravel() - 232.0
 
 
 def draw_reflections(canvas: Canvas) -> None:

@@ -14,7 +14,7 @@ Color = tuple[int, int, int]  # RGB, 0 to 255
 PYRAMID_LEVELS = 5  # at most
 
 
-def make_rng(*keys: int | str) -> np.random.Generator:
+def make_rng(*keys: int | str) -> Generator:
     """A generator that depends on all keys and on nothing else."""
     seeds = [zlib.crc32(key.encode()) if isinstance(key, str) else int(key) for key in keys]
     return Generator(np.random.PCG64(seeds))
@@ -25,9 +25,18 @@ def hsv_color(hue: float, saturation: float, value: float) -> Color:
     return tuple(int(255 * part) for part in colorsys.hsv_to_rgb(hue % 1, min(saturation, 1), min(value, 1)))
 
 
+@lru_cache(maxsize=4096)
 def scale_color(color: Color, factor: float) -> Color:
     """A darker or lighter color."""
     return tuple(min(255, max(0, int(part * factor))) for part in color)
+
+
+def tint(gray: Image.Image, box: tuple[int, int, int, int], color: Color) -> Image.Image:
+    """A part of a gray picture ("L") times a color, RGB: as from `ImageChops.multiply`, but faster."""
+    shades = np.arange(256)[:, None] * color // 255
+    tinted = gray.crop(box)
+    tinted.putpalette(shades.astype(np.uint8).tobytes())
+    return tinted.convert("RGB")
 
 
 def make_pyramid(picture: Image.Image) -> list[Image.Image]:
@@ -46,14 +55,14 @@ def count_halvings(ratio: float) -> int:
 
 @lru_cache(maxsize=1)
 def make_surface_noise() -> Image.Image:
-    """Coarse and fine gray noise for walls and roads, 1280 x 1280 pixels RGB; it repeats after 512."""
+    """Coarse and fine gray noise for walls and roads, 1280 x 1280 pixels, "L"; it repeats after 512."""
     rng = make_rng("grain")
     total = np.zeros((512, 512))
     for cells, weight in ((512, 10), (128, 12), (32, 12), (8, 10)):
         noise = rng.normal(0, 1, (cells, cells)).astype(np.float32)
         total += weight * np.asarray(Image.fromarray(noise).resize((512, 512), Image.Resampling.BILINEAR))
     tile = (232 + total).clip(0, 255).astype(np.uint8)
-    return Image.fromarray(np.tile(tile, (3, 3))[:1280, :1280]).convert("RGB")
+    return Image.fromarray(np.tile(tile, (3, 3))[:1280, :1280])
 
 
 @lru_cache(maxsize=8)
@@ -69,9 +78,15 @@ def make_clouds(variant: int) -> Image.Image:
     return Image.fromarray((128 + 60 * total).clip(0, 255).astype(np.uint8))
 
 
+@lru_cache(maxsize=32)
+def make_glow(size: int, power: int) -> Image.Image:
+    """A soft disc that fades from its center, size x size pixels, "L"."""
+    return _draw_glow(power).resize((size, size), Image.Resampling.BILINEAR)
+
+
 @lru_cache(maxsize=4)
-def make_glow(power: int = 2) -> Image.Image:
-    """A soft disc that fades from its center, 128 x 128 pixels, "L"."""
+def _draw_glow(power: int) -> Image.Image:
+    """The glow of 128 x 128 pixels."""
     rows, columns = np.mgrid[-1:1:128j, -1:1:128j]
     fade = np.maximum(0, 1 - np.sqrt(rows**2 + columns**2))
     return Image.fromarray((255 * np.prod([fade] * power, axis=0)).astype(np.uint8))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vpr_lib.city.canvas import Camera, Moment, turn_between
-from vpr_lib.city.exact_math import find_angle, measure_length
+from vpr_lib.city.exact_math import Generator, find_angle, measure_length
 from vpr_lib.city.layout import REPETITIVE, City, Street, make_city
 from vpr_lib.city.pictures import make_rng
 from vpr_lib.city.street_objects import Occluder, find_occluder
@@ -202,41 +202,41 @@ def _list_central_spots(city: City, number: int, step_m: float) -> list[_Spot]:
     return [spots[i] for i in sorted(np.argsort(distances, kind="stable")[:number])]
 
 
-def _pick_spots(rng: np.random.Generator, spots: list[_Spot], number: int) -> list[_Spot]:
+def _pick_spots(rng: Generator, spots: list[_Spot], number: int) -> list[_Spot]:
     """A random sample of the spots, in their order."""
     if len(spots) < number:
         raise ValueError(f"the city has room for {len(spots)} spots, {number} are required; ask for fewer photos")
     return [spots[i] for i in sorted(rng.permutation(len(spots))[:number])]
 
 
-def _pick_moment(rng: np.random.Generator, lights: dict[str, float], years: tuple[int, int], heading: float) -> Moment:
+def _pick_moment(rng: Generator, lights: dict[str, float], years: tuple[int, int], heading: float) -> Moment:
     """A random date and light (with its probability in `lights`); in a backlit photo the sun shines into the camera."""
     light = str(rng.choice(list(lights), p=list(lights.values())))
     sun = heading + rng.uniform(-18, 18) if light == "backlight" else rng.uniform(0, 360)
     return Moment(int(rng.integers(*years)), int(rng.integers(1, 13)), light, sun % 360, int(rng.integers(2**31)))
 
 
-def _pick_turn(rng: np.random.Generator) -> float:
+def _pick_turn(rng: Generator) -> float:
     """Random degrees from the street's direction: along it, oblique, or toward the houses."""
     turn = rng.choice((0, 45, 90), p=(0.25, 0.45, 0.3)) + rng.normal(0, 10)
-    return float(rng.choice((-1, 1)) * turn + rng.choice((0, 180)))
+    return float(rng.pick((-1, 1)) * turn + rng.pick((0, 180)))
 
 
-def _vary_camera(rng: np.random.Generator, spot: _Spot, camera: Camera, meters: float, degrees: float) -> Camera:
+def _vary_camera(rng: Generator, spot: _Spot, camera: Camera, meters: float, degrees: float) -> Camera:
     """The camera of another visit: on the road, with a slightly different position, heading, height and tilt."""
     shift, side = rng.normal(0, meters), rng.uniform(-0.6, 0.6) * spot.street.road
     moved = spot.place_camera(camera.heading + rng.normal(0, degrees), camera.size, shift, side)
     return replace(moved, height=float(rng.uniform(2.0, 2.7)), horizon=float(0.58 + rng.normal(0, 0.02)))
 
 
-def _find_other_viewpoint(rng: np.random.Generator, city: City, spot: _Spot, camera: Camera) -> Camera | None:
+def _find_other_viewpoint(rng: Generator, city: City, spot: _Spot, camera: Camera) -> Camera | None:
     """A camera 5 to 20 m away that sees the same houses, turned by 20 to 60 degrees; None where there is none."""
     nearest = find_visible_walls(city, camera).nearest[camera.size // 2]
     if nearest == 0:
         return None
     target = np.array([camera.x, camera.y]) + camera.forward / nearest
     for _ in range(12):
-        shift, side = rng.choice((-1, 1)) * rng.uniform(5, 19), rng.uniform(-0.6, 0.6) * spot.street.road
+        shift, side = rng.pick((-1, 1)) * rng.uniform(5, 19), rng.uniform(-0.6, 0.6) * spot.street.road
         moved = spot.place_camera(0.0, camera.size, shift, side)
         east, north = target - (moved.x, moved.y)
         moved = replace(moved, heading=find_angle(east, north) % 360)

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import math
 import multiprocessing
+import operator
 import os
 import shutil
 import sys
@@ -11,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -71,10 +74,6 @@ def write_city(
                 )
             if {*lost} & {*EXTRAS}:
                 _write_scenarios(folder / "scenarios.csv", views.values())
-                _write_contact_sheet(folder / "contact_sheet.jpg", list(views.values()))
-                target.record(EXTRAS)
-            if progress:
-                print(f"contact sheet: {folder / 'contact_sheet.jpg'}", flush=True)
             _write_lost(target, views, {*lost}, settings.quality, workers, progress)
             target.complete()
     return folder
@@ -83,15 +82,28 @@ def write_city(
 def _write_lost(
     target: CityFolder, views: Mapping[str, View], lost: set[str], quality: int, workers: int, progress: bool
 ) -> None:
-    """Draw the photos at the paths `lost`, in the order of `views`."""
+    """Draw the contact sheet, if one of `EXTRAS` is among the paths `lost`, then the photos that are."""
     missing = [view for path, view in views.items() if path in lost]
-    chunks = [(target.folder, quality, missing[i : i + CHUNK_SIZE]) for i in range(0, len(missing), CHUNK_SIZE)]
+    chunks = [missing[i : i + CHUNK_SIZE] for i in range(0, len(missing), CHUNK_SIZE)]
     workers = count_cores() if workers < 0 else workers
+    # A worker gets chunks of the same part of the data root one after the other, since these show the same houses.
+    stretch = math.ceil(len(chunks) / max(workers, 1))
+    order = [chunk for first in range(stretch) for chunk in chunks[first::stretch]]
+    jobs = [partial(_write_photos, target.folder, quality, chunk) for chunk in order]
+    sheet = target.folder / "contact_sheet.jpg"
+    is_sheet_lost = not lost.isdisjoint(EXTRAS)
+    if is_sheet_lost:
+        jobs.insert(0, partial(_write_contact_sheet, sheet, [*views.values()]))
     # Forked workers start at once, but forking is safe on Linux only.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(workers, context, _end_with_parent) if workers > 1 else nullcontext() as pool:
         # The workers are forked before the progress bar starts its thread.
-        finished = pool.map(_write_photos, chunks) if pool else map(_write_photos, chunks)
+        finished = pool.map(operator.call, jobs) if pool else map(operator.call, jobs)
+        if is_sheet_lost:
+            next(finished)
+            target.record(EXTRAS)
+        if progress:
+            print(f"contact sheet: {sheet}", flush=True)
         done, name = len(views) - len(missing), str(target.folder)
         with tqdm(total=len(views), initial=done, unit="photo", desc=name, disable=not progress) as bar:
             for paths in finished:
@@ -121,9 +133,8 @@ def encode_jpeg(photo: Image.Image, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _write_photos(chunk: tuple[Path, int, list[View]]) -> list[str]:
+def _write_photos(folder: Path, quality: int, views: list[View]) -> list[str]:
     """Draw and save some photos; their paths. A file gets its name when all of it is written."""
-    folder, quality, views = chunk
     for view in views:
         path = folder / view.path
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from vpr_lib.city.canvas import NEAR_M, Camera, Canvas, Moment
-from vpr_lib.city.exact_math import tangent
+from vpr_lib.city.exact_math import Generator, tangent
 from vpr_lib.city.layout import City
 from vpr_lib.city.meshes import Mesh, Pose, draw_mesh, make_box, make_scaffold, make_vehicle
 from vpr_lib.city.pictures import draw_person, draw_tree, make_rng
@@ -77,7 +77,7 @@ def _place_people(canvas: Canvas) -> np.ndarray:
         along, across = (camera.x, camera.y) if street.horizontal else (camera.y, camera.x)
         if abs(across - street.center) < NEARBY_M:
             for _ in range(rng.poisson(2 if moment.light == "night" else 5)):
-                side = rng.choice((-1, 1)) * (street.road + rng.uniform(0.6, street.walk - 0.3))
+                side = rng.pick((-1, 1)) * (street.road + rng.uniform(0.6, street.walk - 0.3))
                 at, variant, height = along + rng.uniform(-60, 60), rng.integers(48), rng.uniform(1.55, 1.9)
                 if street.start < at < street.end:  # not on the water
                     rows.append([*street.point(at, side), variant, height])
@@ -89,7 +89,7 @@ def _draw_car(canvas: Canvas, pose: Pose, seed: int, depth: float) -> tuple[int,
     kind = ("sedan", "hatchback", "van", "sedan", "hatchback")[seed % 5]
     car = make_vehicle(kind, seed % 64, canvas.moment.dark)
     shadow = pose.transform([-2.3, -2.3, 2.4, 2.4], [-1.0, 1.05, 1.05, -1.0], 0.0)
-    canvas.draw_polygon(shadow, canvas.shade_color((48, 48, 50), canvas.lighting.ground, depth))
+    canvas.draw_polygon(shadow.tolist(), canvas.shade_color((48, 48, 50), canvas.lighting.ground, depth))
     return draw_mesh(canvas, car, car.place(pose), depth)
 
 
@@ -174,11 +174,11 @@ def measure_occluder_share(camera: Camera, occluder: Occluder) -> float:
     return float((np.asarray(canvas.image) != empty).any(-1).mean())
 
 
-def find_occluder(rng: np.random.Generator, camera: Camera, city: City | None = None) -> Occluder:
+def find_occluder(rng: Generator, camera: Camera, city: City | None = None) -> Occluder:
     """An occluder that covers a third to two thirds of the photo; with a city, one in front of its walls."""
     nearest = np.zeros(camera.size) if city is None else find_visible_walls(city, camera).nearest
     for _ in range(200):
-        kind = str(rng.choice(KINDS))
+        kind = rng.pick(KINDS)
         turn = {"truck": 90 + rng.normal(0, 25), "bus": 90 + rng.normal(0, 20), "crowd": 0, "scaffold": 90}[kind]
         ahead = {"truck": rng.uniform(4.5, 8), "bus": rng.uniform(4.5, 9), "crowd": 3, "scaffold": rng.uniform(3, 6)}
         right = {"crowd": rng.uniform(-0.5, 0.5), "scaffold": rng.uniform(-8, 8)}.get(kind, rng.uniform(-4, 4))

@@ -5,6 +5,7 @@ changes linearly from column to column. Visibility and drawing rely on that.
 """
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -33,13 +34,18 @@ class Facade:
 
 
 @lru_cache(maxsize=8192)
-def _number_shop(building: Building, face: int, year: int) -> int:
-    """Number of the shop on a face that year; a new one comes every 4 to 14 years. -1 where there is none."""
+def _list_openings(building: Building, face: int) -> list[int]:
+    """Years in which another shop opens on a face: every 4 to 14. [] where there is none."""
     rng = make_rng("tenant", building.seed, face)
     if FACES[face] not in building.street_faces or rng.random() >= STYLES[building.style].shops:
-        return -1
-    changes = 1998 + rng.integers(0, 8) + np.cumsum(rng.integers(4, 15, 8))
-    return int((changes <= year).sum())
+        return []
+    return (1998 + rng.integers(0, 8) + np.cumsum(rng.integers(4, 15, 8))).tolist()
+
+
+def _number_shop(building: Building, face: int, year: int) -> int:
+    """Number of the shop on a face that year; -1 where there is none."""
+    openings = _list_openings(building, face)
+    return bisect_right(openings, year) if openings else -1
 
 
 def draw_facade(building: Building, face: int, shop: int) -> Facade:
@@ -62,12 +68,13 @@ def draw_facade(building: Building, face: int, shop: int) -> Facade:
     return Facade(levels, masks, top, panes, signs)
 
 
-_get_fine_facade = lru_cache(maxsize=160)(draw_facade)
+_get_fine_facade = lru_cache(maxsize=300)(draw_facade)  # about 80 MB
 
 
 @lru_cache(maxsize=2500)
 def _get_coarse_facade(building: Building, face: int, shop: int) -> Facade:
-    fine = draw_facade(building, face, shop)
+    """The fine facade, which is often needed for other photos soon, without its larger pictures."""
+    fine = _get_fine_facade(building, face, shop)
     dropped = min(COARSE_LEVEL, len(fine.levels) - 1)
     levels, masks = ([None] * dropped + pictures[dropped:] for pictures in (fine.levels, fine.masks))
     return replace(fine, levels=levels, masks=masks)
@@ -109,7 +116,7 @@ def find_visible_walls(city: City, camera: Camera) -> VisibleWalls:
     """The walls that face the camera and are not hidden behind others."""
     feet = camera.to_view(city.walls.reshape(-1, 2, 2))  # (W, 2, 2): left and right foot; right, ahead
     left, right = feet[:, 0], feet[:, 1]
-    near = (feet[..., 1].max(1) > NEAR_M) & (feet[..., 1].min(1) < REACH_M)
+    near = (np.maximum(left[:, 1], right[:, 1]) > NEAR_M) & (np.minimum(left[:, 1], right[:, 1]) < REACH_M)
     facing = left[:, 0] * right[:, 1] < right[:, 0] * left[:, 1]  # seen from outside, left is left
     index = np.flatnonzero(near & facing)
     left, right = left[index], right[index]
@@ -125,15 +132,20 @@ def find_visible_walls(city: City, camera: Camera) -> VisibleWalls:
     keep = keep[np.argsort(closest.sum(1)[keep], kind="stable")]
 
     middles = np.arange(0, camera.size, 2) + 1.0  # every second column is fine enough
-    inside = (columns[keep, :1] <= middles) & (middles <= columns[keep, 1:])  # (V, S)
-    slope = (inverse[keep, 1:] - inverse[keep, :1]) / (columns[keep, 1:] - columns[keep, :1])
-    depth = np.where(inside, inverse[keep, :1] + slope * (middles - columns[keep, :1]), 0.0)
-    eaves, tops = (values[index[keep] // 4, None] - camera.height for values in city.heights)
-    covered = np.maximum.accumulate(np.where(inside, eaves * depth, -1e9), axis=0)  # tangent of the angle above level
-    before = np.vstack([np.full((1, len(middles)), -1e9), covered[:-1]])
-    seen = (inside & (tops * depth > before)).any(1)
-    keep, nearest = keep[seen], depth.max(0, initial=0.0).repeat(2)[: camera.size]
-    return VisibleWalls(index[keep], columns[keep], inverse[keep], share[keep], nearest)
+    columns, inverse, share, index = columns[keep], inverse[keep], share[keep], index[keep]
+    # A wall covers few of the columns: numbers are computed where it does.
+    wall, column = np.nonzero((columns[:, :1] <= middles) & (middles <= columns[:, 1:]))
+    slope = (inverse[:, 1] - inverse[:, 0]) / (columns[:, 1] - columns[:, 0])
+    depth = inverse[wall, 0] + slope[wall] * (middles[column] - columns[wall, 0])
+    eaves, tops = (values[index // 4] - camera.height for values in city.heights)
+    before = np.full((len(index) + 1, len(middles)), -1e9)  # tangent of the angle above level up to which it is hidden
+    before[wall + 1, column] = eaves[wall] * depth
+    np.maximum.accumulate(before, axis=0, out=before)
+    seen = np.unique(wall[tops[wall] * depth > before[wall, column]])
+    nearest = np.zeros(len(middles))
+    np.maximum.at(nearest, column, depth)
+    nearest = nearest.repeat(2)[: camera.size]
+    return VisibleWalls(index[seen], columns[seen], inverse[seen], share[seen], nearest)
 
 
 def draw_walls(canvas: Canvas, visible: VisibleWalls) -> None:
@@ -145,14 +157,14 @@ def draw_walls(canvas: Canvas, visible: VisibleWalls) -> None:
     lights = canvas.lighting.shade_walls(moment.sun, normals)
     for row in reversed(range(len(visible.index))):
         house, face = divmod(int(visible.index[row]), 4)
-        building, inverse = city.buildings[house], visible.inverse_depth[row]
+        building = city.buildings[house]
         shop = _number_shop(building, face, moment.year)
-        near, far = inverse.max(), inverse.min()
+        far, near = sorted(visible.inverse_depth[row].tolist())
         pixels_per_meter = canvas.camera.focal * math.sqrt(near * math.sqrt(near * far))  # of the nearer part
         level = min(PYRAMID_LEVELS - 1, count_halvings(SCALE / pixels_per_meter))
         facade = get_facade(building, face, shop, level)
         level = min(level, len(facade.levels) - 1)
-        picture = canvas.shade_picture(facade.levels[level], lights[row], 1 / inverse.mean())
+        picture = canvas.shade_picture(facade.levels[level], lights[row], 2 / (near + far))
         if moment.dark and len(facade.panes):
             light = _draw_night_lights(building, face, shop, moment.seed % 3, level)
             picture.paste(light, (0, 0), light)
@@ -168,30 +180,31 @@ def _paste_wall(
     camera height - (row - horizon) / focal * depth. So the map is projective, given to Pillow as eight coefficients.
     """
     camera = canvas.camera
-    columns, inverse, share = visible.columns[row], visible.inverse_depth[row], visible.share[row]
+    left, right = visible.columns[row].tolist()
+    ends, places = visible.inverse_depth[row].tolist(), (visible.share[row] * visible.inverse_depth[row]).tolist()
     horizon, focal = camera.horizon * camera.size, camera.focal
-    x0, x1 = max(0, math.floor(columns[0])), min(camera.size, math.ceil(columns[1]))
-    nearest = inverse.max()
+    x0, x1 = max(0, math.floor(left)), min(camera.size, math.ceil(right))
+    nearest = max(ends)
     y0 = max(0, math.floor(horizon - focal * max(0.0, (top - camera.height) * nearest)))
     y1 = min(camera.size, math.ceil(horizon + focal * camera.height * nearest))
     if x1 <= x0 or y1 <= y0:
         return
-    ends = np.stack([inverse, share * inverse])  # at the left and the right end of the wall
-    slopes = (ends[:, 1] - ends[:, 0]) / (columns[1] - columns[0])
-    inverse_left, place_left = ends[:, 0] + slopes * (x0 - columns[0])  # at the left edge of the piece
-    inverse_slope, place_slope = slopes
+    inverse_slope, place_slope = ((values[1] - values[0]) / (right - left) for values in (ends, places))
+    inverse_left, place_left = ends[0] + inverse_slope * (x0 - left), places[0] + place_slope * (x0 - left)
     width, scale = picture.width, picture.height / top
     rise = (top - camera.height) * scale
     row = (rise * inverse_slope, scale / focal, rise * inverse_left + scale * (y0 - horizon) / focal)
-    coefficients = np.array([width * place_slope, 0, width * place_left, *row, inverse_slope, 0]) / inverse_left
+    coefficients = (width * place_slope, 0.0, width * place_left, *row, inverse_slope, 0.0)
     size = (x1 - x0, y1 - y0)
-    warp = (Image.Transform.PERSPECTIVE, coefficients.tolist(), Image.Resampling.NEAREST)
+    warp = (Image.Transform.PERSPECTIVE, [value / inverse_left for value in coefficients], Image.Resampling.NEAREST)
     if mask is not None:
         piece_mask = mask.transform(size, *warp)
     else:
-        rows = horizon - y0 - focal * np.outer((top - camera.height, -camera.height), inverse)
-        left, right = columns - x0
-        outline = (left, rows[0, 0], right, rows[0, 1], right, rows[1, 1], left, rows[1, 0])
-        piece_mask = Image.new("L", size)
-        ImageDraw.Draw(piece_mask).polygon([float(value) for value in outline], fill=255)
+        (top_left, top_right), (foot_left, foot_right) = (
+            [horizon - y0 - focal * ((up - camera.height) * inverse) for inverse in ends] for up in (top, 0.0)
+        )
+        left, right = left - x0, right - x0
+        outline = (left, top_left, right, top_right, right, foot_right, left, foot_left)
+        piece_mask = Image.new("1", size)
+        ImageDraw.Draw(piece_mask).polygon(outline, fill=1)
     canvas.image.paste(picture.transform(size, *warp), (x0, y0), piece_mask)
