@@ -26,11 +26,7 @@ class DamagedFile(ValueError):
     """A file isn't what was written; the message names it and says what to do."""
 
     def __init__(self, path: str | Path, reason: object, advice: str) -> None:
-        super().__init__(path, str(reason), advice)
-
-    def __str__(self) -> str:
-        path, reason, advice = self.args
-        return f"{path} is damaged or was changed by hand ({reason}); {advice}"
+        super().__init__(f"{path} is damaged or was changed by hand ({reason}); {advice}")
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:

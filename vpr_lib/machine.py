@@ -7,7 +7,7 @@ from vpr_lib.options import check_fields
 
 INTERVALS = {  # what each number must lie in
     "num_workers": "[-1, 1000]", "save_every_s": "[0, inf)", "cache_gb": "[0, inf)", "features_gb": "[0, inf)",
-    "eval_batch_size": "[1, 1e5]", "parallel_runs": "[-1, 1000]",
+    "eval_batch_size": "[1, 1e5]",
 }  # fmt: skip
 
 
@@ -21,7 +21,6 @@ class Machine:
     cache_gb: float = 1.0  # memory for decoded photos, shared by the workers; a larger set is decoded every time
     features_gb: float = 2.0  # disk for frozen features beside the runs, see `open_features`; 0: none are kept
     eval_batch_size: int = 64  # photos in a forward pass of evaluation
-    parallel_runs: int = -1  # trained side by side, with one thread each; -1: one for each core, see `train_all`
     progress: bool = True  # progress bars
 
     def __post_init__(self) -> None:

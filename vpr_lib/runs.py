@@ -5,10 +5,9 @@ import json
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,11 @@ from vpr_lib.backbones import CITY_WEIGHTS
 from vpr_lib.checked_files import hash_text, write_json
 from vpr_lib.checkpoints import read_checked
 from vpr_lib.data_roots import DataRoot, open_data_root
-from vpr_lib.devices import choose_device
 from vpr_lib.evaluation import make_validator
-from vpr_lib.features import open_features
 from vpr_lib.identity import hash_weights
-from vpr_lib.machine import Machine, count_cores
+from vpr_lib.machine import Machine
 from vpr_lib.models import build_model, save_model
 from vpr_lib.options import list_changes
-from vpr_lib.processes import CAN_FORK, run_side_by_side
 from vpr_lib.run_folders import Run, has_weights, hash_model_code, lock_folder, read_run_file
 from vpr_lib.settings import Settings
 from vpr_lib.training import check_training, train
@@ -79,10 +75,7 @@ def train_all(
     machine: Machine | None = None,
     on_run: Callable[[str, Run], None] | None = None,
 ) -> dict[str, Run]:
-    """`get_run` for {label: settings}; equal settings are trained once.
-
-    On a Linux CPU, runs that read frozen features are trained side by side, one on each core (`machine.parallel_runs`);
-    others one after another, on all cores.
+    """`get_run` for {label: settings}, one after another; equal settings are trained once.
 
     Args:
         variants: {label: settings}.
@@ -90,96 +83,30 @@ def train_all(
         on_run: called with label and run as soon as the run is complete.
 
     Returns:
-        {label: run}, in order. If Ctrl-C stopped the training, runs that had not begun are missing, and those that had
-        are not complete; the same call resumes them.
+        {label: run}, in order. If Ctrl-C stopped a training, its run is the last one there and is not complete; the
+        same call resumes it.
     """
-    data_root, runs_dir, machine = open_data_root(data_root), Path(runs_dir), machine or Machine()
-    labels: dict[str, list[str]] = {}  # of equal settings, by their JSON
-    for label, settings in variants.items():
-        labels.setdefault(settings.to_json(), []).append(label)
-    trained: dict[str, Run] = {}
+    data_root = open_data_root(data_root)
+    machine = machine or Machine()
+    total = len({settings.to_json() for settings in variants.values()})
+    runs: dict[str, Run] = {}
+    trained: dict[str, Run] = {}  # by settings
     with ExitStack() as stack:
-        total = len(labels)
         bar = stack.enter_context(tqdm(total=total, desc="runs", unit="run", disable=not machine.progress or total < 2))
         if not bar.disable:  # printed lines go above the bars
             stack.enter_context(redirect_stdout(DummyTqdmFile(sys.stdout)))
-        unique = {same[0]: variants[same[0]] for same in labels.values()}
-        for run in _train_each(unique, data_root, runs_dir, machine):
-            bar.update(run.complete)
-            for label in labels[run.settings.to_json()]:
-                trained[label] = run
-                if run.complete and on_run:
-                    on_run(label, run)
-    return {label: trained[label] for label in variants if label in trained}
-
-
-def _train_each(
-    variants: Mapping[str, Settings], data_root: DataRoot, runs_dir: Path, machine: Machine
-) -> Iterator[Run]:
-    """The run of each variant as soon as its training has ended; after Ctrl-C, only of those that had begun."""
-    waiting = dict(variants)
-    for label, settings in variants.items():
-        run, _ = _find(settings, data_root, None, runs_dir=runs_dir)
-        if run.complete:
-            del waiting[label]
-            yield run
-    num_parallel = _choose_parallel(list(waiting.values()), data_root, runs_dir, machine)
-    if num_parallel > 1:
-        parallel = list(waiting)[: len(waiting) // num_parallel * num_parallel]  # the rest gets all cores
-        print(f"training {len(parallel)} runs, {num_parallel} at a time, with one thread each", flush=True)
-        alone = replace(machine, progress=False, num_workers=0)
-        functions = {
-            label: partial(_train_with_one_thread, waiting.pop(label), data_root, runs_dir, alone) for label in parallel
-        }
-        num_threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # also for what the caller does meanwhile
-        try:
-            for _, run in run_side_by_side(functions, num_parallel):
-                yield run
-                if not run.complete:
-                    waiting.clear()
-        finally:
-            torch.set_num_threads(num_threads)
-    for label, settings in waiting.items():
-        if len(variants) > 1:
-            print(f"training {label}", flush=True)
-        run = get_run(settings, data_root, runs_dir, machine=machine)
-        yield run
-        if not run.complete:
-            break
-
-
-def _choose_parallel(variants: list[Settings], data_root: DataRoot, runs_dir: Path, machine: Machine) -> int:
-    """How many of these runs to train at a time.
-
-    Several only if each of them reads frozen features, which are computed here first: such runs need little memory, and
-    are too small to use several cores well.
-    """
-    on_cpu = (
-        choose_device(machine.device).type == "cpu" and not torch.cuda.is_available()
-    )  # CUDA doesn't survive a fork
-    number = min(len(variants), count_cores() if machine.parallel_runs < 0 else machine.parallel_runs)
-    if number < 2 or not (on_cpu and CAN_FORK):
-        return 1
-    tables = {"training photos": data_root.train}
-    for settings in variants:
-        for split in data_root.list_validation_splits(settings.val_splits):
-            photos = data_root.read_split(split)
-            tables |= {f"photos of {split}/{half}": table for half, table in photos._asdict().items()}
-        model = build_model(settings)
-        if any(
-            open_features(model, settings, table, runs_dir, machine, what) is None for what, table in tables.items()
-        ):
-            return 1
-    return number
-
-
-def _train_with_one_thread(settings: Settings, data_root: DataRoot, runs_dir: Path, machine: Machine) -> Run:
-    import faiss  # here, because not every GPU environment has it
-
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)  # its own library; after a fork, several threads would wait for each other forever
-    return get_run(settings, data_root, runs_dir, machine=machine)
+        for label, settings in variants.items():
+            key = settings.to_json()
+            if key not in trained:
+                print(f"run {len(trained) + 1} of {total}: {label}", flush=True)
+                trained[key] = get_run(settings, data_root, runs_dir, machine=machine)
+                bar.update(trained[key].complete)
+            runs[label] = trained[key]
+            if not runs[label].complete:
+                break
+            if on_run:
+                on_run(label, runs[label])
+    return runs
 
 
 def _train_or_open(
@@ -190,21 +117,8 @@ def _train_or_open(
     runs_dir: Path | None = None,
     folder: Path | None = None,
 ) -> Run:
-    data_root = open_data_root(data_root)
-    run, identity = _find(settings, data_root, aggregator, runs_dir, folder)
-    if not run.complete:
-        _train(run, identity, data_root, machine or Machine())
-    return run
-
-
-def _find(
-    settings: Settings,
-    data_root: DataRoot,
-    aggregator: AnyAggregator,
-    runs_dir: Path | None = None,
-    folder: Path | None = None,
-) -> tuple[Run, Identity]:
     """The run in `folder`, or in a folder of `runs_dir` that is named after its settings, photos and code."""
+    data_root = open_data_root(data_root)
     settings, aggregator = _resolve_aggregator(settings, aggregator)
     identity = _make_identity(settings, data_root, aggregator)
     if folder is None:
@@ -217,7 +131,9 @@ def _find(
             _check_same(folder, saved, identity)
     elif folder.exists() and not (folder.is_dir() and all(_is_leftover(path.name) for path in folder.iterdir())):
         raise ValueError(f"{folder} is not empty and no run folder; choose another one")
-    return run, identity
+    if not run.complete:
+        _train(run, identity, data_root, machine or Machine())
+    return run
 
 
 def _train(run: Run, identity: Identity, data_root: DataRoot, machine: Machine) -> None:

@@ -4,10 +4,13 @@ Batches and augmentation are seeded by (seed, epoch, batch), so a run that stops
 a CPU to the same bits, if the number of threads is the same.
 """
 
+import contextlib
 import functools
 import random
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,6 @@ from vpr_lib.loading import PhotoDataset, load_batches
 from vpr_lib.machine import Machine
 from vpr_lib.models import split_model
 from vpr_lib.options import list_changes
-from vpr_lib.processes import catch_interrupt
 from vpr_lib.progress import Progress
 from vpr_lib.samplers import PlaceSampler
 from vpr_lib.settings import Settings
@@ -175,7 +177,7 @@ def train(
     trainer.resume(folder)
     progress = trainer.progress
 
-    with catch_interrupt() as interrupted:
+    with _catch_interrupt() as interrupted:
         for epoch in range(progress.epoch, settings.epochs):
             model.train()
             sampler.set_epoch(epoch, progress.batch)
@@ -232,3 +234,22 @@ def share_of_trivial_anchors(pairs: tuple[torch.Tensor, ...] | None, batch_size:
         return 0.0
     anchors = torch.cat([pairs[0], pairs[2]]) if len(pairs) == 4 else pairs[0]
     return 1.0 - len(torch.unique(anchors)) / batch_size
+
+
+@contextlib.contextmanager
+def _catch_interrupt() -> Iterator[Callable[[], bool]]:
+    """A function that says whether Ctrl-C was pressed; a second Ctrl-C interrupts as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # signals reach the main thread only
+        return
+    pressed = threading.Event()
+
+    def note(signum: int, frame: Any) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
