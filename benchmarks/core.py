@@ -9,6 +9,7 @@ evaluate the same files. It prints seconds and their ratio; ratios are what to q
 """
 
 import argparse
+import contextlib
 import functools
 import resource
 import statistics
@@ -24,7 +25,7 @@ import torchvision.transforms as T
 from PIL import Image
 from pytorch_metric_learning import losses, miners
 
-from vpr_lib.augmentation import IMAGENET_MEAN, IMAGENET_STD
+from vpr_lib.augmentation import IMAGENET_MEAN, IMAGENET_STD, is_augmented
 from vpr_lib.data_roots import read_split
 from vpr_lib.descriptors import extract_descriptors
 from vpr_lib.images import read_images
@@ -37,6 +38,7 @@ from vpr_lib.settings import get_preset
 from vpr_lib.training import train
 
 KS = (1, 5, 10, 25)
+NUM_PLACES = 120  # made up: 480 photos to train on, 120 database photos, 120 queries
 
 
 def make_photos(root, num_places=24, photos=6, size=512):
@@ -75,7 +77,7 @@ def usual_training(settings, table, steps):
     sampler = PlaceSampler(table.places, settings.num_places, settings.images_per_place)
     batches = [batch.rows.tolist() for batch in sampler][:steps]
     loader = torch.utils.data.DataLoader(
-        UsualDataset(table, settings.image_size, True), batch_sampler=batches, num_workers=2
+        UsualDataset(table, settings.image_size, is_augmented(settings)), batch_sampler=batches, num_workers=2
     )
     loss_fn = losses.MultiSimilarityLoss(alpha=1, beta=50, base=0)
     miner = miners.MultiSimilarityMiner(epsilon=0.1)
@@ -94,11 +96,12 @@ def usual_training(settings, table, steps):
 
 
 def kit_training(settings, table):
-    """Seconds a step of the kit's loop, the first epoch (which starts the workers) left out; and the model."""
+    """Seconds a step of the kit's loop, the first epoch (which starts the workers) left out."""
     model = build_model(settings)
     with tempfile.TemporaryDirectory() as folder:
-        progress = train(model, replace(settings, epochs=2), table, folder, machine=MACHINE)
-    return settings.num_places * settings.images_per_place / progress.history[-1]["photos_per_s"], model
+        with contextlib.redirect_stdout(None):
+            progress = train(model, replace(settings, epochs=2), table, Path(folder) / "run", machine=MACHINE)
+    return settings.num_places * settings.images_per_place / progress.history[-1]["photos_per_s"]
 
 
 @torch.no_grad()
@@ -157,7 +160,7 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.data is None:
-            make_photos(Path(folder))
+            make_photos(Path(folder), num_places=NUM_PLACES)
         root = options.data or Path(folder)
         settings = replace(get_preset("xs"), weights=None, image_size=options.image_size, num_places=options.places)
         steps = 5
@@ -167,23 +170,30 @@ def main():
         database, queries = read_split(root, "val")
         print(f"{torch.get_num_threads()} threads, {options.image_size} px, {options.places} x 4 photos a batch")
 
-        for freeze_until in (None, "layer2"):
-            settings = replace(settings, freeze_until=freeze_until)
+        trainings = {
+            "training step, everything trained": replace(settings, freeze_until=None),
+            "training step, frozen until layer2": replace(settings, freeze_until="layer2"),
+            "training step, frozen until layer2, no augmentation": replace(settings, randaugment_ops=0),
+            "training step, frozen until layer3.0, no augmentation, 96 px": replace(
+                settings, freeze_until="layer3.0", randaugment_ops=0, image_size=96
+            ),
+        }
+        for what, settings in trainings.items():
             usual, kit = [], []
             for _ in range(options.rounds):
                 usual.append(usual_training(settings, train_table, steps))
-                seconds, model = kit_training(settings, train_table)
-                kit.append(seconds)
-            report(f"training step, frozen until {freeze_until}", usual, kit)
+                kit.append(kit_training(settings, train_table))
+            report(what, usual, kit)
 
-        # As trained in the last round; the usual recipe sets no memory format.
-        model = model.eval().to(memory_format=torch.contiguous_format)
+        model = build_model(replace(settings, image_size=options.image_size)).eval()
         usual, kit = [], []
         for _ in range(options.rounds):
             usual.append(timed(usual_evaluation, model, database, queries, options.image_size)[0])
             kit.append(timed(kit_evaluation, model, database, queries, options.image_size)[0])
         report(f"evaluation of {len(database)} + {len(queries)} photos", usual, kit)
 
+        if options.data is None:
+            return
         exact = leave_one_out(usual_descriptors(model, database, options.image_size, 16), database)
         fast = leave_one_out(extract_descriptors(model, database, options.image_size, machine=MACHINE), database)
         for k in KS:

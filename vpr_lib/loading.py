@@ -1,5 +1,6 @@
 """Rows of a table -> uint8 batches, loaded ahead in worker processes. Everything random follows a batch's seed."""
 
+import contextlib
 import math
 import signal
 import sys
@@ -57,8 +58,9 @@ class PhotoDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, request: BatchRequest) -> Batch:
         images = _empty_images(len(request.rows), 3, *self.image_size)
-        for image, row in zip(images, request.rows, strict=True):
-            image[:] = self.read(int(row))
+        with _map_in_threads() as map_each:
+            for image, loaded in zip(images, map_each(self.read, request.rows.tolist()), strict=True):
+                image[:] = loaded
         if self.transform is not None:
             images = self.transform(images, request.seed)
         return Batch(images, torch.as_tensor(request.rows), request.seed)
@@ -77,11 +79,10 @@ class PhotoDataset(torch.utils.data.Dataset):
         """Decode all photos that the cache doesn't hold yet; False if batches take more than reading from memory."""
         if self.cache is None or self.transform is not None:
             return False
-        # In threads: Pillow decodes outside Python's lock.
         rows = np.flatnonzero(~self.is_cached.numpy()).tolist()
         bar = tqdm(total=len(rows), unit="photo", desc="decoding", disable=not (progress and rows), leave=False)
-        with ThreadPoolExecutor(count_cores()) as pool, bar:
-            for _ in pool.map(self.read, rows):
+        with _map_in_threads() as map_each, bar:
+            for _ in map_each(self.read, rows):
                 bar.update()
         return True
 
@@ -101,6 +102,16 @@ class FeatureDataset(torch.utils.data.Dataset):
     def __getitem__(self, request: BatchRequest) -> Batch:
         features = torch.from_numpy(self.features[request.rows]).view(self.dtype)
         return Batch(features.permute(0, 3, 1, 2), torch.as_tensor(request.rows), request.seed)
+
+
+@contextlib.contextmanager
+def _map_in_threads() -> Iterator[Callable]:
+    """`map` with a thread for each core, as Pillow decodes outside Python's lock; plain `map` in a worker process."""
+    if torch.utils.data.get_worker_info() is not None:
+        yield map
+        return
+    with ThreadPoolExecutor(count_cores()) as pool:
+        yield pool.map
 
 
 def _empty_images(*shape: int) -> torch.Tensor:
@@ -149,7 +160,10 @@ def load_batches(
     machine: Machine,
     start_method: str | None = None,
 ) -> BatchLoader:
-    """Load batches in order: ahead of their use in worker processes, or on a CPU from memory if all fit.
+    """Load batches in order: ahead of their use in worker processes, or when they are used, in threads.
+
+    The latter on a CPU where nothing is done to the photos: models take longer than loading there, and a process that
+    has forked workers copies the memory it writes to.
 
     Args:
         requests: a sampler or a list; iterated again each time the loader is.
@@ -160,6 +174,8 @@ def load_batches(
     num_workers = choose_num_workers(machine)
     if isinstance(dataset, FeatureDataset) or (device.type == "cpu" and dataset.load_all(machine.progress)):
         num_workers = 0  # processes would only take cores from the training
+    elif device.type == "cpu" and dataset.transform is None and machine.num_workers < 0:
+        num_workers = 0
     if start_method is None and sys.platform == "linux":
         start_method = "fork"
     return BatchLoader(

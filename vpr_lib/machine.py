@@ -7,7 +7,7 @@ from vpr_lib.options import check_fields
 
 INTERVALS = {  # what each number must lie in
     "num_workers": "[-1, 1000]", "save_every_s": "[0, inf)", "cache_gb": "[0, inf)", "features_gb": "[0, inf)",
-    "eval_batch_size": "[1, 1e5]",
+    "eval_batch_size": "[0, 1e5]",
 }  # fmt: skip
 
 
@@ -20,7 +20,7 @@ class Machine:
     save_every_s: float = 120.0  # seconds between checkpoints within an epoch: what a power cut costs at most
     cache_gb: float = 1.0  # memory for decoded photos, shared by the workers; a larger set is decoded every time
     features_gb: float = 2.0  # disk for frozen features beside the runs, see `open_features`; 0: none are kept
-    eval_batch_size: int = 64  # photos in a forward pass of evaluation
+    eval_batch_size: int = 0  # photos in a forward pass of evaluation; 0: 64, on a CPU fewer large ones
     progress: bool = True  # progress bars
 
     def __post_init__(self) -> None:

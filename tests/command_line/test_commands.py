@@ -125,7 +125,7 @@ def test_compare_reads_all_splits_before_it_trains(tmp_path, capsys):
     (["--set", "randaugment_magnitude=300"], "randaugment_magnitude is 300"),
     (["--set", "gamma=-1"], "gamma is -1"),
     (["--set", "milestones=[3, 1]"], "milestones"),
-    (["--set", "eval_batch_size=0"], "eval_batch_size is 0"),
+    (["--set", "eval_batch_size=-1"], "eval_batch_size is -1"),
     (["--set", "loss=Triplet"], "'Triplet'; valid: AngularLoss"),
     (["--set", "optimizer=adam"], "'adam'; valid: Adam, AdamW, SGD"),
     (["--set", "num_places=1"], "num_places is 1"),
