@@ -98,9 +98,8 @@ def usual_training(settings, table, steps):
 def kit_training(settings, table):
     """Seconds a step of the kit's loop, the first epoch (which starts the workers) left out."""
     model = build_model(settings)
-    with tempfile.TemporaryDirectory() as folder:
-        with contextlib.redirect_stdout(None):
-            progress = train(model, replace(settings, epochs=2), table, Path(folder) / "run", machine=MACHINE)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
+        progress = train(model, replace(settings, epochs=2), table, Path(folder) / "run", machine=MACHINE)
     return settings.num_places * settings.images_per_place / progress.history[-1]["photos_per_s"]
 
 
