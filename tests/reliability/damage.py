@@ -40,6 +40,7 @@ from vpr_lib.city import CitySettings, write_city
 from vpr_lib.command_line.parser import main
 from vpr_lib.data_roots import DataRoot, read_split
 from vpr_lib.descriptors import extract_descriptors
+from vpr_lib.features import open_features
 from vpr_lib.gallery.tags import Tags
 from vpr_lib.identity import hash_weights
 from vpr_lib.images import read_images
@@ -112,6 +113,13 @@ def read_descriptors(folder: Path) -> list:
     return extract_descriptors(build_model(SMALL), photos, 32, folder / "cache", machine=machine).tolist()
 
 
+def read_features(folder: Path) -> list:
+    settings = replace(SMALL, crop_after="layer2", freeze_until="layer1", randaugment_ops=0)
+    machine = Machine(device="cpu", num_workers=0, progress=False)
+    photos = read_images(folder / "root" / "val" / "queries")
+    return open_features(build_model(settings), settings, photos, folder / "runs", machine).features.tolist()
+
+
 def read_pack(folder: Path) -> list:
     """Names, positions and bytes of all photos of the packed split and training set."""
     tables = [*read_split(folder / "packed", "val"), read_images(folder / "packed" / "train.zip")]
@@ -162,6 +170,7 @@ KINDS = (
     Kind("history.csv", "run/history.csv", lambda folder: open_run(folder / "run").history),
     Kind("predictions", "run/predictions/*.npz", read_predictions),
     Kind("cached descriptors", "cache/*.npy", read_descriptors),
+    Kind("frozen features", "runs/features/*.npy", read_features),
     Kind("pack, reading", "packed/*.zip", read_pack),
     Kind("pack, check", "packed/*.zip", check_packs),
     Kind("pack of another program", "foreign/val.zip", lambda folder: [
@@ -189,6 +198,7 @@ def make_workspace(folder: Path) -> None:
     train(folder)
     evaluate(folder)
     read_descriptors(folder)
+    read_features(folder)
     (folder / "packed").mkdir()
     for part in ("train", "val"):
         command("pack", root / part, "--size", 32, "--out", folder / "packed" / f"{part}.zip")
