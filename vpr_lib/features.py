@@ -65,7 +65,7 @@ def open_features(
         limit = f"more than features_gb = {machine.features_gb:g} allows"
         print(f"{about}: {limit}; every run computes them from the photos", flush=True)
         return None
-    print(f"{about}: computed once, in {path}", flush=True)
+    print(f"{about}: computed once, in {runs_dir.resolve().name}/features/{path.name}", flush=True)
     dataset = PhotoDataset(table, settings.image_size)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
