@@ -1,5 +1,6 @@
 """Evaluating models on splits: predictions, recall, and what differs between models."""
 
+import functools
 import io
 import warnings
 from collections.abc import Callable, Mapping
@@ -48,7 +49,7 @@ class Evaluation:
     recall: dict[int, float]  # {k: percent}
     overlap: dict[int, float] = field(default_factory=dict)  # of an approximate search, see `measure_search_loss`
 
-    @property
+    @functools.cached_property
     def hits(self) -> np.ndarray:
         """(Q,) bool: whether the first prediction is right."""
         return first_hits(self.indices, self.positives) < 1
