@@ -59,7 +59,7 @@ PRESET ?= $(if $(filter data/mini data/mini/ ./data/mini,$(DATA)),mini,photos)
 
 demo: $(READY)
 ifneq ($(filter data/mini data/mini/ ./data/mini,$(DATA)),)
-	@echo "== Rendering the city (1 to 3 minutes the first time)"
+	@echo "== Rendering the city (about a minute the first time)"
 	@$(BIN)/python -m vpr_lib city --out data/mini
 endif
 	@echo "== Running the study"

@@ -177,21 +177,21 @@ def main():
                 settings, freeze_until="layer3.0", randaugment_ops=0, image_size=96
             ),
         }
-        for what, settings in trainings.items():
+        for what, training in trainings.items():
             usual, kit = [], []
             for _ in range(options.rounds):
-                usual.append(usual_training(settings, train_table, steps))
-                kit.append(kit_training(settings, train_table))
+                usual.append(usual_training(training, train_table, steps))
+                kit.append(kit_training(training, train_table))
             report(what, usual, kit)
 
-        model = build_model(replace(settings, image_size=options.image_size)).eval()
+        model = build_model(settings).eval()
         usual, kit = [], []
         for _ in range(options.rounds):
             usual.append(timed(usual_evaluation, model, database, queries, options.image_size)[0])
             kit.append(timed(kit_evaluation, model, database, queries, options.image_size)[0])
         report(f"evaluation of {len(database)} + {len(queries)} photos", usual, kit)
 
-        if options.data is None:
+        if options.data is None:  # made-up places have one database photo each
             return
         exact = leave_one_out(usual_descriptors(model, database, options.image_size, 16), database)
         fast = leave_one_out(extract_descriptors(model, database, options.image_size, machine=MACHINE), database)

@@ -68,6 +68,7 @@ class ResNet(nn.Module):
         if weights is not None:
             self._load(_read_weights(name, weights))
         self.standardize = standardize
+        self.stages = kept[1:]
         self.stride = 2 ** len(kept)
         last_block = getattr(self.model, kept[-1])[-1]
         self.out_channels = (last_block.conv3 if name == "resnet50" else last_block.conv2).out_channels
@@ -79,23 +80,26 @@ class ResNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, out_channels, H / stride, W / stride), sizes rounded up."""
-        return self._forward_blocks(images, self.blocks)
+        x = self._forward_stem(images)
+        for stage in self.stages:
+            x = getattr(self.model, stage)(x)
+        return x
 
     def forward_frozen(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> output of the last frozen block (B, C, h, w)."""
-        return self._forward_blocks(images, self.blocks[: self.num_frozen])
+        x = self._forward_stem(images)
+        for block in self.blocks[1 : self.num_frozen]:
+            x = self.model.get_submodule(block)(x)
+        return x
 
     def list_trained(self) -> list[nn.Module]:
         """The blocks that turn the output of `forward_frozen` into that of `forward`."""
         return [self.model.get_submodule(block) for block in self.blocks[self.num_frozen :]]
 
-    def _forward_blocks(self, images: torch.Tensor, blocks: list[str]) -> torch.Tensor:
+    def _forward_stem(self, images: torch.Tensor) -> torch.Tensor:
         if self.standardize:
             images = F.instance_norm(images)
-        x = self.model.maxpool(self.model.relu(self.model.bn1(self.model.conv1(images))))
-        for block in blocks[1:]:
-            x = self.model.get_submodule(block)(x)
-        return x
+        return self.model.maxpool(self.model.relu(self.model.bn1(self.model.conv1(images))))
 
     def train(self, mode: bool = True) -> "ResNet":
         """As in PyTorch, but frozen parts stay in eval mode."""
@@ -121,18 +125,19 @@ class ResNet(nn.Module):
 
 
 def fold_batchnorm(model: nn.Module) -> nn.Module:
-    """Merge each BatchNorm of a ResNet, or of blocks of one, into the convolution before it, in place.
+    """Merge each BatchNorm of torchvision's ResNets and their blocks into the convolution before it, in place.
 
     The model must be in eval mode; its outputs stay the same up to rounding.
     """
-    kinds = (BasicBlock, Bottleneck, torchvision.models.ResNet)
-    for block in [part for part in model.modules() if isinstance(part, kinds)]:
+    kinds = (BasicBlock, Bottleneck, torchvision.models.ResNet)  # not classes derived from them: they may differ
+    for block in [part for part in model.modules() if type(part) in kinds]:
         for conv, bn in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")):
-            if hasattr(block, bn):
+            if isinstance(getattr(block, bn, None), nn.BatchNorm2d):
                 setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, bn)))
                 setattr(block, bn, nn.Identity())
-        if getattr(block, "downsample", None) is not None:
-            block.downsample = fuse_conv_bn_eval(*block.downsample)
+        downsample = getattr(block, "downsample", None)
+        if downsample is not None and isinstance(downsample[1], nn.BatchNorm2d):
+            block.downsample = fuse_conv_bn_eval(*downsample)
     return model
 
 

@@ -144,18 +144,18 @@ def write_array(path: str | Path, num_rows: int, parts: Iterable[np.ndarray]) ->
         file.write(checksum.to_bytes(_CRC_BYTES, "little"))
 
 
-def read_array(path: str | Path, advice: str, mapped: bool | None = None) -> np.ndarray:
-    """The array that `write_array` wrote; a `DamagedFile` if the file has another content.
+def read_array(path: str | Path, advice: str) -> np.ndarray:
+    """The array that `write_array` wrote, memory-mapped if it is large; a `DamagedFile` if the file has changed."""
+    check_array(path, advice)
+    return np.load(path, mmap_mode="r" if Path(path).stat().st_size > MAPPED_BYTES else None)
 
-    `mapped`: memory-map it, read-only; None: if it is larger than `MAPPED_BYTES`.
-    """
-    path = Path(path)
-    checksum, left = 0, path.stat().st_size - _CRC_BYTES
-    mapped = left > MAPPED_BYTES if mapped is None else mapped
+
+def check_array(path: str | Path, advice: str) -> None:
+    """Raise a `DamagedFile` unless a file is as `write_array` wrote it."""
+    checksum, left = 0, Path(path).stat().st_size - _CRC_BYTES
     with open(path, "rb") as file:
         while data := file.read(max(0, min(left, 2**22))):
             checksum = zlib.crc32(data, checksum)
             left -= len(data)
         if left or file.read() != checksum.to_bytes(_CRC_BYTES, "little"):
             raise DamagedFile(path, "its checksum is wrong", advice)
-    return np.load(path, mmap_mode="r" if mapped else None)

@@ -21,6 +21,8 @@ from vpr_lib.loading import BatchRequest, FeatureDataset, PhotoDataset, load_bat
 from vpr_lib.machine import Machine
 from vpr_lib.models import split_model
 
+PIXELS_PER_BATCH = 1_700_000  # on a CPU
+
 
 def extract_descriptors(
     model: nn.Module,
@@ -75,7 +77,7 @@ def extract_from_dataset(
     """As `extract_descriptors`, for an existing dataset, which may hold decoded photos or the model's features."""
     if isinstance(dataset, FeatureDataset):
         _, model = split_model(model)
-    descriptors, start = np.empty((0, 0)), 0
+    descriptors, start = np.empty((0, 0), dtype=np.float32), 0
     for batch in compute_outputs(model, dataset, precision, machine, "descriptors"):
         if start == 0:
             descriptors = np.empty((len(dataset.table), batch.shape[1]), dtype=np.float32)
@@ -117,10 +119,10 @@ def compute_outputs(
 
 
 def _choose_batch_size(dataset: PhotoDataset | FeatureDataset, device: torch.device) -> int:
-    """64 photos; on a CPU 64 of 96 px or 16 of 320 px: more are slower, as their features don't stay in its cache."""
+    """64 photos; on a CPU 16 of 320 px: the outputs of larger batches don't stay in the processor's cache."""
     if device.type != "cpu" or isinstance(dataset, FeatureDataset):
         return 64
-    return min(64, max(1, 1_700_000 // math.prod(dataset.image_size)))
+    return min(64, max(1, PIXELS_PER_BATCH // math.prod(dataset.image_size)))
 
 
 def _forward(model: nn.Module, inputs: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:

@@ -1,29 +1,37 @@
-"""Frozen features: what the frozen part of a model makes of photos, computed once for all runs that share it.
+"""Frozen features: the output of a model's frozen part for each photo, computed once for all runs that share it.
 
-They lie beside the run folders, in `features/`: a memory-mapped file for each frozen part (with its weights), set of
-photos, image size and precision.
+They lie beside the run folders, in `frozen_features/`: a memory-mapped file for each frozen part (with its weights),
+set of photos, image size, precision and kind of device.
 """
 
+import contextlib
+import functools
 import math
 import os
+import re
+import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from vpr_lib.augmentation import is_augmented
-from vpr_lib.checked_files import DamagedFile, hash_text, read_array, write_array
+from vpr_lib.atomic_files import STALE_S
+from vpr_lib.augmentation import is_augmented, normalize
+from vpr_lib.checked_files import DamagedFile, check_array, hash_text, write_array
 from vpr_lib.descriptors import compute_outputs
 from vpr_lib.devices import choose_device, choose_dtype
-from vpr_lib.identity import hash_code, hash_weights
+from vpr_lib.identity import hash_code, hash_module, hash_weights
 from vpr_lib.images import ImageTable
 from vpr_lib.loading import FeatureDataset, PhotoDataset
 from vpr_lib.machine import Machine
 from vpr_lib.models import FrozenPart, split_model
+from vpr_lib.photos import decode
 from vpr_lib.settings import Settings
+
+FOLDER = "frozen_features"
+_OURS = re.compile(r"[0-9a-f]{16}\.npy(\..*\.tmp)?")  # our files, and what a killed process left of one
 
 
 def open_features(
@@ -31,51 +39,74 @@ def open_features(
 ) -> FeatureDataset | None:
     """The frozen features of photos: read from their file, or computed and written.
 
-    Where the files exceed `machine.features_gb`, those that were not used for the longest time are deleted.
+    If there is no room, files that were not used for an hour are deleted, the oldest first.
 
     Args:
         model: its frozen part computes the features.
         settings: image size, precision, augmentation.
         table: the photos.
-        runs_dir: folder of the runs; the features lie in its folder `features`.
+        runs_dir: folder of the runs; the features lie in its folder `FOLDER`.
         machine: device, largest size of all files together.
         what: name of the photos in the line that is printed before features are computed.
 
     Returns:
-        The features in the order of the table. None if nothing is frozen, if photos are augmented, or if the file would
-        exceed `machine.features_gb` or can't be written, which is a warning.
+        The features in the order of the table. None if nothing is frozen, if photos are augmented, if the files would
+        exceed `machine.features_gb`, or if the file can't be written, which is a warning.
+
+    Raises:
+        ValueError, FileNotFoundError: a photo can't be read.
     """
     frozen, _ = split_model(model)
     if frozen is None or is_augmented(settings) or not machine.features_gb:
         return None
-    dtype = choose_dtype(settings.precision, choose_device(machine.device))
-    backbone = frozen.backbone
-    key = (hash_code(type(backbone)), backbone.name, backbone.standardize, backbone.blocks[: backbone.num_frozen])
-    key += (hash_weights(nn.ModuleList(backbone.frozen)), table.fingerprint, settings.image_size, dtype)
-    path = runs_dir / "features" / f"{hash_text(str(key))}.npy"
-    try:
-        if path.is_file():
-            os.utime(path)  # used now
-            return FeatureDataset(table, read_array(path, "it is made again", mapped=True), dtype)
-    except (OSError, DamagedFile) as error:
-        print(error, flush=True)
+    device = choose_device(machine.device)
+    dtype = choose_dtype(settings.precision, device)
+    key = (_describe(frozen), table.fingerprint, settings.image_size, dtype, device.type)
+    path = runs_dir / FOLDER / f"{hash_text(str(key))}.npy"
+    if _is_usable(path):
+        return FeatureDataset(table, path, dtype)
     size = _measure(frozen, settings.image_size, dtype) * len(table)
     about = f"frozen features (up to {settings.freeze_until}) of {len(table):,} {what}, {size / 1e6:,.0f} MB"
-    if size > machine.features_gb * 1e9:
-        limit = f"more than features_gb = {machine.features_gb:g} allows"
-        print(f"{about}: {limit}; every run computes them from the photos", flush=True)
+    if not _make_room(path.parent, machine.features_gb * 1e9 - size):
+        _print_once(f"{about}: more than features_gb = {machine.features_gb:g} allows; every run reads the photos")
         return None
-    print(f"{about}: computed once, in {runs_dir.resolve().name}/features/{path.name}", flush=True)
+    print(f"{about}: computing them once, into {runs_dir.resolve().name}/{FOLDER}/{path.name}", flush=True)
     dataset = PhotoDataset(table, settings.image_size)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _make_room(path.parent, machine.features_gb * 1e9 - size)
         outputs = compute_outputs(frozen, dataset, settings.precision, machine, "features")
         write_array(path, len(table), (_to_numpy(batch, dtype) for batch in outputs))
-        return FeatureDataset(table, read_array(path, "", mapped=True), dtype)
+        return FeatureDataset(table, path, dtype)
+    except FileNotFoundError:  # of a photo
+        raise
     except OSError as error:
-        warnings.warn(f"frozen features can't be kept ({error}); every run computes them from the photos", stacklevel=2)
+        warnings.warn(f"frozen features can't be kept ({error}); every run reads the photos", stacklevel=2)
         return None
+
+
+def _describe(frozen: FrozenPart) -> tuple:
+    """What the features of a photo depend on besides its size in pixels and the precision."""
+    backbone = frozen.backbone
+    parts = nn.ModuleList([backbone.model.relu, backbone.model.maxpool, *backbone.frozen])
+    code = [hash_code(each) for each in (type(backbone), normalize, decode)]
+    names = (backbone.name, backbone.standardize, backbone.blocks[: backbone.num_frozen])
+    return (*code, *names, hash_module(parts), hash_weights(parts))
+
+
+def _is_usable(path: Path) -> bool:
+    """Whether a file is there and undamaged; a damaged one is deleted."""
+    try:
+        check_array(path, "it is computed again")
+    except OSError:  # it doesn't exist
+        return False
+    except DamagedFile as error:
+        print(error, flush=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return False
+    with contextlib.suppress(OSError):  # a folder that can only be read
+        os.utime(path)  # used now
+    return True
 
 
 def _to_numpy(features: torch.Tensor, dtype: torch.dtype) -> np.ndarray:
@@ -91,17 +122,27 @@ def _measure(frozen: FrozenPart, image_size: int, dtype: torch.dtype) -> int:
     return math.prod(frozen(image).shape) * dtype.itemsize
 
 
-def _make_room(folder: Path, allowed: float) -> None:
-    """Delete the files that were not used for the longest time until the others have at most `allowed` bytes."""
-    files = sorted(_list_files(folder), reverse=True)
-    for _, size, path in files:
-        allowed -= size
-        if allowed < 0:
-            path.unlink(missing_ok=True)
+def _make_room(folder: Path, allowed: float) -> bool:
+    """Delete files that were not used for long, the oldest first, until the others have at most `allowed` bytes."""
+    files = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(OSError):  # another process may have deleted it
+            status = path.stat()
+            if _OURS.fullmatch(path.name):
+                files.append((status.st_mtime, status.st_size, path))
+    excess = sum(size for _, size, _ in files) - allowed
+    old = sorted(file for file in files if file[0] < time.time() - STALE_S)
+    if excess > sum(size for _, size, _ in old):
+        return False
+    for _, size, path in old:
+        if excess > 0:
+            print(f"deleting {path}: it was not used for long, and there must be room for others", flush=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            excess -= size
+    return True
 
 
-def _list_files(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    """Time of last use, bytes and path of each feature file."""
-    for path in folder.glob("*.npy"):
-        status = path.stat()
-        yield status.st_mtime, status.st_size, path
+@functools.cache
+def _print_once(line: str) -> None:
+    print(line, flush=True)

@@ -56,7 +56,7 @@ def _tensor_bytes(tensor: torch.Tensor) -> bytes:
 
 def _describe(value: Any, seen: tuple[Any, ...]) -> Any:
     """JSON of any value, the same in every session; `seen` ends what refers to itself."""
-    if type(value) in (type(None), bool, int, float, complex, str, bytes):
+    if type(value) in (type(None), bool, int, float, complex, str, bytes, types.UnionType, types.GenericAlias):
         return repr(value)
     if isinstance(value, Mapping):
         return ["mapping", *([_describe(k, seen), _describe(item, seen)] for k, item in value.items())]

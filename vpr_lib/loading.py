@@ -1,4 +1,4 @@
-"""Rows of a table -> uint8 batches, loaded ahead in worker processes. Everything random follows a batch's seed."""
+"""Rows of a table -> batches of photos or features, in worker processes or threads. All that is random has a seed."""
 
 import contextlib
 import math
@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -75,16 +76,13 @@ class PhotoDataset(torch.utils.data.Dataset):
             self.is_cached[row] = True
         return image
 
-    def load_all(self, progress: bool) -> bool:
-        """Decode all photos that the cache doesn't hold yet; False if batches take more than reading from memory."""
-        if self.cache is None or self.transform is not None:
-            return False
+    def fill_cache(self, progress: bool) -> None:
+        """Decode all photos that the cache doesn't hold yet."""
         rows = np.flatnonzero(~self.is_cached.numpy()).tolist()
         bar = tqdm(total=len(rows), unit="photo", desc="decoding", disable=not (progress and rows), leave=False)
         with _map_in_threads() as map_each, bar:
             for _ in map_each(self.read, rows):
                 bar.update()
-        return True
 
 
 class FeatureDataset(torch.utils.data.Dataset):
@@ -92,12 +90,17 @@ class FeatureDataset(torch.utils.data.Dataset):
 
     Args:
         table: the photos.
-        features: (N, h, w, C), channels last, one row for each photo; may be memory-mapped.
-        dtype: of the features; bfloat16 comes as int16, which NumPy knows.
+        path: .npy file of (N, h, w, C), channels last, one row for each photo; it is memory-mapped.
+        dtype: of the features; bfloat16 is stored as int16, which NumPy knows.
     """
 
-    def __init__(self, table: ImageTable, features: np.ndarray, dtype: torch.dtype) -> None:
-        self.table, self.features, self.dtype = table, features, dtype
+    def __init__(self, table: ImageTable, path: Path, dtype: torch.dtype) -> None:
+        self.table, self.path, self.dtype = table, path, dtype
+        self.features = np.load(path, mmap_mode="r")
+
+    def __reduce__(self) -> tuple:
+        """A worker process opens the file itself."""
+        return FeatureDataset, (self.table, self.path, self.dtype)
 
     def __getitem__(self, request: BatchRequest) -> Batch:
         features = torch.from_numpy(self.features[request.rows]).view(self.dtype)
@@ -172,10 +175,12 @@ def load_batches(
     """
     device = choose_device(machine.device)
     num_workers = choose_num_workers(machine)
-    if isinstance(dataset, FeatureDataset) or (device.type == "cpu" and dataset.load_all(machine.progress)):
+    if device.type == "cpu" and isinstance(dataset, FeatureDataset):
         num_workers = 0  # processes would only take cores from the training
-    elif device.type == "cpu" and dataset.transform is None and machine.num_workers < 0:
-        num_workers = 0
+    elif device.type == "cpu" and dataset.transform is None:
+        if dataset.cache is not None:
+            dataset.fill_cache(machine.progress)
+        num_workers = 0 if dataset.cache is not None or machine.num_workers < 0 else num_workers
     if start_method is None and sys.platform == "linux":
         start_method = "fork"
     return BatchLoader(

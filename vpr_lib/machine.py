@@ -16,11 +16,11 @@ class Machine:
     """How a run is computed; a value of another type, or out of range, is a ValueError."""
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
-    num_workers: int = -1  # loader processes; -1 is one for each core, 0 loads in the training process
+    num_workers: int = -1  # loader processes; -1 is one for each core where they help, 0 is none
     save_every_s: float = 120.0  # seconds between checkpoints within an epoch: what a power cut costs at most
     cache_gb: float = 1.0  # memory for decoded photos, shared by the workers; a larger set is decoded every time
     features_gb: float = 2.0  # disk for frozen features beside the runs, see `open_features`; 0: none are kept
-    eval_batch_size: int = 0  # photos in a forward pass of evaluation; 0: 64, on a CPU fewer large ones
+    eval_batch_size: int = 0  # photos in a forward pass of evaluation; 0: 64, on a CPU fewer if they are large
     progress: bool = True  # progress bars
 
     def __post_init__(self) -> None:

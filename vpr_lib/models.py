@@ -61,8 +61,12 @@ class TrainedPart(nn.Module):
 
 
 def split_model(model: nn.Module) -> tuple[FrozenPart | None, nn.Module]:
-    """The frozen part of a model and the trained one, which share its modules; (None, model) if nothing is frozen."""
-    if isinstance(model, VPRModel) and getattr(model.backbone, "num_frozen", 0):
+    """The frozen part of a model and the trained one, which share its modules.
+
+    (None, model) if nothing is frozen, or if model or backbone compute something of their own.
+    """
+    is_known = getattr(type(model), "forward", None) is VPRModel.forward
+    if is_known and type(model.backbone).forward is ResNet.forward and model.backbone.num_frozen:
         return FrozenPart(model), TrainedPart(model)
     return None, model
 

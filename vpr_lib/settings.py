@@ -131,7 +131,7 @@ PRESETS: dict[str, Settings] = {
         warmup_steps=0, epochs=30,
     ),
     # The rendered city: eleven runs and their figures in minutes on a CPU, from weights trained on rendered streets.
-    # To train layer3.0, too, gains nothing on sf_val (mean of three seeds); frozen, all runs share its features.
+    # Training layer3.0 as well gains nothing on sf_val (mean of three seeds); frozen, all runs share its features.
     "mini": replace(
         _SMALL, weights="city", freeze_until="layer3.0", num_places=8, randaugment_ops=0, weight_decay=0.01,
         milestones=(2, 3), patience=1, warmup_steps=20, epochs=4,

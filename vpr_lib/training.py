@@ -52,13 +52,18 @@ class Trainer:
         self.dtype = choose_dtype(settings.precision, device)
         self.progress = Progress()
         self.model = model.to(device, memory_format=torch.channels_last)
-        frozen, self.trained = split_model(self.model)  # the trained part shares the model's modules
-        self.frozen = prepare_for_inference(frozen, device) if frozen else nn.Identity()
+        self.trained = split_model(self.model)[1]  # shares the model's modules
         self.loss = optimization.make_loss(settings, num_places, self._measure_descriptor()).to(device)
         self.miner = optimization.make_miner(settings)
         self.optimizer = optimization.make_optimizer(settings, [*self.model.parameters(), *self.loss.parameters()])
         self.scheduler = optimization.make_scheduler(settings, self.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+
+    @functools.cached_property
+    def frozen(self) -> nn.Module:
+        """The part of the model that is not trained, for inference; a copy, so it is made after `resume`."""
+        frozen, _ = split_model(self.model)
+        return nn.Identity() if frozen is None else prepare_for_inference(frozen, self.device)
 
     def step(self, inputs: torch.Tensor, places: torch.Tensor) -> tuple[float, float]:
         """One optimizer step; returns loss and share of trivial anchors.
@@ -166,16 +171,17 @@ def train(
     labels = torch.from_numpy(sampler.labels)
     transform = functools.partial(augment, settings=settings) if is_augmented(settings) else None
     on_cpu = device.type == "cpu"  # augmentation runs in the loader's processes on a CPU, else on the device
-    features = open_features(model, settings, table, folder.parent, machine, "training photos")
-    photos = PhotoDataset(table, settings.image_size, machine.cache_gb, transform if on_cpu else None)
-    source = f"; read as frozen features (up to {settings.freeze_until})" if features else ""
-    print(f"training: {sampler.summary}{source}", flush=True)
-    loader = load_batches(features or photos, sampler, machine)
-    if on_cpu:
-        keep_freed_memory()
     trainer = Trainer(model, settings, int(labels.max()) + 1, device)
     trainer.resume(folder)
     progress = trainer.progress
+    dataset = open_features(model, settings, table, folder.parent, machine, "training photos")
+    source = f"; read as frozen features (up to {settings.freeze_until})" if dataset else ""
+    print(f"training: {sampler.summary}{source}", flush=True)
+    if dataset is None:
+        dataset = PhotoDataset(table, settings.image_size, machine.cache_gb, transform if on_cpu else None)
+    loader = load_batches(dataset, sampler, machine)
+    if on_cpu:
+        keep_freed_memory()
 
     with _catch_interrupt() as interrupted:
         for epoch in range(progress.epoch, settings.epochs):

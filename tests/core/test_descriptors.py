@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from conftest import photo_name, write_photo
 from PIL import Image
+from torch import nn
+from torchvision.models.resnet import BasicBlock
 from torchvision.transforms import functional as transforms
 
-from vpr_lib import checked_files
+from vpr_lib import checked_files, descriptors
 from vpr_lib.aggregators import AGGREGATORS
 from vpr_lib.augmentation import augment, normalize
 from vpr_lib.descriptors import extract_descriptors
@@ -240,3 +242,49 @@ def test_a_cache_that_cant_be_written_is_a_warning(settings, data_root, tmp_path
         descriptors = extract_descriptors(model, data_root / "val" / "queries", 32, tmp_path / "cache", machine=machine)
     expected = extract_descriptors(model, data_root / "val" / "queries", 32, machine=machine)
     assert np.array_equal(descriptors, expected)
+
+
+def test_batches_of_large_photos_are_smaller_on_a_cpu(settings, tmp_path, monkeypatch):
+    """64 of 64 px; of 640 px, as many as have the pixels of 16 of 320 px."""
+    for i in range(70):
+        write_photo(tmp_path / photo_name(i, 0), i % 7, size=8)
+    sizes = []
+
+    def load(dataset, requests, machine):
+        sizes[:] = [len(request.rows) for request in requests]
+        return []
+
+    monkeypatch.setattr(descriptors, "load_batches", load)
+    model, machine = build_model(settings), Machine(device="cpu", progress=False)
+    for size, expected in ((64, [64, 6]), (640, [4] * 17 + [2])):
+        extract_descriptors(model, tmp_path, size, machine=machine)
+        assert sizes == expected
+
+
+@pytest.mark.parametrize("transform, cache_gb, num_workers, expected", [
+    (None, 0.0, -1, 0), (None, 0.0, 2, 2), (None, 1.0, 2, 0), (torch.clone, 0.0, 2, 2), (torch.clone, 1.0, 2, 2),
+])  # fmt: skip
+def test_on_a_cpu_processes_load_what_is_augmented(data_root, transform, cache_gb, num_workers, expected):
+    dataset = PhotoDataset(read_images(data_root / "train"), 32, cache_gb, transform)
+    machine = Machine(device="cpu", progress=False, num_workers=num_workers)
+    assert load_batches(dataset, [], machine).num_workers == expected
+
+
+def test_blocks_of_other_kinds_are_not_folded():
+    """Blocks in a user's model with another normalization, or of a class of their own."""
+
+    class Block(BasicBlock):
+        def forward(self, x):
+            return super().forward(self.bn1(x))
+
+    def group_norm(channels):
+        return nn.GroupNorm(2, channels)
+
+    model = nn.Sequential(BasicBlock(8, 8), BasicBlock(8, 8, norm_layer=group_norm), Block(8, 8)).eval()
+    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.running_mean.uniform_(-1, 1)
+    x = torch.randn(2, 8, 6, 6)
+    with torch.no_grad():
+        prepared = descriptors.prepare_for_inference(model, torch.device("cpu"))
+        torch.testing.assert_close(prepared(x), model(x), rtol=1e-4, atol=1e-4)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in prepared.modules()) == 2

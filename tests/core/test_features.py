@@ -1,19 +1,24 @@
 """Frozen features: what is read from the file is what the photos give, in training and in evaluation."""
 
 import os
+import pickle
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from vpr_lib import features as features_module
 from vpr_lib.augmentation import normalize
+from vpr_lib.backbones import ResNet
 from vpr_lib.evaluation import evaluate_run
-from vpr_lib.features import open_features
+from vpr_lib.features import FOLDER, open_features
 from vpr_lib.images import read_images
 from vpr_lib.loading import BatchRequest, PhotoDataset
-from vpr_lib.models import build_model, split_model
+from vpr_lib.models import VPRModel, build_model, split_model
 from vpr_lib.runs import get_run
 from vpr_lib.training import Trainer, train
 
@@ -34,7 +39,7 @@ def table(data_root):
 
 
 def list_files(folder):
-    return sorted((folder / "features").glob("*"))
+    return sorted((folder / FOLDER).glob("*"))
 
 
 @pytest.mark.parametrize("freeze_until", ["conv1", "layer1.0", "layer1", "layer2.0", "layer2"])
@@ -106,7 +111,7 @@ def test_a_run_from_features_is_the_run_from_photos(frozen_settings, data_root, 
         runs.append(get_run(settings, data_root, tmp_path / name, machine=its_machine))
         recalls.append(evaluate_run(runs[-1], data_root, "val", its_machine))
     out = capsys.readouterr().out
-    assert out.count("computed once") == 3 and out.count("read as frozen features (up to layer2.0)") == 1
+    assert out.count("computing them once") == 3 and out.count("read as frozen features (up to layer2.0)") == 1
     assert len(list_files(tmp_path / "features")) == 3 and not list_files(tmp_path / "photos")
     weights = [run.load_model().state_dict() for run in runs]
     for key, value in weights[0].items():
@@ -140,7 +145,7 @@ def test_runs_with_the_same_frozen_part_share_the_features(frozen_settings, data
 def test_augmented_or_unfrozen_photos_have_no_features(frozen_settings, data_root, tmp_path, machine, change):
     run = get_run(replace(frozen_settings, **change, epochs=1), data_root, tmp_path, machine=machine)
     evaluate_run(run, data_root, "val", machine)
-    assert not (tmp_path / "features").exists()
+    assert not (tmp_path / FOLDER).exists()
 
 
 def test_damaged_features_are_made_again(frozen_settings, table, tmp_path, machine, capsys):
@@ -160,15 +165,16 @@ def test_damaged_features_are_made_again(frozen_settings, table, tmp_path, machi
     assert list_files(tmp_path) == [file]
 
 
+def stop(progress):
+    if progress.step == 5:
+        raise InterruptedError
+
+
 def test_a_training_stopped_within_an_epoch_resumes_from_features(frozen_settings, table, tmp_path, machine):
     def run(name, on_batch=None):
         model = build_model(frozen_settings)
         train(model, frozen_settings, table, tmp_path / name / "run", None, saving, on_batch)
         return model.state_dict()
-
-    def stop(progress):
-        if progress.step == 5:
-            raise InterruptedError
 
     saving = replace(machine, save_every_s=0.0)
     whole = run("whole")
@@ -180,26 +186,172 @@ def test_a_training_stopped_within_an_epoch_resumes_from_features(frozen_setting
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
+BYTES = 128 * 4 * 4 * 4  # a photo's features after layer2 of 32 px: 128 channels, 4 x 4, float32
+
+
 def test_the_size_is_bounded(frozen_settings, table, tmp_path, machine, capsys):
-    model = build_model(frozen_settings)
-    bytes_each = 128 * 4 * 4 * 4  # layer2 of 32 px: 128 channels, 4 x 4, float32
-    few, more, all_but_one = (table[:number] for number in (8, 16, len(table) - 1))
-    limited = replace(machine, features_gb=(25 * bytes_each) / 1e9)
-    assert open_features(model, frozen_settings, all_but_one, tmp_path, limited) is None
+    def get(photos):
+        return open_features(build_model(frozen_settings), frozen_settings, photos, tmp_path, limited)
+
+    few, more, other, most = table[:8], table[:16], table[8:16], table[:18]
+    limited = replace(machine, features_gb=(25 * BYTES) / 1e9)
+    assert get(table) is None and "features_gb" in capsys.readouterr().out and not list_files(tmp_path)
+    assert get(few) and get(more)
+    # Both were used just now, perhaps by a training that still reads them.
+    assert get(other) is None and len(list_files(tmp_path)) == 2
+    small, large = sorted(list_files(tmp_path), key=lambda path: path.stat().st_size)
+    foreign = tmp_path / FOLDER / "somebody's.npy"
+    foreign.write_bytes(b"not ours")
+    unfinished = tmp_path / FOLDER / f"{'0' * 16}.npy.host.1.tmp"
+    unfinished.write_bytes(bytes(4 * BYTES))
+    for path, used in ((foreign, 1), (unfinished, 2), (small, 3), (large, 4)):
+        os.utime(path, (used, used))
+    assert get(few)  # used again
+    assert get(most) is None and large.exists()  # deleting it would not suffice
+    capsys.readouterr()
+    assert get(other)
     out = capsys.readouterr().out
-    assert "features_gb" in out and "more than" in out and not list_files(tmp_path)
-    assert open_features(model, frozen_settings, few, tmp_path, limited)
-    assert open_features(model, frozen_settings, more, tmp_path, limited)
+    assert foreign.exists() and small.exists() and not unfinished.exists() and not large.exists()
+    assert all(path.name in out for path in (unfinished, large))
+
+
+def test_a_damaged_file_costs_no_others(frozen_settings, table, tmp_path, machine):
+    model = build_model(frozen_settings)
+    limited = replace(machine, features_gb=(25 * BYTES) / 1e9)
+    for photos in (table[:8], table[:16]):
+        assert open_features(model, frozen_settings, photos, tmp_path, limited)
+    small, large = sorted(list_files(tmp_path), key=lambda path: path.stat().st_size)
+    os.utime(small, (1, 1))
+    large.write_bytes(large.read_bytes()[:-1])
+    assert open_features(model, frozen_settings, table[:16], tmp_path, limited)
+    assert small.exists() and large.exists()
+
+
+def test_features_in_a_folder_that_can_only_be_read_are_read(frozen_settings, table, tmp_path, machine, monkeypatch):
+    first = open_features(build_model(frozen_settings), frozen_settings, table, tmp_path, machine)
+    monkeypatch.setattr(features_module.os, "utime", refuse)
+    monkeypatch.setattr(features_module, "compute_outputs", forbid)
+    again = open_features(build_model(frozen_settings), frozen_settings, table, tmp_path, machine)
+    assert np.array_equal(first.features, again.features)
+
+
+def refuse(*args):
+    raise PermissionError("read-only")
+
+
+def test_a_photo_that_is_gone_is_named(frozen_settings, data_root, tmp_path, machine):
+    shutil.copytree(data_root / "train", tmp_path / "train")
+    table = read_images(tmp_path / "train")
+    gone = tmp_path / "train" / table.names[5]
+    assert table.fingerprint
+    gone.unlink()
+    with pytest.raises(FileNotFoundError) as error:
+        open_features(build_model(frozen_settings), frozen_settings, table, tmp_path, machine)
+    assert gone.name in str(error.value) and not list_files(tmp_path)
+
+
+def test_spawned_workers_read_the_file_themselves(frozen_settings, table, tmp_path, machine):
+    features = open_features(build_model(frozen_settings), frozen_settings, table, tmp_path, machine)
+    pickled = pickle.dumps(features)
+    request = BatchRequest(np.array([3, 1]))
+    assert len(pickled) < features.features.nbytes / 4
+    assert torch.equal(pickle.loads(pickled)[request].inputs, features[request].inputs)
+
+
+def without_pooling(model):
+    model.backbone.model.maxpool = nn.Identity()
+
+
+def with_another_activation(model):
+    model.backbone.model.layer1[0].relu = nn.Hardswish()
+
+
+def with_other_weights(model):
+    with torch.no_grad():
+        model.backbone.model.layer1[1].conv2.weight[0, 0, 0, 0] += 1e-3
+
+
+def with_a_hook(model):
+    model.backbone.model.layer1[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+
+
+def standardized(model):
+    model.backbone.standardize = True
+
+
+@pytest.mark.parametrize(
+    "change", [without_pooling, with_another_activation, with_other_weights, with_a_hook, standardized]
+)
+def test_another_frozen_part_has_other_features(frozen_settings, table, tmp_path, machine, change):
+    model = build_model(frozen_settings)
+    open_features(model, frozen_settings, table, tmp_path, machine)
+    with torch.no_grad():
+        model.backbone.model.layer2[1].conv1.weight += 1  # trained
+    open_features(model, frozen_settings, table, tmp_path, machine)
+    assert len(list_files(tmp_path)) == 1
+    change(model)
+    open_features(model, frozen_settings, table, tmp_path, machine)
     assert len(list_files(tmp_path)) == 2
-    by_size = sorted(list_files(tmp_path), key=lambda path: path.stat().st_size)
-    os.utime(by_size[0], (1, 1))
-    assert open_features(model, frozen_settings, few, tmp_path, limited)  # now used last
-    assert open_features(model, frozen_settings, table[8:16], tmp_path, limited)
-    assert by_size[0].exists() and not by_size[1].exists() and len(list_files(tmp_path)) == 2
+
+
+def test_other_contents_of_photos_have_other_features(frozen_settings, data_root, tmp_path, machine):
+    shutil.copytree(data_root / "train", tmp_path / "train")
+    table = read_images(tmp_path / "train")
+    open_features(build_model(frozen_settings), frozen_settings, table, tmp_path, machine)
+    shutil.copy(table.root / table.names[0], table.root / table.names[-1])
+    open_features(build_model(frozen_settings), frozen_settings, read_images(table.root), tmp_path, machine)
+    assert len(list_files(tmp_path)) == 2
+
+
+class Doubled(VPRModel):
+    """Computes something of its own."""
+
+    def forward(self, images):
+        return F.normalize(super().forward(2 * images))
+
+
+class Shifted(ResNet):
+    def forward(self, images):
+        return super().forward(images) + 1
+
+
+def test_models_that_compute_something_of_their_own_are_not_split(frozen_settings):
+    model = build_model(frozen_settings)
+    options = {"crop_after": "layer2", "freeze_until": "layer2.0"}
+    others = [Doubled(model.backbone, model.aggregator), VPRModel(Shifted(**options), model.aggregator), nn.Flatten()]
+    others.append(VPRModel(nn.Conv2d(3, 128, 8, 8), model.aggregator))
+    for other in others:
+        assert split_model(other) == (None, other)
+    assert split_model(VPRModel(ResNet(**options), model.aggregator))[0] is not None
+
+
+def test_hooks_on_a_stage_are_called(frozen_settings):
+    model, called = build_model(frozen_settings), []
+    model.backbone.model.layer2.register_forward_hook(lambda *args: called.append("layer2"))
+    model(torch.rand(2, 3, 32, 32))
+    assert called == ["layer2"]
+
+
+@pytest.mark.parametrize("ops", [0, 1])  # from features; from augmented photos
+def test_a_checkpoints_frozen_weights_count(frozen_settings, table, tmp_path, machine, ops):
+    """Whatever weights the model had that is resumed."""
+    settings = replace(frozen_settings, randaugment_ops=ops)
+
+    def run(name, seed, on_batch=None):
+        model = build_model(replace(settings, seed=seed))
+        train(model, settings, table, tmp_path / name / "run", None, saving, on_batch)
+        return model.state_dict()
+
+    saving = replace(machine, save_every_s=0.0)
+    whole = run("whole", 0)
+    with pytest.raises(InterruptedError):
+        run("stopped", 0, stop)
+    resumed = run("stopped", 1)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
 def test_features_that_cant_be_written_are_a_warning(frozen_settings, data_root, tmp_path, machine):
-    (tmp_path / "features").write_text("a file in place of the folder")
+    (tmp_path / FOLDER).write_text("a file in place of the folder")
     with pytest.warns(UserWarning, match="features can't be kept"):
         run = get_run(frozen_settings, data_root, tmp_path, machine=machine)
     assert run.complete

@@ -170,7 +170,7 @@ KINDS = (
     Kind("history.csv", "run/history.csv", lambda folder: open_run(folder / "run").history),
     Kind("predictions", "run/predictions/*.npz", read_predictions),
     Kind("cached descriptors", "cache/*.npy", read_descriptors),
-    Kind("frozen features", "runs/features/*.npy", read_features),
+    Kind("frozen features", "runs/frozen_features/*.npy", read_features),
     Kind("pack, reading", "packed/*.zip", read_pack),
     Kind("pack, check", "packed/*.zip", check_packs),
     Kind("pack of another program", "foreign/val.zip", lambda folder: [

@@ -103,7 +103,7 @@ def open_session(preset: str | None = None, machine: Machine | None = None) -> S
     folder = Path(os.environ.get("VPR_DATA") or home / "data" / preset)
     if preset in CITIES and (not folder.is_dir() or (folder / "city.json").is_file()):
         if not folder.is_dir():
-            print(f"rendering the city of preset {preset}, once (mini: 1 to 3 minutes)", flush=True)
+            print(f"rendering the city of preset {preset}, once (mini: about a minute)", flush=True)
         write_city(folder, CitySettings(**CITIES[preset]), progress=machine.progress)
     elif not folder.is_dir() and any((keep / preset).glob("*.zip")):
         copy_packs(keep / preset, folder)
