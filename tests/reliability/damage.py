@@ -273,7 +273,7 @@ def restore(kind: Kind, pristine: Path, folder: Path, dice: random.Random) -> Pa
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     top = kind.files.split("/")[0]
-    for name in {top, *(["root"] if top in ("run", "cache") else [])}:
+    for name in {top, *(["root"] if top in ("run", "runs", "cache") else [])}:
         source = pristine / name
         if source.is_dir():
             shutil.copytree(source, folder / name)
