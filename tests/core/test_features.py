@@ -103,6 +103,7 @@ def test_features_are_the_frozen_part_one_photo_at_a_time(frozen_settings, table
     assert isinstance(features.features, np.memmap)
 
 
+@pytest.mark.slow
 def test_a_run_from_features_is_the_run_from_photos(frozen_settings, data_root, tmp_path, machine, capsys):
     settings = replace(frozen_settings, epochs=3, precision="float32")
     runs, recalls = [], []
@@ -126,6 +127,7 @@ def forbid(*args):
     raise AssertionError("features were computed again")
 
 
+@pytest.mark.slow
 def test_runs_with_the_same_frozen_part_share_the_features(frozen_settings, data_root, tmp_path, machine, monkeypatch):
     first = get_run(frozen_settings, data_root, tmp_path, machine=machine)
     monkeypatch.setattr(features_module, "compute_outputs", forbid)
@@ -141,6 +143,7 @@ def test_runs_with_the_same_frozen_part_share_the_features(frozen_settings, data
             get_run(replace(frozen_settings, **change), data_root, tmp_path, machine=machine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"randaugment_ops": 1}, {"crop_min": 0.5}, {"freeze_until": None}])
 def test_augmented_or_unfrozen_photos_have_no_features(frozen_settings, data_root, tmp_path, machine, change):
     run = get_run(replace(frozen_settings, **change, epochs=1), data_root, tmp_path, machine=machine)
@@ -189,6 +192,7 @@ def test_a_training_stopped_within_an_epoch_resumes_from_features(frozen_setting
 BYTES = 128 * 4 * 4 * 4  # a photo's features after layer2 of 32 px: 128 channels, 4 x 4, float32
 
 
+@pytest.mark.slow
 def test_the_size_is_bounded(frozen_settings, table, tmp_path, machine, capsys):
     def get(photos):
         return open_features(build_model(frozen_settings), frozen_settings, photos, tmp_path, limited)
@@ -332,6 +336,7 @@ def test_hooks_on_a_stage_are_called(frozen_settings):
     assert called == ["layer2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ops", [0, 1])  # from features; from augmented photos
 def test_a_checkpoints_frozen_weights_count(frozen_settings, table, tmp_path, machine, ops):
     """Whatever weights the model had that is resumed."""
