@@ -4,7 +4,8 @@
 
 The usual recipe: a file for each photo, Pillow decode, torchvision's Resize, RandAugment, ToTensor and Normalize photo
 by photo in loader processes; float32, contiguous; queries described one at a time. Model: ResNet-18 cropped after
-layer3, MixVPR; everything trained, or conv1..layer2 frozen as published. Both train on batches of the same size and
+layer3, MixVPR; everything trained, or conv1..layer2 frozen as published, or a frozen part whose features the kit has
+stored (without augmentation; computing them is not counted). Both train on batches of the same size and
 evaluate the same files. It prints seconds and their ratio; ratios are what to quote, as machines differ and are shared.
 """
 

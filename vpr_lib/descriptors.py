@@ -21,7 +21,7 @@ from vpr_lib.loading import BatchRequest, FeatureDataset, PhotoDataset, load_bat
 from vpr_lib.machine import Machine
 from vpr_lib.models import split_model
 
-PIXELS_PER_BATCH = 1_700_000  # on a CPU
+PIXELS_PER_BATCH = 1_700_000  # largest number of pixels in a batch on a CPU
 
 
 def extract_descriptors(

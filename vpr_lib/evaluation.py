@@ -27,6 +27,7 @@ from vpr_lib.settings import Settings
 from vpr_lib.statistics import bootstrap_interval, group_cells, paired_test
 
 NUM_PREDICTIONS = 25  # database photos kept for each query
+Dataset = PhotoDataset | FeatureDataset
 
 
 class Predictions(NamedTuple):
@@ -166,9 +167,6 @@ def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> dict[str, Comp
     return comparisons
 
 
-Dataset = PhotoDataset | FeatureDataset
-
-
 def _open_datasets(
     model: nn.Module, settings: Settings, split: str, photos: Split, runs_dir: Path, machine: Machine
 ) -> list[Dataset]:
@@ -218,7 +216,7 @@ def make_validator(
 ) -> Callable[[nn.Module], Scores] | None:
     """A function model -> {split: {k: percent}} on the validation splits; None without one.
 
-    It keeps what it reads for its first model, so the frozen part of later ones must be the same.
+    It keeps the photos or frozen features that its first model needs, so later ones must have the same frozen part.
     """
     splits = data_root.list_validation_splits(settings.val_splits)
     for split in splits:

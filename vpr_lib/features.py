@@ -85,7 +85,7 @@ def open_features(
 
 
 def _describe(frozen: FrozenPart) -> tuple:
-    """What the features of a photo depend on besides its size in pixels and the precision."""
+    """What a photo's features depend on: the frozen part's code, structure and weights, and how photos are read."""
     backbone = frozen.backbone
     parts = nn.ModuleList([backbone.model.relu, backbone.model.maxpool, *backbone.frozen])
     code = [hash_code(each) for each in (type(backbone), normalize, decode)]
@@ -97,7 +97,7 @@ def _is_usable(path: Path) -> bool:
     """Whether a file is there and undamaged; a damaged one is deleted."""
     try:
         check_array(path, "it is computed again")
-    except OSError:  # it doesn't exist
+    except OSError:  # it doesn't exist, or can't be read
         return False
     except DamagedFile as error:
         print(error, flush=True)

@@ -165,8 +165,8 @@ def load_batches(
 ) -> BatchLoader:
     """Load batches in order: ahead of their use in worker processes, or when they are used, in threads.
 
-    The latter on a CPU where nothing is done to the photos: models take longer than loading there, and a process that
-    has forked workers copies the memory it writes to.
+    The latter on a CPU where photos are not augmented: a model takes longer than loading there, and a process that has
+    forked workers copies the memory it writes to.
 
     Args:
         requests: a sampler or a list; iterated again each time the loader is.
