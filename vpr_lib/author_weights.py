@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from vpr_lib.aggregators import ConvAP, MixVPR
-from vpr_lib.backbones import STAGES, ResNet, read_checkpoint
+from vpr_lib.backbones import ResNet
+from vpr_lib.blocks import RESNET_STAGES
 from vpr_lib.models import VPRModel
+from vpr_lib.trunks import read_checkpoint
 
 
 def load_author_weights(path_or_state_dict: str | Path | Mapping[str, torch.Tensor], **sizes: int) -> VPRModel:
@@ -41,7 +43,7 @@ def load_author_weights(path_or_state_dict: str | Path | Mapping[str, torch.Tens
 
 
 def _infer_backbone(state: Mapping[str, torch.Tensor]) -> tuple[str, str]:
-    crop_after = [stage for stage in STAGES if any(f"backbone.model.{stage}." in key for key in state)][-1]
+    crop_after = [stage for stage in RESNET_STAGES if any(f"backbone.model.{stage}." in key for key in state)][-1]
     if "backbone.model.layer1.0.conv3.weight" in state:
         return "resnet50", crop_after
     return ("resnet34" if "backbone.model.layer1.2.conv1.weight" in state else "resnet18"), crop_after

@@ -1,10 +1,10 @@
-"""Image -> feature map: torchvision's ResNets, cropped after a stage and frozen up to a block."""
+"""Image -> feature map: a network cropped after one of its blocks and frozen up to another."""
 
-import io
-import urllib.error
+import copy
+import itertools
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -12,36 +12,131 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from vpr_lib.checked_files import DamagedFile, check_zip, is_sealed
+from vpr_lib.augmentation import IMAGENET_MEAN, IMAGENET_STD
+from vpr_lib.blocks import DINOV2, RESNETS, check_points, find_block, list_blocks
+from vpr_lib.efficientnet_lite0 import EfficientNetLite0, InvertedResidual
 from vpr_lib.options import check_choice
-from vpr_lib.settings import RESNETS, STAGES, list_blocks
-
-CITY_WEIGHTS = Path(__file__).parent / "city" / "weights" / "resnet18.pt"  # made by vpr_lib.city.pretrain
+from vpr_lib.trunks import Triple, build_trunk, read_weights, remove_unused
 
 
-class ResNet(nn.Module):
-    """A torchvision ResNet cropped after a stage; parameters are named as in authors' weights, `model.conv1.weight`.
+class Backbone(nn.Module):
+    """A network cropped after a block; its parameters lie in `model`, under the names of their authors.
 
     Args:
-        name: resnet18, resnet34 or resnet50.
-        weights: "imagenet" (torchvision's IMAGENET1K_V1, downloaded once), "city" (resnet18 up to layer3, trained on
-            rendered streets, part of the kit, see city/weights/README.md), None for random ones, or the path of a
-            checkpoint with torchvision's names, also below `backbone.model.`.
-        crop_after: last stage to keep: layer1, layer2, layer3 or layer4.
-        freeze_until: last part that is not trained: a stage ("conv1" to "layer4"), or a block within one ("layer3.0",
-            the first of layer3); None trains all. Frozen parts get no gradient, and their BatchNorm stays in eval
-            mode, so its statistics don't change.
+        name: resnet18 and larger ones, efficientnet_lite0, another of torchvision's convolutional networks or Swin
+            transformers (efficientnet_b0, swin_v2_t, ...), or dinov2_vits14 and larger ones (square photos only).
+        weights: "imagenet", "city", None or a path.
+            "imagenet": for efficientnet_lite0 from an installed package, without a network; for torchvision's networks
+            IMAGENET1K_V1, downloaded once; for DINOv2 its authors' weights.
+            "city": for resnet18 up to layer3, trained on rendered streets, part of the kit, see city/weights/README.md.
+            None: random. A path: a checkpoint with the network's names, also below `backbone.model.`.
+        crop_after: last block to keep, by a name that `blocks.find_block` takes: "layer3", "block11", or "stride16" for
+            the last block with that stride.
+        freeze_until: last block that is not trained; None trains all. Frozen blocks get no gradient, and their
+            BatchNorm stays in eval mode, so its statistics don't change.
         standardize: bring each channel of each image to mean 0 and standard deviation 1 first, which removes
             brightness and contrast. The weights "city" were trained so and need it; ImageNet's were not.
 
     Attributes:
         out_channels: channels of the feature map.
         stride: pixels of the image for one of the map.
+        num_frozen: number of blocks that are not trained.
 
     Raises:
-        ValueError: an unknown name or stage, or weights that don't fit.
-        FileNotFoundError: no file at the path in `weights`.
-        ConnectionError: ImageNet weights can't be downloaded.
+        ValueError: an unknown name or block, or weights that don't fit.
+        FileNotFoundError: no file at the path in `weights`, or the package with the weights is not installed.
+        ConnectionError: weights can't be downloaded.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weights: str | Path | None = None,
+        crop_after: str = "stride16",
+        freeze_until: str | None = None,
+        standardize: bool = False,
+    ) -> None:
+        super().__init__()
+        check_points(name, crop_after, freeze_until)
+        self.name = name
+        strides = list_blocks(name)
+        crop = find_block("crop_after", crop_after, strides)
+        self.num_frozen = 0 if freeze_until is None else find_block("freeze_until", freeze_until, strides) + 1
+        self.stride = [*strides.values()][crop]
+        trunk = build_trunk(name, pretrained=weights == "imagenet")
+        self.paths = [[*trunk.blocks[block]] for block in [*strides][: crop + 1]]  # of each block's modules in `model`
+        self.paths[-1] += trunk.tail
+        self.model = trunk.network
+        remove_unused(self.model, [*itertools.chain(*self.paths)])
+        self.calls = _merge_paths(self.model, [*itertools.chain(*self.paths)])
+        if weights is not None and not (weights == "imagenet" and name in DINOV2):
+            self._load(read_weights(name, weights))
+        self.prepare = InputNorm(standardize, trunk.mean, trunk.std)
+        self.requires_grad_(True)
+        for part in self.frozen_parts:
+            part.requires_grad_(False)
+        self.out_channels = self._measure_map(224)[0]  # a multiple of all strides
+        self.train()
+
+    @property
+    def frozen_parts(self) -> list[nn.Module]:
+        """The modules that are not trained, in the order of their calls: the normalization of photos and the blocks."""
+        return [self.prepare, *self._list_modules(self.paths[: self.num_frozen])]
+
+    @property
+    def trained_parts(self) -> list[nn.Module]:
+        """The modules that turn the output of `frozen_parts` into the feature map."""
+        return self._list_modules(self.paths[self.num_frozen :])
+
+    def _list_modules(self, blocks: list[list[str]]) -> list[nn.Module]:
+        return [self.model.get_submodule(path) for path in itertools.chain(*blocks)]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, out_channels, h, w), about H / stride and W / stride."""
+        x = self.prepare(images)
+        for path in self.calls:
+            x = self.model.get_submodule(path)(x)
+        return x
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """As in PyTorch, but frozen parts stay in eval mode."""
+        super().train(mode)
+        for part in self.frozen_parts:
+            part.eval()
+        return self
+
+    def map_size(self, pixels: int) -> int:
+        """Height or width of the feature map for an image of that many pixels; a ValueError if they are too few."""
+        if pixels < self.stride:
+            raise ValueError(
+                f"photos of {pixels} x {pixels} pixels are smaller than the stride {self.stride} of {self.name} at its "
+                "crop; set a larger image_size or an earlier crop_after"
+            )
+        return self._measure_map(pixels)[1]
+
+    @torch.no_grad()
+    def _measure_map(self, pixels: int) -> torch.Size:
+        """(C, h, w) of the feature map; nothing is computed."""
+        backbone = copy.deepcopy(self).to("meta").eval()
+        try:
+            return backbone(torch.empty(1, 3, pixels, pixels, device="meta")).shape[1:]
+        except RuntimeError as error:
+            raise ValueError(f"{self.name} has no map for photos of {pixels} x {pixels} pixels: {error}") from None
+
+    def _load(self, state: dict[str, torch.Tensor]) -> None:
+        """Load the blocks that are kept; others in the file are ignored."""
+        wanted = self.model.state_dict()
+        missing = [key for key in wanted if key not in state]
+        if missing:
+            raise ValueError(f"the weights lack {len(missing)} tensors of {self.name}, {missing[0]} for one")
+        try:
+            self.model.load_state_dict({key: state[key] for key in wanted})
+        except RuntimeError as error:
+            raise ValueError(f"the weights don't fit {self.name}: {error}") from None
+
+
+class ResNet(Backbone):
+    """A ResNet of torchvision, cropped after layer3 unless told otherwise; arguments as of `Backbone`.
 
     Source: He et al., Deep Residual Learning for Image Recognition (CVPR 2016).
     """
@@ -54,134 +149,76 @@ class ResNet(nn.Module):
         freeze_until: str | None = None,
         standardize: bool = False,
     ) -> None:
+        super().__init__(check_choice("ResNet", name, RESNETS), weights, crop_after, freeze_until, standardize)
+
+
+class InputNorm(nn.Module):
+    """Images as `augmentation.normalize` returns them -> as a network expects them.
+
+    Args:
+        standardize: each channel of each image to mean 0 and standard deviation 1; then `mean` and `std` don't matter.
+        mean, std: of each channel in [0, 1], with which the network's weights were trained.
+    """
+
+    def __init__(self, standardize: bool, mean: Triple, std: Triple) -> None:
         super().__init__()
-        self.name = check_choice("backbone", name, RESNETS)
-        kept = STAGES[: STAGES.index(check_choice("crop_after", crop_after, STAGES[1:])) + 1]
-        blocks = list_blocks(name, crop_after)
-        self.blocks = [*blocks.values()]  # in the order of their use
-        self.num_frozen = 0
-        if freeze_until is not None:
-            self.num_frozen = [*blocks].index(check_choice("freeze_until", freeze_until, blocks)) + 1
-        self.model = torchvision.models.get_model(name, weights=None)
-        for unused in ("avgpool", "fc", *(layer for layer in STAGES if layer not in kept)):
-            delattr(self.model, unused)
-        if weights is not None:
-            self._load(_read_weights(name, weights))
         self.standardize = standardize
-        self.stages = kept[1:]
-        self.stride = 2 ** len(kept)
-        last_block = getattr(self.model, kept[-1])[-1]
-        self.out_channels = (last_block.conv3 if name == "resnet50" else last_block.conv2).out_channels
-        self.frozen = [self.model.get_submodule(block) for block in self.blocks[: self.num_frozen]]
-        self.frozen += [self.model.bn1] if self.frozen else []
-        for part in self.frozen:
-            part.requires_grad_(False)
-        self.train()
+        pairs = zip(IMAGENET_MEAN, IMAGENET_STD, mean, std, strict=True)
+        # x is (photo - old_mean) / old_std.
+        self.shift, self.scale = zip(
+            *(((old_mean - new_mean) / new_std, old_std / new_std) for old_mean, old_std, new_mean, new_std in pairs),
+            strict=True,
+        )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) -> (B, out_channels, H / stride, W / stride), sizes rounded up."""
-        x = self._forward_stem(images)
-        for stage in self.stages:
-            x = getattr(self.model, stage)(x)
-        return x
-
-    def forward_frozen(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) -> output of the last frozen block (B, C, h, w)."""
-        x = self._forward_stem(images)
-        for block in self.blocks[1 : self.num_frozen]:
-            x = self.model.get_submodule(block)(x)
-        return x
-
-    def list_trained(self) -> list[nn.Module]:
-        """The blocks that turn the output of `forward_frozen` into that of `forward`."""
-        return [self.model.get_submodule(block) for block in self.blocks[self.num_frozen :]]
-
-    def _forward_stem(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> the same shape."""
         if self.standardize:
-            images = F.instance_norm(images)
-        return self.model.maxpool(self.model.relu(self.model.bn1(self.model.conv1(images))))
+            return F.instance_norm(images)
+        if set(self.scale) == {1.0} and set(self.shift) == {0.0}:
+            return images
+        shift, scale = (images.new_tensor(values).view(3, 1, 1) for values in (self.shift, self.scale))
+        return torch.addcmul(shift, images, scale)
 
-    def train(self, mode: bool = True) -> "ResNet":
-        """As in PyTorch, but frozen parts stay in eval mode."""
-        super().train(mode)
-        for part in self.frozen:
-            part.eval()
-        return self
 
-    def map_size(self, pixels: int) -> int:
-        """Height or width of the feature map for an image of that many pixels."""
-        return -(-pixels // self.stride)
-
-    def _load(self, state: dict[str, torch.Tensor]) -> None:
-        """Load the stages that are kept; others in the file are ignored."""
-        wanted = self.model.state_dict()
-        missing = [key for key in wanted if key not in state]
-        if missing:
-            raise ValueError(f"the weights lack {len(missing)} tensors of {self.name}, {missing[0]} for one")
-        try:
-            self.model.load_state_dict({key: state[key] for key in wanted})
-        except RuntimeError as error:
-            raise ValueError(f"the weights don't fit {self.name}: {error}") from None
+def _merge_paths(network: nn.Module, paths: list[str]) -> list[str]:
+    """The same with `nn.Sequential`s in place of their parts, so that hooks on a stage are called."""
+    parents = [path.rpartition(".")[0] for path in paths]
+    is_sequential = [isinstance(network.get_submodule(parent), nn.Sequential) for parent in parents]
+    merged = [*dict.fromkeys(np.where(is_sequential, parents, paths).tolist())]
+    return paths if merged == paths else _merge_paths(network, merged)
 
 
 def fold_batchnorm(model: nn.Module) -> nn.Module:
-    """Merge each BatchNorm of torchvision's ResNets and their blocks into the convolution before it, in place.
+    """Merge each BatchNorm of known networks and their blocks into the convolution before it, in place.
 
     The model must be in eval mode; its outputs stay the same up to rounding.
     """
-    kinds = (BasicBlock, Bottleneck, torchvision.models.ResNet)  # not classes derived from them: they may differ
-    for block in [part for part in model.modules() if type(part) in kinds]:
-        for conv, bn in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")):
-            if isinstance(getattr(block, bn, None), nn.BatchNorm2d):
-                setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, bn)))
-                setattr(block, bn, nn.Identity())
-        downsample = getattr(block, "downsample", None)
-        if downsample is not None and isinstance(downsample[1], nn.BatchNorm2d):
-            block.downsample = fuse_conv_bn_eval(*downsample)
+    for part in [*model.modules()]:
+        for conv, bn in _list_pairs(part):
+            if isinstance(getattr(part, bn, None), nn.BatchNorm2d):
+                setattr(part, conv, fuse_conv_bn_eval(getattr(part, conv), getattr(part, bn)))
+                setattr(part, bn, nn.Identity())
+        if type(part) in (BasicBlock, Bottleneck) and isinstance(part.downsample, nn.Sequential):
+            part.downsample = fuse_conv_bn_eval(*part.downsample)
     return model
 
 
-def _read_weights(name: str, weights: str | Path) -> dict[str, torch.Tensor]:
-    """A state dict with torchvision's names, from "imagenet", "city" or a checkpoint file."""
-    if weights == "city":
-        check_choice("backbone with weights 'city'", name, ["resnet18"])
-        weights = CITY_WEIGHTS
-    if weights == "imagenet":
-        try:
-            return torchvision.models.get_model_weights(name).IMAGENET1K_V1.get_state_dict(check_hash=True)
-        except (urllib.error.URLError, OSError) as error:
-            raise ConnectionError(
-                f"ImageNet weights of {name} can't be downloaded ({error}); without a network pass weights=None "
-                "for random weights (--set weights=null --set freeze_until=null), 'city' for the kit's own "
-                "(--set weights=city --set standardize=true), or the path of a weights file"
-            ) from None
-    state = read_checkpoint(weights)["state_dict"]
-    prefix = "backbone.model."
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)} or state
+def _list_pairs(part: nn.Module) -> list[tuple[str, str]]:
+    """Names of a module's convolutions, each with that of the BatchNorm that is called after it.
 
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint file on the CPU, with a `state_dict` also where the file is nothing but one.
-
-    No code in the file is run. A file that doesn't exist is a FileNotFoundError; a damaged one, or one without a state
-    dict, is a ValueError.
+    Classes derived from the known ones may call something in between, so they are left alone.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file at {path}; pass a checkpoint, 'imagenet', 'city' or None")
-    advice = "pass a file of torch.save with a state dict, which can be loaded with weights only"
-    data = path.read_bytes()
-    if not is_sealed(path, data):
-        raise DamagedFile(path, "its checksum is wrong", advice)
-    try:
-        if data.startswith(b"PK"):  # torch itself doesn't check all checksums; files of torch before 1.6 have none
-            check_zip(data)
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
-        raise DamagedFile(path, error, advice) from None
-    if isinstance(content, dict) and "state_dict" not in content:
-        content = {"state_dict": content}
-    state = content["state_dict"] if isinstance(content, dict) else None
-    if not (isinstance(state, dict) and state and all(isinstance(value, torch.Tensor) for value in state.values())):
-        raise ValueError(f"{path} holds no state dict: expected a dict of tensors, or one under 'state_dict'")
-    return content
+    if type(part) in (BasicBlock, Bottleneck, torchvision.models.ResNet):
+        return [("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")]
+    if type(part) is InvertedResidual:
+        return [("expand_conv", "bn0"), ("depthwise_conv", "bn1"), ("project_conv", "bn2")]
+    if type(part) is EfficientNetLite0:
+        return [("conv_stem", "bn0")]
+    if type(part) in (FrozenPart, torchvision.ops.Conv2dNormActivation):
+        pairs = itertools.pairwise(part._modules)
+        return [(conv, bn) for conv, bn in pairs if isinstance(getattr(part, conv), nn.Conv2d)]
+    return []
+
+
+class FrozenPart(nn.Sequential):
+    """The part of a model that is not trained: images (B, 3, H, W) -> features (B, C, h, w)."""

@@ -19,6 +19,7 @@ from torch import nn
 
 from vpr_lib.atomic_files import STALE_S
 from vpr_lib.augmentation import is_augmented, normalize
+from vpr_lib.backbones import FrozenPart
 from vpr_lib.checked_files import DamagedFile, check_array, hash_text, write_array
 from vpr_lib.descriptors import compute_outputs
 from vpr_lib.devices import choose_device, choose_dtype
@@ -26,7 +27,7 @@ from vpr_lib.identity import hash_code, hash_module, hash_weights
 from vpr_lib.images import ImageTable
 from vpr_lib.loading import FeatureDataset, PhotoDataset
 from vpr_lib.machine import Machine
-from vpr_lib.models import FrozenPart, split_model
+from vpr_lib.models import split_model
 from vpr_lib.photos import decode
 from vpr_lib.settings import Settings
 
@@ -86,11 +87,7 @@ def open_features(
 
 def _describe(frozen: FrozenPart) -> tuple:
     """What a photo's features depend on: the frozen part's code, structure and weights, and how photos are read."""
-    backbone = frozen.backbone
-    parts = nn.ModuleList([backbone.model.relu, backbone.model.maxpool, *backbone.frozen])
-    code = [hash_code(each) for each in (type(backbone), normalize, decode)]
-    names = (backbone.name, backbone.standardize, backbone.blocks[: backbone.num_frozen])
-    return (*code, *names, hash_module(parts), hash_weights(parts))
+    return (hash_code(normalize), hash_code(decode), hash_module(frozen), hash_weights(frozen))
 
 
 def _is_usable(path: Path) -> bool:
@@ -111,7 +108,7 @@ def _is_usable(path: Path) -> bool:
 
 def _to_numpy(features: torch.Tensor, dtype: torch.dtype) -> np.ndarray:
     """(B, C, h, w) -> (B, h, w, C), in the memory order that convolutions read fastest; bfloat16 as int16."""
-    features = features.to(dtype).permute(0, 2, 3, 1).contiguous()
+    features = features.to(dtype).movedim(1, -1).contiguous()  # a transformer's tokens have three dimensions
     return (features.view(torch.int16) if dtype == torch.bfloat16 else features).numpy()
 
 

@@ -104,7 +104,7 @@ class FeatureDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, request: BatchRequest) -> Batch:
         features = torch.from_numpy(self.features[request.rows]).view(self.dtype)
-        return Batch(features.permute(0, 3, 1, 2), torch.as_tensor(request.rows), request.seed)
+        return Batch(features.movedim(-1, 1), torch.as_tensor(request.rows), request.seed)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from torch import nn
 
 from vpr_lib.aggregators import AGGREGATORS, build_aggregator
 from vpr_lib.atomic_files import write_atomically
-from vpr_lib.backbones import ResNet
+from vpr_lib.backbones import Backbone, FrozenPart
 from vpr_lib.checkpoints import read_checked, to_bytes
 from vpr_lib.options import check_choice
 from vpr_lib.settings import Settings
@@ -35,24 +35,12 @@ class VPRModel(nn.Module):
         return self.aggregator(self.backbone(images)).float()
 
 
-class FrozenPart(nn.Module):
-    """The part of a model that is not trained: images (B, 3, H, W) -> features (B, C, h, w)."""
-
-    def __init__(self, model: VPRModel) -> None:
-        super().__init__()
-        self.backbone = model.backbone
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The output of the last frozen block."""
-        return self.backbone.forward_frozen(images)
-
-
 class TrainedPart(nn.Module):
     """The rest: features of `FrozenPart` -> descriptors (B, D)."""
 
     def __init__(self, model: VPRModel) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(*model.backbone.list_trained())
+        self.blocks = nn.Sequential(*model.backbone.trained_parts)
         self.aggregator = model.aggregator
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -66,8 +54,8 @@ def split_model(model: nn.Module) -> tuple[FrozenPart | None, nn.Module]:
     (None, model) if nothing is frozen, or if model or backbone compute something of their own.
     """
     is_known = getattr(type(model), "forward", None) is VPRModel.forward
-    if is_known and type(model.backbone).forward is ResNet.forward and model.backbone.num_frozen:
-        return FrozenPart(model), TrainedPart(model)
+    if is_known and getattr(type(model.backbone), "forward", None) is Backbone.forward and model.backbone.num_frozen:
+        return FrozenPart(*model.backbone.frozen_parts), TrainedPart(model)
     return None, model
 
 
@@ -82,7 +70,7 @@ def build_model(settings: Settings, aggregator: nn.Module | None = None) -> VPRM
         check_choice("aggregator in aggregator_options", name, AGGREGATORS)
     with torch.random.fork_rng(devices=[]):  # leaves the caller's random state as it is
         torch.manual_seed(settings.seed)
-        backbone = ResNet(
+        backbone = Backbone(
             settings.backbone, settings.weights, settings.crop_after, settings.freeze_until, settings.standardize
         )
         if aggregator is None:

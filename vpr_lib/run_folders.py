@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from vpr_lib.aggregators import AGGREGATORS
-from vpr_lib.backbones import ResNet
+from vpr_lib.backbones import Backbone
 from vpr_lib.checked_files import hash_text, read_json
 from vpr_lib.checkpoints import load_checkpoint
 from vpr_lib.identity import hash_code, hash_module
@@ -127,4 +127,4 @@ def hash_model_code(settings: Settings, aggregator: nn.Module | None) -> str:
     code = hash_module(aggregator) if aggregator is not None else ""
     if aggregator is None and settings.aggregator in AGGREGATORS:
         code = hash_code(AGGREGATORS[settings.aggregator])
-    return hash_text(f"{hash_code(ResNet)} {hash_code(VPRModel)} {code}")
+    return hash_text(f"{hash_code(Backbone)} {hash_code(VPRModel)} {code}")

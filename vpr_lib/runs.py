@@ -16,7 +16,6 @@ from torch import nn
 from tqdm.auto import tqdm
 from tqdm.contrib import DummyTqdmFile
 
-from vpr_lib.backbones import CITY_WEIGHTS
 from vpr_lib.checked_files import hash_text, write_json
 from vpr_lib.checkpoints import read_checked
 from vpr_lib.data_roots import DataRoot, open_data_root
@@ -28,6 +27,7 @@ from vpr_lib.options import list_changes
 from vpr_lib.run_folders import Run, has_weights, hash_model_code, lock_folder, read_run_file
 from vpr_lib.settings import Settings
 from vpr_lib.training import check_training, train
+from vpr_lib.trunks import CITY_WEIGHTS
 
 AnyAggregator = nn.Module | Callable[[], nn.Module] | None
 Identity = dict[str, Any]

@@ -5,13 +5,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from vpr_lib.blocks import check_points
 from vpr_lib.options import check_choice, check_fields, set_values
 
-RESNETS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}  # blocks in layer1 to layer4
-STAGES = ("conv1", "layer1", "layer2", "layer3", "layer4")
 CHOICES: dict[str, tuple[str | None, ...]] = {
-    "backbone": (*RESNETS,),
-    "crop_after": STAGES[1:],
     "optimizer": ("Adam", "AdamW", "SGD"),
     "scheduler": ("MultiStepLR", "CosineAnnealingLR", "ReduceLROnPlateau", None),
     "precision": ("auto", "float32", "bfloat16", "float16"),
@@ -27,18 +24,6 @@ INTERVALS = {
 }  # fmt: skip
 
 
-def list_blocks(backbone: str, crop_after: str) -> dict[str, str]:
-    """The parts of a ResNet up to a stage, in order: {name in `freeze_until`: name in torchvision}.
-
-    The last block of a stage has the stage's name: conv1, layer1.0, layer1 (torchvision's layer1.1), layer2.0, ...
-    """
-    blocks = {"conv1": "conv1"}
-    for stage, number in zip(STAGES[1 : STAGES.index(crop_after) + 1], RESNETS[backbone], strict=False):
-        names = [f"{stage}.{i}" for i in range(number)]
-        blocks |= dict(zip([*names[:-1], stage], names, strict=True))
-    return blocks
-
-
 @dataclass(frozen=True)
 class Settings:
     """What is computed. The defaults reproduce the published comparison (ResNet-18, 320 px, 10 epochs).
@@ -49,10 +34,10 @@ class Settings:
     """
 
     # Model
-    backbone: str = "resnet18"  # torchvision's name: resnet18, resnet34 or resnet50
+    backbone: str = "resnet18"  # or efficientnet_lite0, ...: see backbones.Backbone, as for the next three
     weights: str | None = "imagenet"  # "imagenet", "city" (rendered streets), None (random) or a path to a checkpoint
-    crop_after: str = "layer3"  # stride 16: 320 px give a 20 x 20 map, fine enough to keep the layout
-    freeze_until: str | None = "layer2"  # conv1..layer2 keep their pretrained edges and textures; see `list_blocks`
+    crop_after: str = "stride16"  # ResNet's layer3: 320 px give a 20 x 20 map, fine enough to keep the layout
+    freeze_until: str | None = "stride8"  # ResNet's conv1..layer2 keep their pretrained edges and textures
     standardize: bool = False  # each photo's channels to mean 0, standard deviation 1; for "city" and random weights
     aggregator: str = "MixVPR"  # a name in aggregators.AGGREGATORS
     aggregator_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # {aggregator: {argument: value}}
@@ -94,7 +79,7 @@ class Settings:
         check_fields(self, INTERVALS)
         for name, valid in CHOICES.items():
             check_choice(name, getattr(self, name), valid)
-        check_choice("freeze_until", self.freeze_until, (*list_blocks(self.backbone, self.crop_after), None))
+        check_points(self.backbone, self.crop_after, self.freeze_until)
         if not self.ks or len({*self.ks}) < len(self.ks):
             raise ValueError(f"ks is {self.ks}; expected different ranks, for example (1, 5, 10)")
         if [*self.milestones] != sorted({*self.milestones}):

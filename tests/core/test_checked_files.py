@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from vpr_lib.atomic_files import open_atomically, write_atomically
-from vpr_lib.backbones import read_checkpoint
 from vpr_lib.checked_files import DamagedFile, is_sealed, read_json, read_zip, seal_zip, write_json, write_sealed
+from vpr_lib.trunks import read_checkpoint
 
 
 def flip(data, bit):

@@ -96,7 +96,7 @@ def test_features_are_the_frozen_part_one_photo_at_a_time(frozen_settings, table
     found = features[BatchRequest(rows)].inputs
     images = PhotoDataset(table, 32)[BatchRequest(rows)].inputs
     with torch.no_grad():
-        slow = torch.cat([model.eval().backbone.forward_frozen(normalize(image[None])) for image in images])
+        slow = torch.cat([split_model(model.eval())[0](normalize(image[None])) for image in images])
     assert found.dtype == dtype and found.is_contiguous(memory_format=torch.channels_last)
     error = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 5e-2}[precision]
     torch.testing.assert_close(found.float(), slow, rtol=error, atol=error * float(slow.max()))
@@ -280,7 +280,7 @@ def with_a_hook(model):
 
 
 def standardized(model):
-    model.backbone.standardize = True
+    model.backbone.prepare.standardize = True
 
 
 @pytest.mark.parametrize(

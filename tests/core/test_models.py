@@ -12,9 +12,10 @@ from torch import nn
 from vpr_lib import backbones
 from vpr_lib.aggregators import AGGREGATORS, AvgPool, ConvAP, GeM, MixVPR, build_aggregator
 from vpr_lib.author_weights import load_author_weights
-from vpr_lib.backbones import CITY_WEIGHTS, ResNet
+from vpr_lib.backbones import ResNet
 from vpr_lib.models import VPRModel, build_model, load_model, save_model
 from vpr_lib.settings import Settings, replace
+from vpr_lib.trunks import CITY_WEIGHTS, read_checkpoint
 
 
 @pytest.fixture(params=AGGREGATORS)
@@ -227,9 +228,9 @@ def test_standardized_photos_look_alike_dark_or_bright():
 def test_unknown_backbones_and_stages():
     with pytest.raises(ValueError, match="valid: resnet18, resnet34, resnet50"):
         ResNet("resnet")
-    with pytest.raises(ValueError, match="valid: layer1, layer2, layer3, layer4"):
-        ResNet(crop_after="conv1")
-    with pytest.raises(ValueError, match=r"freeze_until 'layer4'; valid: conv1, layer1\.0, .*layer3\.0, layer3$"):
+    with pytest.raises(ValueError, match=r"crop_after .*'layer5'; valid: layer1, .*layer4\.1, .*stride32"):
+        ResNet(crop_after="layer5")
+    with pytest.raises(ValueError, match=r"freeze_until .*'layer4'; valid: layer1, .*conv1, .*layer3\.1, .*stride16$"):
         ResNet(freeze_until="layer4")
 
 
@@ -260,7 +261,7 @@ def test_weights_from_a_file(tmp_path):
         ResNet(weights=tmp_path / "text.pt")
     torch.save({"a": 1}, tmp_path / "int.pt")
     with pytest.raises(ValueError, match="no state dict"):
-        backbones.read_checkpoint(tmp_path / "int.pt")
+        read_checkpoint(tmp_path / "int.pt")
 
 
 def test_starter_weights_come_along():

@@ -12,8 +12,8 @@ from vpr_lib.settings import PRESETS, Settings
 
 NAN, INFINITY = math.nan, math.inf
 WRONG = {
-    "backbone": ["resnet", None, 18], "weights": [0, True], "crop_after": ["conv1", "layer5", None],
-    "freeze_until": ["layer4", "layer", "layer3.1", 2], "standardize": [1, "yes", None], "aggregator": [None, 3],
+    "backbone": ["resnet", None, 18], "weights": [0, True], "crop_after": ["layer", "layer5", "stride2", None],
+    "freeze_until": ["layer4", "layer", "layer3.2", 2], "standardize": [1, "yes", None], "aggregator": [None, 3],
     "aggregator_options": [None, "GeM", {"GeM": 3.0}, {"GeM": {"p": NAN}}], "image_size": [0, 32.0, "32", True],
     "num_places": [1, NAN, 8.0], "images_per_place": [1, -4, None], "crop_min": [0.0, 1.1, NAN, "1"],
     "randaugment_ops": [-1, 1.5, False], "randaugment_magnitude": [-1, 31, 300, NAN], "loss": [None, 1],

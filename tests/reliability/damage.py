@@ -35,7 +35,7 @@ from conftest import make_root
 
 from vpr_lib import images
 from vpr_lib.analysis.scenarios import read_labels
-from vpr_lib.backbones import CITY_WEIGHTS, ResNet
+from vpr_lib.backbones import ResNet
 from vpr_lib.city import CitySettings, write_city
 from vpr_lib.command_line.parser import main
 from vpr_lib.data_roots import DataRoot, read_split
@@ -48,6 +48,7 @@ from vpr_lib.machine import Machine
 from vpr_lib.models import build_model
 from vpr_lib.run_folders import open_run
 from vpr_lib.settings import get_preset, replace
+from vpr_lib.trunks import CITY_WEIGHTS
 
 OUTCOMES = ("refused", "made again", "unharmed", "told", "silent")
 QUIET = ("--set", "num_workers=0", "--set", "progress=false", "--set", "device=cpu")
