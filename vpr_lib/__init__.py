@@ -5,6 +5,7 @@ The core, in reading order:
     file_names, stored_zip, images, data_roots           a folder -> tables of photos
     photos, loading, samplers, augmentation              tables -> batches of P places x K photos
     backbones, aggregators, models, author_weights       image -> feature map -> descriptor
+    pooling, further_aggregators                         used by aggregators; four beyond the published study
     optimization, checkpoints, progress, training        the training loop
     descriptors, search, recall, statistics              descriptors -> nearest photos -> recall@k, intervals, tests
     identity, run_folders, evaluation, runs              settings -> a run folder, and its recall on a split
@@ -22,6 +23,7 @@ _HOMES = {
     **dict.fromkeys(("find_positives", "recall_at_k"), "recall"),
     "PlaceSampler": "samplers",
     **dict.fromkeys(("AvgPool", "GeM", "ConvAP", "MixVPR"), "aggregators"),
+    **dict.fromkeys(("CosPlace", "NetVLAD", "SALAD", "BoQ"), "further_aggregators"),
     "ResNet": "backbones",
     "VPRModel": "models",
     "load_author_weights": "author_weights",

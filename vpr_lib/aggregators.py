@@ -1,7 +1,8 @@
 """Feature map (B, C, H, W) -> unit-norm descriptor (B, D).
 
 To add one: a class whose output has unit norm, and a line in `AGGREGATORS`. Constructor arguments named
-`in_channels`, `in_h` and `in_w` are filled in from the backbone and the image size.
+`in_channels`, `in_h` and `in_w` are filled in from the backbone and the image size. If it has a method `initialize`, a
+training first calls it with local features of training photos, float32 (N, in_channels).
 """
 
 import inspect
@@ -12,12 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vpr_lib.further_aggregators import SALAD, BoQ, CosPlace, NetVLAD
 from vpr_lib.options import check_choice
-
-
-def unit(x: torch.Tensor) -> torch.Tensor:
-    """(B, ...) -> (B, D) float32 of unit L2 norm; half precision would lose small differences between photos."""
-    return F.normalize(x.float().flatten(1), dim=1)
+from vpr_lib.pooling import generalized_mean, unit
 
 
 class AvgPool(nn.Module):
@@ -57,12 +55,7 @@ class GeM(nn.Module):
         """(B, C, H, W) -> (B, C)."""
         # float32: an activation of 41 cubed overflows float16.
         with torch.autocast(x.device.type, enabled=False):
-            p = self.p.float()
-            x = x.float().clamp(min=self.eps)
-            # Activations are divided by their maximum: from p = 7.5 on, the power of `eps` would underflow to 0, whose
-            # root has an infinite gradient. The maximum cancels out of the result, so it needs no gradient.
-            maximum = x.detach().amax((2, 3), keepdim=True)  # (B, C, 1, 1)
-            return unit(maximum.flatten(1) * (x / maximum).pow(p).mean((2, 3)).pow(1 / p))
+            return unit(generalized_mean(x.float(), self.p.float(), self.eps))
 
 
 class ConvAP(nn.Module):
@@ -165,7 +158,17 @@ def _region_means(height: int, width: int, num_regions: int) -> torch.Tensor:
     return F.adaptive_avg_pool2d(unit_maps, grid).flatten(1).T
 
 
-AGGREGATORS: dict[str, type[nn.Module]] = {"AVG": AvgPool, "GeM": GeM, "ConvAP": ConvAP, "MixVPR": MixVPR}
+AGGREGATORS: dict[str, type[nn.Module]] = {
+    "AVG": AvgPool,
+    "GeM": GeM,
+    "ConvAP": ConvAP,
+    "MixVPR": MixVPR,
+    "CosPlace": CosPlace,
+    "NetVLAD": NetVLAD,
+    "SALAD": SALAD,
+    "BoQ": BoQ,
+}
+STUDY_AGGREGATORS = ("AVG", "GeM", "ConvAP", "MixVPR")  # those of the published study
 
 
 def build_aggregator(name: str, in_channels: int, in_h: int, in_w: int, **options: Any) -> nn.Module:

@@ -86,6 +86,39 @@ def extract_from_dataset(
     return descriptors
 
 
+def sample_local_features(
+    backbone: nn.Module,
+    table: ImageTable,
+    image_size: int,
+    seed: int,
+    machine: Machine,
+    num_photos: int = 500,
+    per_photo: int = 100,
+) -> np.ndarray:
+    """Columns of the feature maps of some photos, for an aggregator's `initialize`.
+
+    Args:
+        backbone: normalized images (B, 3, H, W) to feature maps (B, C, h, w); it is not changed.
+        table: the training photos.
+        image_size: pixels.
+        seed: of the choice of photos and positions.
+        machine: device, workers and batch size.
+        num_photos: photos to draw at most.
+        per_photo: positions to draw of each photo at most.
+
+    Returns:
+        float32 (N, C), N <= num_photos * per_photo.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.choice(len(table), min(num_photos, len(table)), replace=False))
+    local_features = []
+    dataset = PhotoDataset(table[rows], image_size)
+    for maps in compute_outputs(backbone, dataset, "float32", machine, "local features"):
+        for positions in maps.flatten(2).transpose(1, 2):  # (h * w, C) of each photo
+            local_features.append(positions[rng.permutation(len(positions))[:per_photo]])
+    return torch.cat(local_features).numpy()
+
+
 def extract_from_images(
     model: nn.Module, images: torch.Tensor, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> np.ndarray:

@@ -19,6 +19,7 @@ from tqdm.contrib import DummyTqdmFile
 from vpr_lib.checked_files import hash_text, write_json
 from vpr_lib.checkpoints import read_checked
 from vpr_lib.data_roots import DataRoot, open_data_root
+from vpr_lib.descriptors import sample_local_features
 from vpr_lib.evaluation import make_validator
 from vpr_lib.identity import hash_weights
 from vpr_lib.machine import Machine
@@ -48,7 +49,8 @@ def get_run(
         runs_dir: parent of the run folders; the folder's name follows from settings, photos and code.
         aggregator: an instance in place of the one the settings name, or a function that makes one. The function is
             called with the settings' seed, so the next session finds the same run; an instance with random weights
-            is another run each time it is made.
+            is another run each time it is made. If it has a method `initialize`, the training begins with it (on a
+            copy of the instance), see `aggregators`.
         machine: device, workers, checkpoints.
 
     Returns:
@@ -150,6 +152,12 @@ def _train(run: Run, identity: Identity, data_root: DataRoot, machine: Machine) 
             return
         versions = {"python": platform.python_version(), "torch": torch.__version__}
         write_json(folder / "settings.json", identity | {"versions": versions})
+        # A checkpoint would overwrite what is initialized here.
+        if hasattr(model.aggregator, "initialize") and not any(folder.glob("checkpoint*.pt")):
+            size, seed = settings.image_size, settings.seed
+            local_features = sample_local_features(model.backbone, data_root.train, size, seed, machine)
+            print(f"{settings.aggregator}: initialized from {len(local_features):,} local features", flush=True)
+            model.aggregator.initialize(local_features)
         progress = train(model, settings, data_root.train, folder, validate, machine)
         if progress.epoch < settings.epochs:
             return

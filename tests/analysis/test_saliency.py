@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vpr_lib.aggregators import AGGREGATORS, AvgPool, build_aggregator
+from vpr_lib.aggregators import AGGREGATORS, AvgPool, NetVLAD, build_aggregator
 from vpr_lib.analysis.saliency import blend_map, explain_similarity
 from vpr_lib.augmentation import normalize
 from vpr_lib.backbones import ResNet
@@ -28,6 +28,10 @@ def make_model(aggregator):
     backbone = ResNet("resnet18", weights="city", crop_after="layer2")
     if isinstance(aggregator, str):
         aggregator = build_aggregator(aggregator, backbone.out_channels, MAP, MAP)
+    if isinstance(aggregator, NetVLAD):  # from random centers, no region increases the similarity
+        with torch.no_grad():
+            maps = backbone.eval()(normalize(torch.from_numpy(make_photos())))
+        aggregator.initialize(maps.movedim(1, 3).flatten(0, 2).numpy())
     return VPRModel(backbone, aggregator)
 
 
@@ -42,18 +46,26 @@ def make_photos(seed=0):
 @torch.no_grad()
 def explain_slowly(model, photos, monkeypatch):
     """What the similarity gains or loses, at constant lengths, as one position of a map grows or shrinks a little."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # small differences need float64 throughout
     model = model.double().eval()
     features = model.backbone(normalize(torch.from_numpy(photos)).double())
-    unit = model.aggregator(features)
-    monkeypatch.setattr(F, "normalize", lambda x, **_: x)  # what is left of the aggregator: descriptors of any length
-    raw = model.aggregator(features)
-    torch.testing.assert_close(raw / raw.norm(dim=1, keepdim=True), unit, atol=1e-5, rtol=0)
+    plain = model.aggregator(features)
+    lengths = []  # of everything the aggregator normalizes, in order
+
+    def record(x, dim=1):
+        lengths.append(x.norm(dim=dim, keepdim=True).clamp(min=1e-12))
+        return x / lengths[-1]
+
+    monkeypatch.setattr(F, "normalize", record)
+    torch.testing.assert_close(model.aggregator(features), plain)
     maps = np.zeros((2, MAP, MAP))
     for photo, y, x in np.ndindex(maps.shape):
         for sign in (1, -1):
+            recorded = iter(lengths)
+            monkeypatch.setattr(F, "normalize", lambda x, dim=1, recorded=recorded: x / next(recorded))
             changed = features.clone()
-            changed[photo, :, y, x] *= 1 + sign * 1e-3
-            a, b = model.aggregator(changed).double()
+            changed[photo, :, y, x] *= 1 + sign * 1e-6
+            a, b = model.aggregator(changed)
             maps[photo, y, x] += sign * float(a @ b)
     return [m.clip(0) / m.max() for m in maps]
 

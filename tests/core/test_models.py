@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from vpr_lib import backbones
-from vpr_lib.aggregators import AGGREGATORS, AvgPool, ConvAP, GeM, MixVPR, build_aggregator
+from vpr_lib.aggregators import AGGREGATORS, STUDY_AGGREGATORS, AvgPool, ConvAP, GeM, MixVPR, build_aggregator
 from vpr_lib.author_weights import load_author_weights
 from vpr_lib.backbones import ResNet
 from vpr_lib.models import VPRModel, build_model, load_model, save_model
@@ -23,10 +23,11 @@ def name(request):
     return request.param
 
 
-def test_every_aggregator_gives_unit_norm_and_a_gradient(name):
+@pytest.mark.parametrize("shape", [(16, 5, 5), (256, 20, 20)], ids=str)
+def test_every_aggregator_gives_unit_norm_and_a_gradient(name, shape):
     torch.manual_seed(0)
-    aggregator = build_aggregator(name, 16, 5, 5)
-    x = torch.rand(3, 16, 5, 5, requires_grad=True)
+    aggregator = build_aggregator(name, *shape)
+    x = torch.rand(3, *shape, requires_grad=True)
     descriptors = aggregator(x)
     assert descriptors.shape[0] == 3 and descriptors.ndim == 2 and descriptors.dtype == torch.float32
     torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(3))
@@ -56,7 +57,13 @@ def test_every_aggregator_survives_half_precision(name):
 
 def test_published_sizes():
     sizes = {name: build_aggregator(name, 256, 20, 20)(torch.rand(1, 256, 20, 20)).shape[1] for name in AGGREGATORS}
-    assert sizes == {"AVG": 256, "GeM": 256, "ConvAP": 1024, "MixVPR": 1024}
+    assert {name: sizes.pop(name) for name in STUDY_AGGREGATORS} == {
+        "AVG": 256,
+        "GeM": 256,
+        "ConvAP": 1024,
+        "MixVPR": 1024,
+    }
+    assert sizes == {"CosPlace": 512, "NetVLAD": 16 * 256, "SALAD": 256 + 64 * 128, "BoQ": 1024}
 
 
 def test_avg_and_gem_by_hand():
@@ -149,7 +156,7 @@ def test_mixvpr_names_the_image_size_it_was_built_for():
 
 
 def test_unknown_aggregators_and_options_list_the_valid_ones():
-    with pytest.raises(ValueError, match="AVG, GeM, ConvAP, MixVPR"):
+    with pytest.raises(ValueError, match="AVG, GeM, ConvAP, MixVPR, CosPlace, NetVLAD, SALAD, BoQ"):
         build_aggregator("mix", 16, 5, 5)
     with pytest.raises(ValueError, match="option of GeM 'q'; valid: p, eps"):
         build_aggregator("GeM", 16, 5, 5, q=2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vpr_lib.aggregators import AGGREGATORS
+from vpr_lib.aggregators import STUDY_AGGREGATORS
 from vpr_lib.data_roots import DataRoot
 from vpr_lib.optimization import make_loss, make_miner, make_optimizer, make_scheduler, step_scheduler, warm_up
 from vpr_lib.samplers import PlaceSampler
@@ -23,7 +23,7 @@ from vpr_lib.study.experiments import (
 
 def test_the_study_is_the_published_one():
     plan = plan_study(Settings())
-    assert list(plan["aggregators"]) == list(AGGREGATORS) == list(published.RECALLS)
+    assert list(plan["aggregators"]) == list(STUDY_AGGREGATORS) == list(published.RECALLS)
     assert {(s.lr, s.weight_decay) for s in plan["grid"].values()} == set(published.GRID)
     assert {(s.aggregator, s.optimizer) for s in plan["grid"].values()} == {("ConvAP", "AdamW")}
     assert list(plan["optimizers"]) == list(published.OPTIMIZERS)
@@ -105,4 +105,4 @@ def test_after_an_interruption_only_complete_runs_are_returned(settings, data_ro
     reported = []
     base = replace(settings, epochs=1)
     runs = train_study(base, data_root, tmp_path, machine, None, lambda part, runs: reported.append(part))
-    assert list(runs["aggregators"]) == list(AGGREGATORS)[:2] and not runs["grid"] and not reported
+    assert list(runs["aggregators"]) == list(STUDY_AGGREGATORS)[:2] and not runs["grid"] and not reported

@@ -104,14 +104,14 @@ def evaluate_model(options: argparse.Namespace) -> None:
 
 def compare_aggregators(options: argparse.Namespace) -> None:
     """Train several aggregators and print a table of recalls on all splits."""
-    from vpr_lib.aggregators import AGGREGATORS
+    from vpr_lib.aggregators import AGGREGATORS, STUDY_AGGREGATORS
     from vpr_lib.data_roots import DataRoot
     from vpr_lib.evaluation import compare_evaluations, evaluate_all
     from vpr_lib.figures.tables import comparison_rows, format_markdown
     from vpr_lib.runs import train_all
 
     settings, machine = _read_settings(options, "compare trains --aggregators A,B,...")
-    names = options.aggregators.split(",") if options.aggregators else AGGREGATORS
+    names = options.aggregators.split(",") if options.aggregators else STUDY_AGGREGATORS
     names = [check_choice("aggregator", name.strip(), AGGREGATORS) for name in names]
     data_root = DataRoot(options.data)
     if not data_root.splits:
@@ -136,7 +136,7 @@ def write_report(options: argparse.Namespace) -> None:
     """Train the whole study and write its page."""
     from vpr_lib.study.report import make_report
 
-    settings, machine = _read_settings(options, "report trains every aggregator")
+    settings, machine = _read_settings(options, "report trains the study's four aggregators")
     out = options.out or f"reports/{options.preset}"
     page = make_report(settings, options.data, out, options.runs, machine, options.preset)
     if page is None:

@@ -62,7 +62,7 @@ def _add_model_commands(subparsers: _SubParsersAction) -> None:
     train = _add_command(subparsers, "train", commands.train_model)
     _add_training_options(train, "photos")
     train.add_argument("--out", required=True, metavar="RUN", help="the run folder")
-    train.add_argument("--aggregator", metavar="A", help="AVG, GeM, ConvAP, MixVPR or an added one")
+    train.add_argument("--aggregator", metavar="A", help="AVG, GeM, ConvAP, MixVPR, CosPlace, NetVLAD, SALAD, BoQ")
 
     evaluate = _add_command(subparsers, "evaluate", commands.evaluate_model)
     evaluate.add_argument("--run", required=True, help="the run folder")
@@ -75,7 +75,7 @@ def _add_model_commands(subparsers: _SubParsersAction) -> None:
     compare = _add_command(subparsers, "compare", commands.compare_aggregators)
     _add_training_options(compare, "photos")
     compare.add_argument("--out", default="runs", metavar="DIR", help="folder of the runs and the table (runs)")
-    compare.add_argument("--aggregators", metavar="A,B,...", help="aggregators to compare (default: all)")
+    compare.add_argument("--aggregators", metavar="A,B,...", help="to compare (default: AVG,GeM,ConvAP,MixVPR)")
 
     report = _add_command(subparsers, "report", commands.write_report)
     _add_training_options(report, "mini")

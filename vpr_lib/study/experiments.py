@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vpr_lib.aggregators import AGGREGATORS
+from vpr_lib.aggregators import STUDY_AGGREGATORS
 from vpr_lib.data_roots import DataRoot
 from vpr_lib.images import ImageTable
 from vpr_lib.machine import Machine
@@ -22,8 +22,8 @@ from vpr_lib.settings import Settings
 
 
 def vary_aggregator(base: Settings) -> dict[str, Settings]:
-    """Fig. 1, 4 and 5: every aggregator in `AGGREGATORS`."""
-    return {name: replace(base, aggregator=name) for name in AGGREGATORS}
+    """Fig. 1, 4 and 5: the four aggregators of the study."""
+    return {name: replace(base, aggregator=name) for name in STUDY_AGGREGATORS}
 
 
 def vary_rate_and_decay(base: Settings) -> dict[str, Settings]:
