@@ -56,7 +56,7 @@ def find_block(setting: str, point: str, blocks: dict[str, int]) -> int:
         matches = [i for i, name in enumerate(names) if name == point or name.startswith(f"{point}.")]
     if not matches:
         strides = [f"stride{stride}" for stride in dict.fromkeys(blocks.values())]
-        check_choice(setting, point, dict.fromkeys([*_list_stages(names), *names, *strides]))
+        check_choice(setting, point, dict.fromkeys([*names, *_list_stages(names), *strides]))
     return matches[-1]
 
 

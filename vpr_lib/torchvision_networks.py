@@ -9,8 +9,8 @@ from torch import nn
 
 # Families whose layers before the pooling are such a chain; those of Inception are not.
 FAMILIES = (
-    "alexnet", "convnext", "densenet", "efficientnet", "mnasnet", "mobilenet", "regnet", "resnet", "resnext",
-    "shufflenet", "squeezenet", "swin", "vgg", "wide_resnet",
+    "alexnet", "convnext", "densenet", "efficientnet", "mobilenet", "regnet", "resnet", "resnext", "shufflenet",
+    "squeezenet", "swin", "vgg", "wide_resnet",
 )  # fmt: skip
 HEADS = ("avgpool", "fc", "classifier", "head")  # names of what follows the chain
 
@@ -36,7 +36,8 @@ def _list_below(network: nn.Module, path: str) -> list[str]:
     """Paths of the modules that a child runs one after another, at most two levels down."""
     module = network.get_submodule(path)
     is_chain = isinstance(module, nn.Sequential) and not isinstance(module, torchvision.ops.Conv2dNormActivation)
-    if not is_chain or path.count(".") == 2:
+    # A map is not to be cut where the order of its dimensions changes.
+    if not is_chain or path.count(".") == 2 or torchvision.ops.Permute in map(type, module):
         return [path]
     return [below for child, _ in module.named_children() for below in _list_below(network, f"{path}.{child}")]
 
