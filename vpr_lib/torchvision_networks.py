@@ -45,13 +45,13 @@ def _list_below(network: nn.Module, path: str) -> list[str]:
 @functools.cache
 def measure_blocks(name: str) -> dict[str, int]:
     """{path of each module of the chain: pixels of the image for one of its output}; nothing is computed."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        network = torchvision.models.get_model(name, weights=None).eval()
-        paths, tail = list_paths(network)
-        pixels, strides = 256, {}
-        x = torch.empty(1, 3, pixels, pixels)
-        for path in paths:
-            x = network.get_submodule(path)(x)
-            # Some networks round sizes down, so this is not exactly a power of two.
-            strides[path] = 2 ** round(math.log2(pixels / x.shape[1 if tail else 2]))
+    with torch.random.fork_rng(devices=[]):  # leaves the caller's random state as it is
+        network = torchvision.models.get_model(name, weights=None).eval().to("meta")
+    paths, tail = list_paths(network)
+    pixels, strides = 256, {}
+    x = torch.empty(1, 3, pixels, pixels, device="meta")
+    for path in paths:
+        x = network.get_submodule(path)(x)
+        # Some networks round sizes down, so this is not exactly a power of two.
+        strides[path] = 2 ** round(math.log2(pixels / x.shape[1 if tail else 2]))
     return strides
