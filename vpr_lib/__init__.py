@@ -6,8 +6,8 @@ The core, in reading order:
     photos, loading, samplers, augmentation              tables -> batches of P places x K photos
     backbones, aggregators, models, author_weights       image -> feature map -> descriptor
     optimization, checkpoints, progress, training        the training loop
-    descriptors, search, recall, statistics              descriptors -> nearest photos -> recall@k, intervals, tests
-    identity, run_folders, evaluation, runs              settings -> a run folder, and its recall on a split
+    descriptors, whitening, search, recall, statistics   descriptors -> nearest photos -> recall@k, intervals, tests
+    identity, run_folders, predictions, evaluation, runs settings -> a run folder, and its recall on a split
     atomic_files, checked_files, devices                 used by several of these
 
 Rooms, each with its own `__init__`: prepare, analysis, figures, study, gallery, city, course, command_line.
