@@ -5,7 +5,8 @@ The core, in reading order:
     file_names, stored_zip, images, data_roots           a folder -> tables of photos
     photos, loading, samplers, augmentation              tables -> batches of P places x K photos
     backbones, aggregators, models, author_weights       image -> feature map -> descriptor
-    optimization, checkpoints, progress, training        the training loop
+    centroid_loss, optimization                          loss, miner, optimizer and schedule
+    checkpoints, progress, training                      the training loop
     descriptors, whitening, search, recall, statistics   descriptors -> nearest photos -> recall@k, intervals, tests
     identity, run_folders, predictions, evaluation, runs settings -> a run folder, and its recall on a split
     atomic_files, checked_files, devices                 used by several of these
