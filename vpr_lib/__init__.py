@@ -5,10 +5,14 @@ The core, in reading order:
     file_names, stored_zip, images, data_roots           a folder -> tables of photos
     photos, loading, samplers, augmentation              tables -> batches of P places x K photos
     backbones, aggregators, models, author_weights       image -> feature map -> descriptor
+    blocks, trunks                                       used by backbones: names of blocks, networks and weights
+    torchvision_networks, efficientnet_lite0, dinov2     used by trunks
     pooling, further_aggregators                         used by aggregators; four beyond the published study
-    optimization, checkpoints, progress, training        the training loop
-    descriptors, search, recall, statistics              descriptors -> nearest photos -> recall@k, intervals, tests
-    identity, run_folders, evaluation, runs              settings -> a run folder, and its recall on a split
+    centroid_loss, optimization                          loss, miner, optimizer and schedule
+    checkpoints, progress, training                      the training loop
+    descriptors, features, whitening                     photos -> descriptors; features that runs share
+    search, recall, statistics                           nearest photos -> recall@k, intervals, tests
+    identity, run_folders, predictions, evaluation, runs settings -> a run folder, and its recall on a split
     atomic_files, checked_files, devices                 used by several of these
 
 Rooms, each with its own `__init__`: prepare, analysis, figures, study, gallery, city, course, command_line.

@@ -1,41 +1,34 @@
 """Evaluating models on splits: predictions, recall, and what differs between models."""
 
 import functools
-import io
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from torch import nn
 
-from vpr_lib.atomic_files import write_atomically
-from vpr_lib.checked_files import DamagedFile, hash_text, read_zip, seal_zip
+from vpr_lib.checked_files import DamagedFile
 from vpr_lib.data_roots import DataRoot, Split, open_data_root
 from vpr_lib.descriptors import extract_from_dataset
 from vpr_lib.devices import choose_device
 from vpr_lib.features import open_features
+from vpr_lib.images import ImageTable
 from vpr_lib.loading import FeatureDataset, PhotoDataset
 from vpr_lib.machine import Machine
 from vpr_lib.optimization import Scores
+from vpr_lib.predictions import NUM_PREDICTIONS, Predictions, find_predictions, read_predictions, write_predictions
 from vpr_lib.recall import count_without_positive, find_positives, first_hits, recall_at_k
 from vpr_lib.run_folders import Run
 from vpr_lib.search import choose_index, measure_search_loss, search_database
 from vpr_lib.settings import Settings
 from vpr_lib.statistics import bootstrap_interval, group_cells, paired_test
+from vpr_lib.whitening import Whitening, fit_whitening
 
-NUM_PREDICTIONS = 25  # database photos kept for each query
+MAX_WHITENING_PHOTOS = 20_000  # enough for 1,024 components; half a million would take longer than the evaluation
 Dataset = PhotoDataset | FeatureDataset
-
-
-class Predictions(NamedTuple):
-    """The nearest database photos of each query; the fields are those of `Evaluation`."""
-
-    indices: np.ndarray
-    distances: np.ndarray
-    overlap: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,12 @@ class Comparison:
 
 
 def evaluate_run(
-    run: Run, data_root: str | Path | DataRoot, split: str, machine: Machine | None = None, index: str = "exact"
+    run: Run,
+    data_root: str | Path | DataRoot,
+    split: str,
+    machine: Machine | None = None,
+    index: str = "exact",
+    whiten: int = 0,
 ) -> Evaluation:
     """Evaluate a run on a split. Predictions are saved in the run folder; later calls read them.
 
@@ -95,29 +93,33 @@ def evaluate_run(
         split: its name.
         machine: device, workers, batch size.
         index: "exact", or "ivf" for a large database, see `search_database`.
+        whiten: components of PCA-whitened descriptors, see `fit_whitening`; 0 takes the model's descriptors as they
+            are. Fitted on the data root's `train`, or on 20,000 photos of it, drawn with a fixed seed.
 
     Raises:
-        FileNotFoundError: no such split, or the run isn't complete.
-        ValueError: the split has no database or no queries, or there is no such index.
+        FileNotFoundError: no such split, the run isn't complete, or there is no `train` to fit the whitening on.
+        ValueError: the split has no database or no queries, there is no such index, or too few training photos.
     """
     machine = machine or Machine()
     data_root = open_data_root(data_root)
     photos = data_root.read_split(split)
     _warn_of_leak(split, photos)
     index = choose_index(index, len(photos.database))
-    path = _predictions_path(run, data_root, split, index)
+    path = find_predictions(run, data_root, split, index, whiten)
     predictions = None
     if path.is_file():
         try:
-            predictions = _read_predictions(path)
+            predictions = read_predictions(path)
         except DamagedFile as error:
             print(error, flush=True)
     if predictions is None:
         model, runs_dir = run.load_model(), run.folder.parent
-        database, queries = _open_datasets(model, run.settings, split, photos, runs_dir, replace(machine, cache_gb=0.0))
-        predictions = predict(model, database, queries, run.settings, machine, index)
+        once = replace(machine, cache_gb=0.0)
+        whitening = _fit_on_training(model, run.settings, data_root, runs_dir, once, whiten) if whiten else None
+        database, queries = _open_datasets(model, run.settings, split, photos, runs_dir, once)
+        predictions = predict(model, database, queries, run.settings, machine, index, whitening)
         try:
-            _write_predictions(path, predictions)
+            write_predictions(path, predictions)
         except OSError as error:
             warnings.warn(f"the next call computes the predictions again: {error}", stacklevel=2)
     return _score(split, photos, predictions, run.settings)
@@ -135,14 +137,14 @@ def read_evaluation(run: Run, data_root: str | Path | DataRoot, split: str) -> E
     """The saved result of `evaluate_run`, without loading a model; FileNotFoundError if there is none."""
     data_root = open_data_root(data_root)
     photos = data_root.read_split(split)
-    path = _predictions_path(run, data_root, split, "exact")
+    path = find_predictions(run, data_root, split, "exact")
     if not path.is_file():
         root = data_root.folder
         raise FileNotFoundError(
             f"{run.folder} has no predictions for the photos of {split} in {root}; make them with evaluate_run or "
             f"python -m vpr_lib evaluate --run {run.folder} --data {root} --split {split}"
         )
-    return _score(split, photos, _read_predictions(path), run.settings)
+    return _score(split, photos, read_predictions(path), run.settings)
 
 
 def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> dict[str, Comparison]:
@@ -170,20 +172,43 @@ def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> dict[str, Comp
 def _open_datasets(
     model: nn.Module, settings: Settings, split: str, photos: Split, runs_dir: Path, machine: Machine
 ) -> list[Dataset]:
-    """The halves of a split as the model's frozen features, or else as photos, kept in memory if they fit."""
-    datasets: list[Dataset] = []
-    for half, table in photos._asdict().items():
-        features = open_features(model, settings, table, runs_dir, machine, f"photos of {split}/{half}")
-        datasets.append(features or PhotoDataset(table, settings.image_size, machine.cache_gb))
-    return datasets
+    """The halves of a split, each as in `_open_dataset`."""
+    halves = photos._asdict().items()
+    return [_open_dataset(model, settings, t, runs_dir, machine, f"photos of {split}/{half}") for half, t in halves]
+
+
+def _open_dataset(
+    model: nn.Module, settings: Settings, table: ImageTable, runs_dir: Path, machine: Machine, what: str
+) -> Dataset:
+    """Photos as the model's frozen features, or else as they are, kept in memory if they fit."""
+    features = open_features(model, settings, table, runs_dir, machine, what)
+    return features or PhotoDataset(table, settings.image_size, machine.cache_gb)
+
+
+def _fit_on_training(
+    model: nn.Module, settings: Settings, data_root: DataRoot, runs_dir: Path, machine: Machine, num_components: int
+) -> Whitening:
+    """The whitening of the descriptors of the training photos, or of a random sample of them."""
+    table = data_root.train
+    if len(table) > MAX_WHITENING_PHOTOS:
+        table = table[np.sort(np.random.default_rng(0).permutation(len(table))[:MAX_WHITENING_PHOTOS])]
+    dataset = _open_dataset(model, settings, table, runs_dir, machine, "training photos")
+    return fit_whitening(extract_from_dataset(model, dataset, settings.precision, machine), num_components)
 
 
 def predict(
-    model: nn.Module, database: Dataset, queries: Dataset, settings: Settings, machine: Machine, index: str
+    model: nn.Module,
+    database: Dataset,
+    queries: Dataset,
+    settings: Settings,
+    machine: Machine,
+    index: str,
+    whitening: Whitening | None = None,
 ) -> Predictions:
     """The nearest database photos of each query; arguments as in `evaluate_run`."""
     device = str(choose_device(machine.device))
     vectors = [extract_from_dataset(model, half, settings.precision, machine) for half in (database, queries)]
+    vectors = [whitening(each) for each in vectors] if whitening else vectors
     k = min(max(NUM_PREDICTIONS, *settings.ks), len(database.table))
     distances, indices = search_database(*vectors, k, device, index=index)
     overlap = {} if index == "exact" else measure_search_loss(*vectors, indices, device)
@@ -242,25 +267,3 @@ def _warn_of_leak(split: str, photos: Split) -> None:
     known = set(database)
     if copies := sum(query in known for query in queries):
         warnings.warn(f"{copies} queries of {split} are the same files as database photos", stacklevel=3)
-
-
-def _predictions_path(run: Run, data_root: DataRoot, split: str, index: str) -> Path:
-    """The file for this model on these photos: its name changes with all that changes the predictions."""
-    settings = run.settings
-    options = f"{settings.image_size}-{settings.precision}-{max(NUM_PREDICTIONS, *settings.ks)}-{index}"
-    key = f"{run.model_hash}-{data_root.fingerprint(split)}-{options}"
-    return run.folder / "predictions" / f"{split.strip('/').replace('/', '-')}-{hash_text(key)[:8]}.npz"
-
-
-def _write_predictions(path: Path, predictions: Predictions) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    overlap = np.array(list(predictions.overlap.items())).reshape(-1, 2)  # rows of k and percent
-    np.savez(buffer, indices=predictions.indices, distances=predictions.distances, overlap=overlap)
-    write_atomically(path, seal_zip(buffer.getvalue()))
-
-
-def _read_predictions(path: Path) -> Predictions:
-    with np.load(read_zip(path, "evaluate_run computes it again")) as arrays:
-        overlap = {int(k): float(percent) for k, percent in arrays["overlap"]}
-        return Predictions(arrays["indices"], arrays["distances"], overlap)

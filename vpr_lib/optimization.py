@@ -14,13 +14,25 @@ from pytorch_metric_learning import losses, miners
 from torch import nn
 from torch.optim import lr_scheduler
 
+from vpr_lib.centroid_loss import CentroidTripletLoss
 from vpr_lib.options import check_choice
 from vpr_lib.settings import Settings
 
-# What the published study passes to its loss and miner.
-PUBLISHED_OPTIONS: dict[str, dict[str, Any]] = {
-    "MultiSimilarityLoss": {"alpha": 1.0, "beta": 50.0, "base": 0.0},
-    "MultiSimilarityMiner": {"epsilon": 0.1},
+# Options by class name; `loss_options` and `miner_options` go over them. "sf_val" marks those chosen on that split of
+# the rendered city, see docs/results.md. The default miner suits all of these losses but the last.
+DEFAULT_OPTIONS: dict[str, dict[str, Any]] = {
+    "MultiSimilarityMiner": {"epsilon": 0.1},  # the published study
+    "MultiSimilarityLoss": {"alpha": 1.0, "beta": 50.0, "base": 0.0},  # the published study
+    # Temperatures and m are of cosine similarities.
+    "SupConLoss": {"temperature": 0.1},  # Khosla et al. (NeurIPS 2020); 0.07, also common, is level on sf_val
+    "NTXentLoss": {"temperature": 0.07},  # Wu et al. (CVPR 2018), MoCo; without a miner, SimCLR's 0.5 fails on sf_val
+    "CircleLoss": {"m": 0.4, "gamma": 80.0},  # Sun et al. (CVPR 2020), for image retrieval
+    # Margins are of Euclidean distances between unit-norm descriptors, 0 to 2.
+    "ContrastiveLoss": {"pos_margin": 0.0, "neg_margin": 1.0},  # the library's; 0.5 and 0.7 are level on sf_val
+    "TripletMarginLoss": {"margin": 0.05},  # sf_val: the library's 0.05 of 0.05, 0.1, 0.2
+    "LiftedStructureLoss": {"pos_margin": 0.0, "neg_margin": 1.0},  # Song et al. (CVPR 2016); fails without a miner
+    "FastAPLoss": {"num_bins": 30},  # sf_val: 30 of 30 and the 10 of Cakir et al. (CVPR 2019)
+    "CentroidTripletLoss": {"margin": 0.05},  # sf_val: 0.05 of 0.05, 0.1, 0.3; takes no pairs: set miner=None
 }
 
 Scores = dict[str, dict[int, float]]  # split -> {k: recall in percent}
@@ -41,11 +53,13 @@ def check_options(settings: Settings) -> None:
             loss(descriptors, places, miner(descriptors, places) if miner else None).backward()
         except Exception as error:
             tried = f"loss {settings.loss} {settings.loss_options}, miner {settings.miner} {settings.miner_options}"
-            raise ValueError(f"{tried} can't be computed: {type(error).__name__}: {error}") from error
+            # Losses that take no pairs raise the library's error about its argument for them.
+            advice = "; this loss takes no mined pairs, set miner=None" if "indices_tuple" in str(error) else ""
+            raise ValueError(f"{tried} can't be computed: {type(error).__name__}: {error}{advice}") from error
 
 
 def make_loss(settings: Settings, num_classes: int, embedding_size: int) -> nn.Module:
-    """A loss of pytorch-metric-learning; `loss_options` go over `PUBLISHED_OPTIONS`.
+    """A loss of pytorch-metric-learning, or `CentroidTripletLoss`; `loss_options` go over `DEFAULT_OPTIONS`.
 
     Args:
         settings: `loss` is the exact class name.
@@ -63,9 +77,10 @@ def make_miner(settings: Settings) -> nn.Module | None:
 
 
 def _make(module: Any, base: type, kind: str, name: str, options: Any, sizes: dict[str, int]) -> nn.Module:
-    classes = {k: value for k, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)}
+    members = {**vars(module), "CentroidTripletLoss": CentroidTripletLoss}  # the library has none since version 2.0
+    classes = {k: value for k, value in members.items() if isinstance(value, type) and issubclass(value, base)}
     cls = classes[check_choice(kind, name, sorted(k for k in classes if not k.startswith("Base")))]
-    options = {**PUBLISHED_OPTIONS.get(name, {}), **options}
+    options = {**DEFAULT_OPTIONS.get(name, {}), **options}
     # Some classes pass *args on to a base class that names the sizes.
     parameters = {name for part in cls.__mro__ for name in inspect.signature(part.__init__).parameters}
     try:

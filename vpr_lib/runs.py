@@ -24,11 +24,12 @@ from vpr_lib.evaluation import make_validator
 from vpr_lib.identity import hash_weights
 from vpr_lib.machine import Machine
 from vpr_lib.models import build_model, save_model
+from vpr_lib.optimization import DEFAULT_OPTIONS
 from vpr_lib.options import list_changes
 from vpr_lib.run_folders import Run, has_weights, hash_model_code, lock_folder, read_run_file
 from vpr_lib.settings import Settings
 from vpr_lib.training import check_training, train
-from vpr_lib.trunks import CITY_WEIGHTS
+from vpr_lib.trunks import find_city_weights
 
 AnyAggregator = nn.Module | Callable[[], nn.Module] | None
 Identity = dict[str, Any]
@@ -190,9 +191,10 @@ def _make_identity(settings: Settings, data_root: DataRoot, aggregator: nn.Modul
     parts = ["train", *data_root.list_validation_splits(settings.val_splits)]
     identity = {"settings": settings.to_dict(), "data": hash_text(" ".join(map(data_root.fingerprint, parts)))}
     identity["code"] = hash_model_code(settings, aggregator)
-    weights = CITY_WEIGHTS if settings.weights == "city" else Path(settings.weights or "")
+    weights = find_city_weights() if settings.weights == "city" else Path(settings.weights or "")
     if weights.is_file():
         identity["weights"] = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+    identity["default_options"] = [DEFAULT_OPTIONS.get(name or "") for name in (settings.loss, settings.miner)]
     if aggregator is not None:
         identity["aggregator_weights"] = hash_weights(aggregator)
     return identity

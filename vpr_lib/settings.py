@@ -52,7 +52,7 @@ class Settings:
 
     # Loss
     loss: str = "MultiSimilarityLoss"  # exact class name in pytorch_metric_learning.losses
-    loss_options: Mapping[str, Any] = field(default_factory=dict)  # over optimization.PUBLISHED_OPTIONS
+    loss_options: Mapping[str, Any] = field(default_factory=dict)  # over optimization.DEFAULT_OPTIONS
     miner: str | None = "MultiSimilarityMiner"  # exact class name in pytorch_metric_learning.miners, None for all pairs
     miner_options: Mapping[str, Any] = field(default_factory=dict)
 

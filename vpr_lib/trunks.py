@@ -1,5 +1,6 @@
 """Networks that can be a backbone, each as a chain of blocks, and their weights."""
 
+import importlib.resources
 import io
 import urllib.error
 from pathlib import Path
@@ -15,8 +16,6 @@ from vpr_lib.blocks import DINOV2, RESNETS
 from vpr_lib.checked_files import DamagedFile, check_zip, is_sealed
 from vpr_lib.dinov2 import load_dinov2
 from vpr_lib.options import check_choice
-
-CITY_WEIGHTS = Path(__file__).parent / "city" / "weights" / "resnet18.pt"  # made by vpr_lib.city.pretrain
 
 Triple = tuple[float, float, float]
 
@@ -66,11 +65,16 @@ def remove_unused(network: nn.Module, paths: list[str]) -> None:
             delattr(network, child)
 
 
+def find_city_weights() -> Path:
+    """The file of the weights "city", made by `vpr_lib.city.pretrain`."""
+    return Path(str(importlib.resources.files("vpr_lib"))) / "city" / "weights" / "resnet18.pt"
+
+
 def read_weights(name: str, weights: str | Path) -> dict[str, torch.Tensor]:
     """A state dict with the names of `build_trunk(name).network`; arguments and errors as of `backbones.Backbone`."""
     if weights == "city":
         check_choice("backbone with weights 'city'", name, ["resnet18"])
-        weights = CITY_WEIGHTS
+        weights = find_city_weights()
     if weights == "imagenet" and name == "efficientnet_lite0":
         weights = efficientnet_lite0.find_weights()
     elif weights == "imagenet":

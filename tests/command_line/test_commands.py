@@ -67,8 +67,17 @@ def test_evaluate_with_an_approximate_index_prints_its_loss(run_folder, data_roo
         assert f"index ivf found {percent:.1f}% of what an exact search has among its first {k}\n" in out
 
 
+def test_evaluate_whitens_descriptors(run_folder, data_root):
+    results = []
+    for options in ([], ["--whiten", "0"], ["--whiten", "4"]):
+        assert evaluate(run_folder, data_root, *options) == 0
+        results.append({path.name for path in (run_folder / "predictions").iterdir()})
+    assert results[0] == results[1] < results[2]
+
+
 @pytest.mark.parametrize(("options", "offender"), [
     (["--index", "ivff"], "'ivff'"),
+    (["--whiten", "-1", "--set", "progress=false"], "-1 components"),
     (["--split", "test"], "test/"),
     (["--set", "lr=1"], "'lr'"),
     (["--run", "nowhere"], "nowhere"),

@@ -11,9 +11,11 @@ from vpr_lib.checked_files import seal_zip
 from vpr_lib.data_roots import read_split
 from vpr_lib.descriptors import extract_descriptors
 from vpr_lib.evaluation import compare_evaluations, evaluate_all, evaluate_run, read_evaluation
+from vpr_lib.images import read_images
 from vpr_lib.runs import get_run
 from vpr_lib.settings import replace
 from vpr_lib.statistics import bootstrap_interval, group_cells, paired_test
+from vpr_lib.whitening import fit_whitening
 
 
 @pytest.fixture
@@ -74,6 +76,33 @@ def test_an_approximate_index_has_predictions_of_its_own(run, data_root, machine
         assert approximate.recall == exact.recall and approximate.to_dict()["overlap"] == {"1": 100.0, "12": 100.0}
     assert exact.overlap == {} and "overlap" not in exact.to_dict()
     assert len(list((run.folder / "predictions").iterdir())) == 2
+
+
+def test_whitened_descriptors_have_predictions_of_their_own(run, data_root, machine, tmp_path):
+    plain = evaluate_run(run, data_root, "val", machine)
+    for _ in range(2):  # computed, then read
+        whitened = evaluate_run(run, data_root, "val", machine, whiten=8)
+        assert len(list((run.folder / "predictions").iterdir())) == 2
+    model = run.load_model()
+    tables = (read_images(data_root / "train"), *read_split(data_root, "val"))
+    training, database, queries = (extract_descriptors(model, table, 32, machine=machine) for table in tables)
+    whitening = fit_whitening(training, 8)
+    distances = np.linalg.norm(whitening(queries)[:, None] - whitening(database)[None], axis=2)
+    np.testing.assert_allclose(whitened.distances, np.sort(distances, axis=1), atol=1e-3)
+    assert evaluate_run(run, data_root, "val", machine).distances.tolist() == plain.distances.tolist()
+    assert read_evaluation(run, data_root, "val").distances.tolist() == plain.distances.tolist()
+    shutil.copytree(data_root / "val", tmp_path / "root" / "val")
+    with pytest.raises(FileNotFoundError, match=r"whitening is fitted on training photos, but .* has no train/"):
+        evaluate_run(run, tmp_path / "root", "val", machine, whiten=8)
+    with pytest.raises(ValueError, match="more than 32 training photos, there are 32"):
+        evaluate_run(run, data_root, "val", machine, whiten=32)
+
+
+def test_a_large_training_set_is_sampled_to_fit_the_whitening(run, data_root, machine, monkeypatch):
+    monkeypatch.setattr("vpr_lib.evaluation.MAX_WHITENING_PHOTOS", 9)
+    assert evaluate_run(run, data_root, "val", machine, whiten=4).num_queries == 6
+    with pytest.raises(ValueError, match="more than 9 training photos, there are 9"):
+        evaluate_run(run, data_root, "val", machine, whiten=9)
 
 
 @pytest.mark.slow

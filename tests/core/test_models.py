@@ -15,7 +15,7 @@ from vpr_lib.author_weights import load_author_weights
 from vpr_lib.backbones import ResNet
 from vpr_lib.models import VPRModel, build_model, load_model, save_model
 from vpr_lib.settings import Settings, replace
-from vpr_lib.trunks import CITY_WEIGHTS, read_checkpoint
+from vpr_lib.trunks import find_city_weights, read_checkpoint
 
 
 @pytest.fixture(params=AGGREGATORS)
@@ -273,8 +273,8 @@ def test_weights_from_a_file(tmp_path):
 
 def test_starter_weights_come_along():
     backbone = ResNet("resnet18", weights="city", freeze_until="layer2", standardize=True)
-    stored = torch.load(CITY_WEIGHTS, weights_only=True)
-    assert CITY_WEIGHTS.stat().st_size <= 6e6
+    stored = torch.load(find_city_weights(), weights_only=True)
+    assert find_city_weights().stat().st_size <= 6e6
     assert {v.dtype for v in stored.values() if v.is_floating_point()} == {torch.float16}
     assert set(backbone.model.state_dict()) == set(stored)  # up to layer3
     for key, value in backbone.model.state_dict().items():

@@ -8,7 +8,9 @@ import torch
 from pytorch_metric_learning import losses
 from torch import nn
 
+from vpr_lib.centroid_loss import CentroidTripletLoss
 from vpr_lib.optimization import (
+    DEFAULT_OPTIONS,
     check_options,
     make_loss,
     make_miner,
@@ -57,7 +59,132 @@ def test_loss_and_miner_are_the_published_ones():
     assert share_of_trivial_anchors(None, 12) == 0.0
 
 
-def test_options_go_over_the_published_ones():
+def slow_triplet(x, positives, negatives, margin):
+    found = [
+        float((x[i] - x[p]).norm() - (x[i] - x[n]).norm()) + margin
+        for i in range(len(x)) for p in positives[i] for n in negatives[i]
+    ]  # fmt: skip
+    return mean_above_0(found)
+
+
+def slow_contrastive(x, positives, negatives, pos_margin, neg_margin):
+    pull = [float((x[i] - x[p]).norm()) - pos_margin for i in range(len(x)) for p in positives[i]]
+    push = [neg_margin - float((x[i] - x[n]).norm()) for i in range(len(x)) for n in negatives[i]]
+    return mean_above_0(pull) + mean_above_0(push)
+
+
+def slow_supcon(x, positives, negatives, temperature):
+    """Khosla et al. (NeurIPS 2020), eq. 2: the outer sum over positives, outside of the logarithm."""
+    found = []
+    for i in range(len(x)):
+        total = sum(math.exp(float(x[i] @ x[j]) / temperature) for j in (*positives[i], *negatives[i]))
+        terms = [math.log(total) - float(x[i] @ x[p]) / temperature for p in positives[i]]
+        found.append(sum(terms) / max(len(terms), 1))
+    return mean_above_0(found)
+
+
+def slow_ntxent(x, positives, negatives, temperature):
+    """van den Oord et al. (arXiv:1807.03748), eq. 4, for each positive pair."""
+    found = []
+    for i in range(len(x)):
+        push = sum(math.exp(float(x[i] @ x[n]) / temperature) for n in negatives[i])
+        pulls = [math.exp(float(x[i] @ x[p]) / temperature) for p in positives[i]]
+        found += [-math.log(pull / (pull + push)) for pull in pulls]
+    return sum(found) / len(found)
+
+
+def slow_circle(x, positives, negatives, m, gamma):
+    """Sun et al. (CVPR 2020), eq. 6 with the optima and margins of section 3.3."""
+    found = []
+    for i in range(len(x)):
+        pull = [math.exp(-gamma * max(0, 1 + m - s) * (s - 1 + m)) for s in (x[i] @ x[positives[i]].T).tolist()]
+        push = [math.exp(gamma * max(0, s + m) * (s - m)) for s in (x[i] @ x[negatives[i]].T).tolist()]
+        found.append(math.log1p(sum(pull) * sum(push)))
+    return mean_above_0(found)
+
+
+def slow_lifted_structure(x, positives, negatives, pos_margin, neg_margin):
+    """Song et al. (CVPR 2016), eq. 4."""
+    found = []
+    for i in range(len(x)):
+        for p in positives[i]:
+            away = [(x[a] - x[n]).norm() for a in (i, p) for n in negatives[a]]
+            push = math.log(sum(math.exp(neg_margin - distance) for distance in away)) if away else 0
+            found.append(max(0, push + float((x[i] - x[p]).norm()) - pos_margin) ** 2 / 2)
+    return sum(found) / len(found)
+
+
+def mean_above_0(values):
+    """pytorch-metric-learning's AvgNonZeroReducer."""
+    return sum(v for v in values if v > 0) / max(sum(v > 0 for v in values), 1)
+
+
+SLOW = {
+    "ContrastiveLoss": slow_contrastive, "TripletMarginLoss": slow_triplet, "SupConLoss": slow_supcon,
+    "NTXentLoss": slow_ntxent, "CircleLoss": slow_circle, "LiftedStructureLoss": slow_lifted_structure,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("miner", ["MultiSimilarityMiner", None])
+@pytest.mark.parametrize("name", SLOW)
+def test_losses_are_their_equations_with_the_default_options(name, miner):
+    x, labels = descriptors()
+    x = nn.functional.normalize(x + 2 * x[labels * 3])  # places with some likeness; the miner then leaves pairs out
+    settings = replace(Settings(), loss=name, miner=miner)
+    mined = make_miner(settings)(x, labels) if miner else None
+    positives, negatives = [], []
+    for i in range(len(x)):
+        positives.append([j for j in range(len(x)) if labels[j] == labels[i] and j != i])
+        negatives.append([j for j in range(len(x)) if labels[j] != labels[i]])
+    if mined:
+        assert 0 < len(mined[0]) < sum(map(len, positives)) and 0 < len(mined[2]) < sum(map(len, negatives))
+        positives = [mined[1][mined[0] == i].tolist() for i in range(len(x))]
+        negatives = [mined[3][mined[2] == i].tolist() for i in range(len(x))]
+    expected = SLOW[name](x.double(), positives, negatives, **DEFAULT_OPTIONS[name])
+    assert make_loss(settings, 4, 8)(x, labels, mined).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_centroid_triplet_loss_is_its_equation():
+    """Wieczorek et al. (ICONIP 2021), eq. 2; places of 2, 3 and 4 photos in mixed order."""
+    x = descriptors(9)[0]
+    labels = torch.tensor([7, 2, 2, 5, 7, 5, 5, 2, 5])
+    found = []
+    for i in range(9):
+        others = [j for j in range(9) if labels[j] == labels[i] and j != i]
+        to_own = (x[i] - nn.functional.normalize(x[others].mean(0), dim=0)).norm()
+        for place in {2, 5, 7} - {int(labels[i])}:
+            to_place = (x[i] - nn.functional.normalize(x[labels == place].mean(0), dim=0)).norm()
+            found.append(float(to_own - to_place) + 0.05)
+    loss = make_loss(replace(Settings(), loss="CentroidTripletLoss"), 3, 8)
+    assert loss(x, labels).item() == pytest.approx(mean_above_0(found), rel=1e-5)
+    with pytest.raises(ValueError, match="place 2 has one photo"):
+        CentroidTripletLoss()(x[:7], torch.tensor([7, 2, 7, 5, 7, 5, 5]))
+
+
+@pytest.mark.parametrize("name", [name for name in DEFAULT_OPTIONS if name.endswith("Loss")])
+def test_the_losses_of_the_table_train_with_the_settings_it_names(name):
+    settings = replace(Settings(), loss=name)
+    if name == "CentroidTripletLoss":
+        with pytest.raises(ValueError, match=f"{name} .*set miner=None"):
+            check_options(settings)
+        settings = replace(settings, miner=None)
+    check_options(settings)
+    x, labels = descriptors(32, 16)
+    weights = nn.Parameter(torch.eye(16))
+    loss, miner = make_loss(settings, 11, 16), make_miner(settings)
+    optimizer = torch.optim.SGD([weights], lr=0.01)
+    values = []
+    for _ in range(20):
+        y = nn.functional.normalize(x @ weights)
+        values.append(loss(y, labels, miner(y, labels) if miner else None))
+        optimizer.zero_grad()
+        values[-1].backward()
+        assert torch.isfinite(values[-1]) and torch.isfinite(weights.grad).all() and weights.grad.any()
+        optimizer.step()
+    assert values[-1] < values[0]
+
+
+def test_options_go_over_the_default_ones():
     x, labels = descriptors()
     settings = replace(Settings(), loss_options={"beta": 10.0}, miner_options={"epsilon": 0.3})
     loss = make_loss(settings, 4, 8)(x, labels, make_miner(settings)(x, labels))
@@ -105,7 +232,7 @@ def test_a_mistyped_name_is_an_error_that_lists_the_valid_ones(field, wrong, val
     ({"loss": "RankedListLoss"}, "RankedListLoss .*'margin'"),  # an option without a default
     ({"loss": "TripletMarginLoss", "loss_options": {"distance": "far"}}, "TripletMarginLoss .*far"),
     ({"loss_options": {"beta": "fast"}}, "MultiSimilarityLoss .*fast"),  # an option that only computing it tries
-    ({"loss": "PNPLoss"}, "PNPLoss .*MultiSimilarityMiner"),  # it takes no miner
+    ({"loss": "PNPLoss"}, "PNPLoss .*MultiSimilarityMiner .*set miner=None"),  # it takes no miner
     ({"loss": "VICRegLoss", "miner": None}, "VICRegLoss"),  # it takes no labels
     ({"miner_options": {"epsilom": 0.1}}, "MultiSimilarityMiner .*epsilom"),
     ({"miner_options": {"epsilon": "small"}}, "MultiSimilarityMiner .*small"),

@@ -48,7 +48,7 @@ from vpr_lib.machine import Machine
 from vpr_lib.models import build_model
 from vpr_lib.run_folders import open_run
 from vpr_lib.settings import get_preset, replace
-from vpr_lib.trunks import CITY_WEIGHTS
+from vpr_lib.trunks import find_city_weights
 
 OUTCOMES = ("refused", "made again", "unharmed", "told", "silent")
 QUIET = ("--set", "num_workers=0", "--set", "progress=false", "--set", "device=cpu")
@@ -212,7 +212,7 @@ def make_workspace(folder: Path) -> None:
     for i, scenario in enumerate(("skyline", "occlusion", "viewpoint", "skyline", "repetitive")):
         tags.toggle(f"query{i}.jpg", scenario)
     read_fingerprint(folder)
-    shutil.copy(CITY_WEIGHTS, folder / "resnet18.pt")
+    shutil.copy(find_city_weights(), folder / "resnet18.pt")
 
 
 def zip_folder(folder: Path, path: Path, prefix: str = "") -> None:

@@ -94,7 +94,8 @@ def evaluate_model(options: argparse.Namespace) -> None:
     from vpr_lib.run_folders import open_run
 
     (machine,) = _apply_changes(options.set, Machine())
-    evaluation = evaluate_run(open_run(options.run), options.data, options.split, machine, options.index)
+    run = open_run(options.run)
+    evaluation = evaluate_run(run, options.data, options.split, machine, options.index, options.whiten)
     _print_evaluation(evaluation)
     for k, percent in evaluation.overlap.items():
         print(f"index {options.index} found {percent:.1f}% of what an exact search has among its first {k}")

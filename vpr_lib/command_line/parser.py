@@ -70,6 +70,7 @@ def _add_model_commands(subparsers: _SubParsersAction) -> None:
     evaluate.add_argument("--split", required=True, help="name of a folder with database/ and queries/, or of a pack")
     evaluate.add_argument("--json", metavar="FILE", help="also write the recalls to this file")
     evaluate.add_argument("--index", default="exact", metavar="I", help="exact, or ivf for a huge database (exact)")
+    evaluate.add_argument("--whiten", type=int, default=0, metavar="D", help="PCA-whiten to D components (0: don't)")
     _add_changes(evaluate, "device, num_workers, ...")
 
     compare = _add_command(subparsers, "compare", commands.compare_aggregators)

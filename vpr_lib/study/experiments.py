@@ -70,7 +70,7 @@ def vary_batch_size(base: Settings) -> dict[str, Settings]:
 
 
 def vary_loss(base: Settings) -> dict[str, Settings]:
-    """ConvAP with the base's loss and others (defaults of pytorch-metric-learning), on mined pairs or on all."""
+    """ConvAP with the base's loss and others (options of `DEFAULT_OPTIONS`), on mined pairs or on all."""
     base = replace(base, aggregator="ConvAP")
     return {
         base.loss: base,
