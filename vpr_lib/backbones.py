@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from vpr_lib.augmentation import IMAGENET_MEAN, IMAGENET_STD
-from vpr_lib.blocks import DINOV2, RESNETS, check_points, find_block, list_blocks
+from vpr_lib.blocks import DINOV2, RESNETS, find_points, list_blocks
 from vpr_lib.efficientnet_lite0 import EfficientNetLite0, InvertedResidual
 from vpr_lib.options import check_choice
 from vpr_lib.trunks import Triple, build_trunk, read_weights, remove_unused
@@ -30,17 +30,19 @@ class Backbone(nn.Module):
             IMAGENET1K_V1, downloaded once; for DINOv2 its authors' weights.
             "city": for resnet18 up to layer3, trained on rendered streets, part of the kit, see city/weights/README.md.
             None: random. A path: a checkpoint with the network's names, also below `backbone.model.`.
-        crop_after: last block to keep, by a name that `blocks.find_block` takes: "layer3", "block11", or "stride16" for
-            the last block with that stride.
-        freeze_until: last block that is not trained; None trains all. Frozen blocks get no gradient, and their
-            BatchNorm stays in eval mode, so its statistics don't change.
+        crop_after: last block to keep, as `blocks.find_points` takes it: "layer3", "block11", or "stride16" for the
+            last block with that stride.
+        freeze_until: last block that is not trained, named in the same way, or "crop-1" for all kept blocks but one;
+            None trains all. Frozen blocks get no gradient, and their BatchNorm stays in eval mode, so its statistics
+            don't change.
         standardize: bring each channel of each image to mean 0 and standard deviation 1 first, which removes
             brightness and contrast. The weights "city" were trained so and need it; ImageNet's were not.
 
     Attributes:
         out_channels: channels of the feature map.
         stride: pixels of the image for one of the map.
-        num_frozen: number of blocks that are not trained.
+        block_names: the blocks that are kept, in order.
+        num_frozen: number of those that are not trained.
 
     Raises:
         ValueError: an unknown name or block, or weights that don't fit.
@@ -57,14 +59,12 @@ class Backbone(nn.Module):
         standardize: bool = False,
     ) -> None:
         super().__init__()
-        check_points(name, crop_after, freeze_until)
         self.name = name
-        strides = list_blocks(name)
-        crop = find_block("crop_after", crop_after, strides)
-        self.num_frozen = 0 if freeze_until is None else find_block("freeze_until", freeze_until, strides) + 1
-        self.stride = [*strides.values()][crop]
+        num_kept, self.num_frozen = find_points(name, crop_after, freeze_until)
+        self.block_names = [*list_blocks(name)][:num_kept]
+        self.stride = list_blocks(name)[self.block_names[-1]]
         trunk = build_trunk(name, pretrained=weights == "imagenet")
-        self.paths = [[*trunk.blocks[block]] for block in [*strides][: crop + 1]]  # of each block's modules in `model`
+        self.paths = [[*trunk.blocks[block]] for block in self.block_names]  # of each block's modules in `model`
         self.paths[-1] += trunk.tail
         self.model = trunk.network
         remove_unused(self.model, [*itertools.chain(*self.paths)])

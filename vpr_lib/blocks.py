@@ -1,6 +1,7 @@
 """Names of backbones, and of the blocks at which they can be cropped or frozen; without torch for the common ones."""
 
 import re
+from collections.abc import Sequence
 
 from vpr_lib.options import check_choice
 
@@ -37,37 +38,39 @@ def list_blocks(backbone: str) -> dict[str, int]:
     return measure_blocks(backbone)
 
 
-def find_block(setting: str, point: str, blocks: dict[str, int]) -> int:
-    """Position of a block in `list_blocks`.
+def find_points(backbone: str, crop_after: str, freeze_until: str | None) -> tuple[int, int]:
+    """Number of blocks of `list_blocks` that are kept, and of those that are frozen.
 
     Args:
-        setting: `crop_after` or `freeze_until`, for the error.
-        point: name of a block ("layer3.0", "block11"); of a stage, for its last block ("layer3"); or "stride16", the
-            last block whose stride is at most 16.
-        blocks: from `list_blocks`, up to the last that is allowed.
+        backbone: its name.
+        crop_after: last block to keep: its name ("layer3.0", "block11"), that of a stage, for its last block
+            ("layer3"), or "stride16" for the last block whose stride is at most 16.
+        freeze_until: last block that is not trained, named in the same way, or "crop-1" for the block before the last
+            one that is kept; None: all are trained.
 
     Raises:
-        ValueError: there is no such block; the valid names are listed.
+        ValueError: there is no such backbone or block, or the frozen ones go beyond the crop; valid names are listed.
     """
+    blocks = list_blocks(backbone)
+    num_kept = _find_block(f"crop_after of {backbone}", crop_after, blocks) + 1
+    if freeze_until is None:
+        return num_kept, 0
+    kept = dict([*blocks.items()][:num_kept])
+    if freeze_until == "crop-1" and num_kept > 1:
+        return num_kept, num_kept - 1
+    what = f"freeze_until of {backbone}, cropped after {crop_after},"
+    return num_kept, _find_block(what, freeze_until, kept, ["crop-1"]) + 1
+
+
+def _find_block(what: str, point: str, blocks: dict[str, int], others: Sequence[str] = ()) -> int:
+    """Position of a block; `what` and the names of `others` are for the error."""
     names = [*blocks]
     if match := re.fullmatch(r"stride([0-9]+)", point):
         matches = [i for i, stride in enumerate(blocks.values()) if stride <= int(match[1])]
     else:
         matches = [i for i, name in enumerate(names) if name == point or name.startswith(f"{point}.")]
     if not matches:
-        strides = [f"stride{stride}" for stride in dict.fromkeys(blocks.values())]
-        check_choice(setting, point, dict.fromkeys([*names, *_list_stages(names), *strides]))
+        stages = [name.rpartition(".")[0] for name in names if "." in name]
+        strides = [f"stride{stride}" for stride in blocks.values()]
+        check_choice(what, point, dict.fromkeys([*names, *stages, *strides, *others]))
     return matches[-1]
-
-
-def check_points(backbone: str, crop_after: str, freeze_until: str | None) -> None:
-    """Raise a ValueError if backbone, crop point or freeze point don't exist, or if the latter lies beyond the crop."""
-    blocks = list_blocks(backbone)
-    crop = find_block(f"crop_after of {backbone}", crop_after, blocks)
-    if freeze_until is not None:
-        kept = dict([*blocks.items()][: crop + 1])
-        find_block(f"freeze_until of {backbone}, cropped after {crop_after},", freeze_until, kept)
-
-
-def _list_stages(names: list[str]) -> list[str]:
-    return [name.rpartition(".")[0] for name in names if "." in name]

@@ -27,7 +27,7 @@ from vpr_lib.identity import hash_code, hash_module, hash_weights
 from vpr_lib.images import ImageTable
 from vpr_lib.loading import FeatureDataset, PhotoDataset
 from vpr_lib.machine import Machine
-from vpr_lib.models import split_model
+from vpr_lib.models import get_last_frozen, split_model
 from vpr_lib.photos import decode
 from vpr_lib.settings import Settings
 
@@ -67,7 +67,7 @@ def open_features(
     if _is_usable(path):
         return FeatureDataset(table, path, dtype)
     size = _measure(frozen, settings.image_size, dtype) * len(table)
-    about = f"frozen features (up to {settings.freeze_until}) of {len(table):,} {what}, {size / 1e6:,.0f} MB"
+    about = f"frozen features (up to {get_last_frozen(model)}) of {len(table):,} {what}, {size / 1e6:,.0f} MB"
     if not _make_room(path.parent, machine.features_gb * 1e9 - size):
         _print_once(f"{about}: more than features_gb = {machine.features_gb:g} allows; every run reads the photos")
         return None

@@ -59,6 +59,11 @@ def split_model(model: nn.Module) -> tuple[FrozenPart | None, nn.Module]:
     return None, model
 
 
+def get_last_frozen(model: VPRModel) -> str:
+    """Name of the last block that is not trained, of a model that `split_model` splits."""
+    return model.backbone.block_names[model.backbone.num_frozen - 1]
+
+
 def build_model(settings: Settings, aggregator: nn.Module | None = None) -> VPRModel:
     """The model that the settings describe, on the CPU; its initial weights follow from `settings.seed`.
 

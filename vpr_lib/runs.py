@@ -203,6 +203,7 @@ def _make_identity(settings: Settings, data_root: DataRoot, aggregator: nn.Modul
 def _check_same(folder: Path, saved: Identity, wanted: Identity) -> None:
     """Raise a ValueError that lists how a run folder differs from what is asked for."""
     names = {"data": "photos", "code": "model code", "weights": "weights file", "aggregator_weights": "initial weights"}
+    names["default_options"] = "default options of loss and miner"
     old, new = (state["settings"] | {name: state.get(k) for k, name in names.items()} for state in (saved, wanted))
     if changes := list_changes(old, new):
         raise ValueError(f"{folder} holds another run: {'; '.join(changes)}. Choose another folder")

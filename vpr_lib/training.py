@@ -29,7 +29,7 @@ from vpr_lib.features import open_features
 from vpr_lib.images import ImageTable
 from vpr_lib.loading import PhotoDataset, load_batches
 from vpr_lib.machine import Machine
-from vpr_lib.models import split_model
+from vpr_lib.models import get_last_frozen, split_model
 from vpr_lib.options import list_changes
 from vpr_lib.progress import Progress
 from vpr_lib.samplers import PlaceSampler
@@ -175,7 +175,7 @@ def train(
     trainer.resume(folder)
     progress = trainer.progress
     dataset = open_features(model, settings, table, folder.parent, machine, "training photos")
-    source = f"; read as frozen features (up to {settings.freeze_until})" if dataset else ""
+    source = f"; read as frozen features (up to {get_last_frozen(model)})" if dataset else ""
     print(f"training: {sampler.summary}{source}", flush=True)
     if dataset is None:
         dataset = PhotoDataset(table, settings.image_size, machine.cache_gb, transform if on_cpu else None)

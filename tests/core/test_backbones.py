@@ -18,7 +18,7 @@ from vpr_lib import efficientnet_lite0, extract_descriptors, find_positives, rea
 from vpr_lib.aggregators import AvgPool, GeM
 from vpr_lib.augmentation import normalize
 from vpr_lib.backbones import Backbone, fold_batchnorm
-from vpr_lib.blocks import DINOV2, find_block, list_blocks
+from vpr_lib.blocks import DINOV2, find_points, list_blocks
 from vpr_lib.efficientnet_lite0 import PACKAGE, SameConv2d, find_weights
 from vpr_lib.features import open_features
 from vpr_lib.loading import BatchRequest
@@ -181,8 +181,10 @@ def test_every_network_has_ordered_strides_and_points(name):
     blocks = list_blocks(name)
     strides = [*blocks.values()]
     assert strides == sorted(strides) and 16 in strides and len(blocks) >= 5
-    crop, freeze = (find_block("", point, blocks) for point in ("stride16", "stride8"))
-    assert freeze < crop and strides[crop] == 16 < (strides[crop + 1 :] or [32])[0]
+    num_kept, num_frozen = find_points(name, "stride16", "stride8")
+    assert strides[num_frozen - 1] <= 8 < strides[num_frozen] and strides[num_kept - 1] == 16
+    assert all(stride > 16 for stride in strides[num_kept:])
+    assert find_points(name, "stride16", "crop-1") == (num_kept, num_kept - 1)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_b0", "swin_v2_t", "resnet101"])

@@ -2,8 +2,11 @@
 
 import functools
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import vpr_lib
 from vpr_lib.aggregators import AGGREGATORS, AvgPool, GeM, MixVPR
 from vpr_lib.identity import hash_code, hash_module, hash_weights
+from vpr_lib.run_folders import hash_model_code
+from vpr_lib.settings import Settings
 
 AGGREGATOR = """
 import torch.nn.functional as F
@@ -303,3 +309,15 @@ class Thing:
 def test_hashes_of_code_are_the_same_in_every_version_of_python(tmp_path):
     """Recorded with Python 3.11.7; 3.12.1 and 3.13.2 gave the same."""
     assert hash_code(load(PORTABLE, tmp_path, "Thing")) == "2fc1dbff1acf6234"
+
+
+@pytest.mark.slow
+def test_code_is_the_same_wherever_the_kit_lies(tmp_path):
+    """Also where it refers to files of the kit."""
+    shutil.copytree(Path(vpr_lib.__file__).parent, tmp_path / "vpr_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import vpr_lib.run_folders as r; print(r.__file__, r.hash_model_code(r.Settings(), None))"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    path, digest = output.split()
+    assert Path(path).is_relative_to(tmp_path) and digest == hash_model_code(Settings(), None)
