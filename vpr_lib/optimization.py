@@ -93,10 +93,8 @@ def make_optimizer(settings: Settings, parameters: list[nn.Parameter]) -> torch.
     """Adam, AdamW or SGD with momentum 0.9, over the parameters that aren't frozen; a ValueError if all are."""
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
     if not parameters:
-        advice = "set freeze_until to an earlier block, or take another aggregator"
-        raise ValueError(
-            f"nothing is trained: the backbone is frozen and {settings.aggregator} has no weights; {advice}"
-        )
+        what = f"the backbone is frozen and {settings.aggregator} has no weights"
+        raise ValueError(f"nothing is trained: {what}; set freeze_until to an earlier block")
     cls = getattr(torch.optim, settings.optimizer)
     options = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}  # one pass over the weights
     if settings.optimizer == "SGD":

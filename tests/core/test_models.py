@@ -235,9 +235,11 @@ def test_standardized_photos_look_alike_dark_or_bright():
 def test_unknown_backbones_and_stages():
     with pytest.raises(ValueError, match="valid: resnet18, resnet34, resnet50"):
         ResNet("resnet")
-    with pytest.raises(ValueError, match=r"crop_after .*'layer5'; valid: layer1, .*layer4\.1, .*stride32"):
+    with pytest.raises(ValueError, match=r"crop_after .*'layer5'; valid: conv1, .*layer4\.1, .*layer4, .*stride32"):
         ResNet(crop_after="layer5")
-    with pytest.raises(ValueError, match=r"freeze_until .*'layer4'; valid: layer1, .*conv1, .*layer3\.1, .*stride16$"):
+    with pytest.raises(
+        ValueError, match=r"freeze_until .*'layer4'; valid: conv1, .*layer3\.1, .*layer3, .*stride16, crop-1$"
+    ):
         ResNet(freeze_until="layer4")
 
 
