@@ -109,8 +109,8 @@ def test_every_package_has_a_tested_version():
     pinned = dict(line.lower().replace("_", "-").split("==") for line in lines)
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
-    assert extras["dev"][0] == "vpr_lib[lab]"
-    for requirement in project["dependencies"] + extras["lab"] + extras["dev"][1:]:
+    assert extras["dev"][0] == "vpr_lib[lab,pretrained]"
+    for requirement in project["dependencies"] + extras["lab"] + extras["pretrained"] + extras["dev"][1:]:
         name, bound = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement).groups()  # lower bounds only
         numbers = [[int(n) for n in version.split(".")[:3]] for version in (bound, pinned[name])]
         assert numbers[0] <= numbers[1], requirement

@@ -109,9 +109,9 @@ _SMALL = Settings(standardize=True, aggregator_options={"MixVPR": {"row_init": "
 PRESETS: dict[str, Settings] = {
     # The published run on the real sets; needs a GPU.
     "xs": Settings(),
-    # A few hundred to a few thousand of one's own photos, in a minute on a CPU: trains the aggregator and the last block
-    # of a trunk whose ImageNet weights are installed with the kit. Optimizer steps are few, so batches are small, there
-    # is no warm-up, and the rate ends at zero.
+    # A few hundred to a few thousand of one's own photos, in a minute on a CPU: the aggregator and the last block are
+    # trained, of a trunk whose ImageNet weights are installed with the kit. Optimizer steps are few, so batches are
+    # small, there is no warm-up, and the rate ends at zero.
     "photos": replace(
         _SMALL, backbone="efficientnet_lite0", freeze_until="crop-1", standardize=False, image_size=224, num_places=16,
         randaugment_ops=0, scheduler="CosineAnnealingLR", warmup_steps=0, epochs=5,
