@@ -322,3 +322,8 @@ def test_plateau_watches_the_validation_recall_at_1():
 
 def test_no_scheduler_keeps_the_rate():
     assert set(rates(replace(Settings(), scheduler=None, warmup_steps=0), 3, 2)) == {1e-3}
+
+
+def test_a_model_of_which_nothing_is_trained_is_named():
+    with pytest.raises(ValueError, match=r"nothing is trained.*freeze_until"):
+        make_optimizer(Settings(aggregator="AVG"), [nn.Parameter(torch.ones(1), requires_grad=False)])

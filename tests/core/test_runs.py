@@ -327,3 +327,11 @@ def test_an_aggregator_that_cannot_work_is_an_error_without_a_traceback(small, d
     settings = replace(small, aggregator="ConvAP", aggregator_options=options)
     with pytest.raises(ValueError, match=r"ConvAP|descriptor"):
         train_run(settings, data_root, tmp_path / "run", machine=machine)
+
+
+def test_other_default_options_of_the_loss_are_another_run(small, data_root, tmp_path, machine, monkeypatch):
+    first = get_run(small, data_root, tmp_path, machine=machine)
+    monkeypatch.setitem(runs_module.DEFAULT_OPTIONS, small.loss, {"alpha": 3.0})
+    assert get_run(small, data_root, tmp_path, machine=machine).folder != first.folder
+    with pytest.raises(ValueError, match="default options"):
+        runs_module.train_run(small, data_root, first.folder, machine=machine)

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
+from vpr_lib.blocks import find_points
 from vpr_lib.machine import Machine
 from vpr_lib.settings import PRESETS, Settings
 
@@ -87,3 +88,26 @@ def test_changing_a_given_mapping_later_changes_no_settings():
 def test_presets_are_valid():
     for settings in PRESETS.values():
         assert replace(settings) == settings
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet101", "efficientnet_b0", "swin_v2_t", "dinov2_vits14"])
+@pytest.mark.parametrize("preset", ["photos", "smoke", "xs"])
+def test_presets_take_other_backbones(preset, backbone):
+    if (preset, backbone) != ("xs", "dinov2_vits14"):  # no block of which has a stride of 8
+        assert replace(PRESETS[preset], backbone=backbone).backbone == backbone
+
+
+def test_frozen_blocks_by_name_stage_stride_and_position():
+    for freeze_until, number in {
+        "conv1": 1,
+        "layer1.0": 2,
+        "layer2": 5,
+        "stride8": 5,
+        "layer3.0": 6,
+        "crop-1": 6,
+    }.items():
+        assert find_points("resnet18", "layer3", freeze_until) == (7, number)
+    assert find_points("resnet18", "stride16", None) == (7, 0)
+    assert find_points("efficientnet_lite0", "stride16", "crop-1") == (12, 11)
+    with pytest.raises(ValueError, match="crop_after"):
+        find_points("resnet18", "crop-1", None)
