@@ -150,9 +150,8 @@ CHAINS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name, node", [pytest.param(*chain, marks=pytest.mark.slow if i > 6 else ()) for i, chain in enumerate(CHAINS)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name, node", CHAINS)
 def test_chains_are_what_torchvision_cuts(name, node):
     """Compared with torchvision's own feature extraction, which follows the operations of the whole network."""
     torch.manual_seed(0)
@@ -187,6 +186,7 @@ def test_every_network_has_ordered_strides_and_points(name):
     assert find_points(name, "stride16", "crop-1") == (num_kept, num_kept - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_b0", "swin_v2_t", "resnet101"])
 def test_the_two_parts_of_other_backbones_are_the_model(name):
     settings = replace(SMALL, backbone=name, freeze_until="stride8")
@@ -210,6 +210,7 @@ def test_the_two_parts_of_other_backbones_are_the_model(name):
             assert torch.equal(value, before[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["swin_v2_t", "efficientnet_lite0"])
 def test_features_of_other_backbones_are_stored(name, data_root, tmp_path, machine):
     settings = replace(SMALL, backbone=name, freeze_until="stride8", randaugment_ops=0, precision="float32")
@@ -224,6 +225,7 @@ def test_features_of_other_backbones_are_stored(name, data_root, tmp_path, machi
         assert trained(features).shape == (2, model.backbone.out_channels)
 
 
+@pytest.mark.slow
 def test_photos_are_normalized_as_the_weights_expect():
     photos = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8), dtype=np.uint8))
     prepared = Backbone("efficientnet_lite0").prepare(normalize(photos))

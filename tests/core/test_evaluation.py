@@ -66,6 +66,7 @@ def test_evaluation_of_other_photos_is_not_read_from_the_cache(run, tmp_path, da
     assert evaluation.recall[5] == pytest.approx(before.recall[5] * 6 / 7)  # a query without positive counts as missed
 
 
+@pytest.mark.slow
 def test_an_approximate_index_has_predictions_of_its_own(run, data_root, machine, monkeypatch):
     exact = evaluate_run(run, data_root, "val", machine)
     monkeypatch.setattr("vpr_lib.search.IVF_MIN_ROWS", 5)
@@ -78,6 +79,7 @@ def test_an_approximate_index_has_predictions_of_its_own(run, data_root, machine
     assert len(list((run.folder / "predictions").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_whitened_descriptors_have_predictions_of_their_own(run, data_root, machine, tmp_path):
     plain = evaluate_run(run, data_root, "val", machine)
     for _ in range(2):  # computed, then read
@@ -98,6 +100,7 @@ def test_whitened_descriptors_have_predictions_of_their_own(run, data_root, mach
         evaluate_run(run, data_root, "val", machine, whiten=32)
 
 
+@pytest.mark.slow
 def test_a_large_training_set_is_sampled_to_fit_the_whitening(run, data_root, machine, monkeypatch):
     monkeypatch.setattr("vpr_lib.evaluation.MAX_WHITENING_PHOTOS", 9)
     assert evaluate_run(run, data_root, "val", machine, whiten=4).num_queries == 6

@@ -173,6 +173,7 @@ def stop(progress):
         raise InterruptedError
 
 
+@pytest.mark.slow
 def test_a_training_stopped_within_an_epoch_resumes_from_features(frozen_settings, table, tmp_path, machine):
     def run(name, on_batch=None):
         model = build_model(frozen_settings)
@@ -355,6 +356,7 @@ def test_a_checkpoints_frozen_weights_count(frozen_settings, table, tmp_path, ma
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
+@pytest.mark.slow
 def test_features_that_cant_be_written_are_a_warning(frozen_settings, data_root, tmp_path, machine):
     (tmp_path / FOLDER).write_text("a file in place of the folder")
     with pytest.warns(UserWarning, match="features can't be kept"):

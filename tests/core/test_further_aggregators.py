@@ -272,6 +272,7 @@ def test_local_features_are_columns_of_the_photos_maps(netvlad, data_root, machi
     assert backbone.training and all(torch.equal(t, before[name]) for name, t in backbone.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_its_training_photos(netvlad, data_root, tmp_path, machine, monkeypatch):
     model = build_model(netvlad)
     random = model.aggregator.centroids.detach().clone()

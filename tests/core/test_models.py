@@ -172,6 +172,7 @@ def test_options_do_not_leak_between_models():
     assert Settings().aggregator_options is not options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone, crop, channels, size", [
     ("resnet18", "layer3", 256, 4), ("resnet18", "layer4", 512, 2), ("resnet34", "layer2", 128, 8),
     ("resnet50", "layer3", 1024, 4), ("resnet18", "layer1", 64, 16),

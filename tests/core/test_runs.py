@@ -110,6 +110,7 @@ def test_an_aggregator_from_a_cell(small, data_root, tmp_path, machine):
     assert open_run(run.folder, Max()).load_model()
 
 
+@pytest.mark.slow
 def test_an_edited_class_in_aggregators_is_another_run(small, data_root, tmp_path, machine, monkeypatch):
     class Edited(GeM):
         def forward(self, x):
@@ -174,6 +175,7 @@ def test_other_starting_weights_are_another_run(small, data_root, tmp_path, mach
     assert len(folders) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_the_kept_weights(small, data_root, tmp_path, machine, monkeypatch, keep):
     settings = replace(small, epochs=3, keep=keep)
@@ -212,6 +214,7 @@ def test_a_typo_blocks_no_folder(small, data_root, tmp_path, machine, typo):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_checkpoint_is_free(small, data_root, tmp_path, machine):
     """A rate too high for the first batch must not block it."""
     with pytest.raises(FloatingPointError):
@@ -250,6 +253,7 @@ def test_the_history_survives_in_the_weights_file(small, data_root, tmp_path, ma
     assert run.history == rows
 
 
+@pytest.mark.slow
 def test_a_damaged_weights_file_is_named_and_written_again(small, data_root, tmp_path, machine):
     run = train_run(small, data_root, tmp_path / "run", machine=machine)
     path = run.folder / "model.pt"
@@ -277,6 +281,7 @@ def test_a_lost_best_epoch_is_named(small, data_root, tmp_path, machine):
             train_run(settings, data_root, run.folder, machine=machine)
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time_trains_in_a_folder(small, data_root, tmp_path, machine):
     (tmp_path / "run").mkdir()
     with lock_folder(tmp_path / "run"), pytest.raises(OSError, match=f"process {os.getpid()} on "):
@@ -329,6 +334,7 @@ def test_an_aggregator_that_cannot_work_is_an_error_without_a_traceback(small, d
         train_run(settings, data_root, tmp_path / "run", machine=machine)
 
 
+@pytest.mark.slow
 def test_other_default_options_of_the_loss_are_another_run(small, data_root, tmp_path, machine, monkeypatch):
     first = get_run(small, data_root, tmp_path, machine=machine)
     monkeypatch.setitem(runs_module.DEFAULT_OPTIONS, small.loss, {"alpha": 3.0})

@@ -147,6 +147,7 @@ def test_a_run_stopped_within_an_epoch_resumes_with_the_next_batch(settings, tab
     assert resumed.history[-1]["loss"] == whole.history[-1]["loss"]
 
 
+@pytest.mark.slow
 def test_random_numbers_of_the_model_itself_resume_too(settings, table, tmp_path, machine):
     def dropout():
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5))
@@ -208,6 +209,7 @@ def test_a_loss_that_is_no_number_names_the_photos(settings, table, tmp_path, ma
     assert len(named) == settings.num_places * settings.images_per_place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(settings, table, tmp_path, machine, damage):
     _, weights = run(settings, table, tmp_path, machine)

@@ -95,6 +95,7 @@ def plan_labels(base, parts):
     return {part: list(variants) for part, variants in plan_study(base, parts).items()}
 
 
+@pytest.mark.slow
 def test_after_an_interruption_only_complete_runs_are_returned(settings, data_root, tmp_path, machine, monkeypatch):
     real = experiments.train_all
 
