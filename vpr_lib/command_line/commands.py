@@ -5,6 +5,7 @@ A command imports what it needs when it runs, so that `--help` is quick and `cit
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from vpr_lib.settings import Settings, get_preset
 if TYPE_CHECKING:
     from vpr_lib.evaluation import Evaluation
     from vpr_lib.prepare.manifest import SplitSummary
+    from vpr_lib.run_folders import Run
 
 
 def render_city(options: argparse.Namespace) -> None:
@@ -95,12 +97,44 @@ def evaluate_model(options: argparse.Namespace) -> None:
 
     (machine,) = _apply_changes(options.set, Machine())
     run = open_run(options.run)
-    evaluation = evaluate_run(run, options.data, options.split, machine, options.index, options.whiten)
+    if options.rerank == "none":
+        evaluation = evaluate_run(run, options.data, options.split, machine, options.index, options.whiten)
+        content = evaluation.to_dict()
+    else:
+        evaluation, content = _rerank(run, options, machine)
     _print_evaluation(evaluation)
     for k, percent in evaluation.overlap.items():
         print(f"index {options.index} found {percent:.1f}% of what an exact search has among its first {k}")
     if options.json:
-        Path(options.json).write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
+        Path(options.json).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _rerank(run: "Run", options: argparse.Namespace, machine: Machine) -> tuple["Evaluation", dict[str, Any]]:
+    """Re-rank, print what it changed; the evaluation after it, and the content of the JSON file."""
+    from vpr_lib.analysis.reranking import measure_areas, rerank_run
+    from vpr_lib.data_roots import DataRoot
+
+    data_root, split = DataRoot(options.data), options.split
+    choices = {"index": options.index, "whiten": options.whiten}
+    result = rerank_run(run, data_root, split, options.rerank, options.rerank_top, machine=machine, **choices)
+    areas = measure_areas(result, data_root.read_split(split))
+    print("before re-ranking, ", end="")
+    _print_evaluation(result.before)
+    if result.threshold:
+        optimistic = ": the recall on this split is too optimistic" if result.threshold.split == split else ""
+        print(f"the threshold was chosen on {result.threshold.split}{optimistic}")
+    print(
+        f"verified: {100 * result.verified.mean():.1f}% of the queries, {result.inliers.shape[1]} photos each, "
+        f"{result.seconds_per_query:.3f} s of one core per query of the split"
+    )
+    print("area under precision and recall: " + ", ".join(f"{name} {area:.3f}" for name, area in areas.items()))
+    content = result.after.to_dict() | {
+        "recall_before": result.before.to_dict()["recall"],
+        "confidence": {name: None if math.isnan(area) else area for name, area in areas.items()},
+        "seconds_per_query": result.seconds_per_query,
+        "verified": float(100 * result.verified.mean()),
+    }
+    return result.after, content
 
 
 def compare_aggregators(options: argparse.Namespace) -> None:
