@@ -1,7 +1,7 @@
 """Confidence: can the first prediction of a query be trusted? Scores, how to judge them, and thresholds.
 
 A score is higher where the prediction is more certain. Its scale doesn't matter for the curves; `fit_probability` makes
-probabilities of scores. NumPy in, NumPy out.
+probabilities of scores. NumPy in, NumPy out. scikit-learn, which takes a second to import, is imported when it is needed.
 """
 
 import math
@@ -10,10 +10,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from sklearn import metrics
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 # Of the spread; the slope was chosen on sf_val of the rendered city and on 96 queries of real photos.
 NUM_SPREAD = 10
@@ -104,7 +100,9 @@ def precision_recall(hits: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarr
     hits, confidence = _check_scores(hits, confidence)
     if hits.all() or not hits.any():
         raise ValueError(_describe_one_class(hits))
-    precision, recall, _ = metrics.precision_recall_curve(hits, confidence)
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(hits, confidence)
     return precision, recall
 
 
@@ -117,8 +115,10 @@ def area_under_precision_recall(hits: np.ndarray, confidence: np.ndarray) -> flo
     if hits.all() or not hits.any():
         warnings.warn(_describe_one_class(hits), stacklevel=2)
         return math.nan
+    from sklearn.metrics import auc
+
     precision, recall = precision_recall(hits, confidence)
-    return float(metrics.auc(recall, precision))
+    return float(auc(recall, precision))
 
 
 def recall_at_full_precision(hits: np.ndarray, confidence: np.ndarray) -> float:
@@ -143,7 +143,9 @@ def area_under_roc(known: np.ndarray, confidence: np.ndarray) -> float:
     known, confidence = _check_scores(known, confidence)
     if known.all() or not known.any():
         raise ValueError("all queries are known, or none; expected some of both")
-    return float(metrics.roc_auc_score(known, confidence))
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(known, confidence))
 
 
 def _check_scores(hits: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -177,6 +179,10 @@ def fit_probability(scores: np.ndarray, hits: np.ndarray) -> Callable[[np.ndarra
         raise ValueError(f"scores of shape {scores.shape} for {len(hits)} queries; expected finite numbers (Q, S)")
     if hits.all() or not hits.any():
         raise ValueError(f"{_describe_one_class(hits)}; fit on a split with right and wrong predictions")
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     regression = make_pipeline(StandardScaler(), LogisticRegression()).fit(scores, hits)
     return lambda scores: regression.predict_proba(np.asarray(scores, dtype=np.float64))[:, 1]
 

@@ -8,16 +8,20 @@ import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vpr_lib.analysis.confidence import Bin
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.evaluation import Comparison
 from vpr_lib.statistics import LabelRecall
+
+if TYPE_CHECKING:
+    from vpr_lib.analysis.reranking import TradeOff
 
 GREEN = "#009E73"
 RED = "#D55E00"
@@ -160,6 +164,57 @@ def plot_intervals(comparisons: Mapping[str, Mapping[str, Comparison]]) -> Figur
         axes.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(names)), map(escape_math, names))
     panels[0].set_ylim(len(names) - 0.5, -0.5)  # the first run at the top
+    return figure
+
+
+def plot_precision_recall(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> Figure:
+    """Precision against recall, a panel for each split of {split: {label: (precision, recall)}}, both in [0, 1]."""
+    figure = make_figure(3.4)
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    for axes, (split, by_label) in zip(panels, curves.items(), strict=True):
+        for number, (label, (precision, recall)) in enumerate(by_label.items()):
+            style = style_of(label, list(by_label)) | {"marker": "", "linestyle": ("-", "--", ":", "-.")[number % 4]}
+            axes.plot(100 * recall, 100 * precision, drawstyle="steps-post", label=escape_math(label), **style)
+        axes.set(xlabel="right answers given, percent", title=escape_math(split))
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("answers that are right, percent")
+    handles, names = panels[-1].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names))
+    return figure
+
+
+def plot_reliability(bins: Mapping[str, Sequence[Bin]]) -> Figure:
+    """Share of right predictions against their probability, a panel for each of {title: bins}; areas show numbers."""
+    figure = make_figure(3.4)
+    panels = figure.subplots(1, len(bins), sharey=True, squeeze=False)[0]
+    for axes, (title, in_bins) in zip(panels, bins.items(), strict=True):
+        axes.plot([0, 100], [0, 100], "--", color=GRAY, linewidth=1)
+        numbers, probabilities, shares = np.transpose(in_bins)
+        axes.plot(100 * probabilities, 100 * shares, color=COLORS[0], linewidth=1)
+        axes.scatter(100 * probabilities, 100 * shares, 600 * numbers / numbers.sum(), color=COLORS[0], alpha=0.7)
+        axes.set(xlabel="predicted probability, percent", title=escape_math(title), xlim=(-4, 104), ylim=(-4, 104))
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("right, percent")
+    return figure
+
+
+def plot_trade_off(curves: Mapping[str, Mapping[str, "TradeOff"]], chosen: Mapping[str, float]) -> Figure:
+    """R@1 against verified queries, a panel for each split of {split: {label: curve}}.
+
+    A marker shows the threshold of each label in `chosen`.
+    """
+    figure = make_figure(3.4)
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axes, (split, by_label) in zip(panels, curves.items(), strict=True):
+        for label, curve in by_label.items():
+            style = style_of(label, list(by_label))
+            place = np.searchsorted(curve.thresholds, chosen[label])
+            axes.plot(curve.verified, curve.recall, color=style["color"], label=escape_math(label))
+            axes.plot(curve.verified[place], curve.recall[place], color=style["color"], marker=style["marker"], ms=9)
+        axes.set(xlabel="queries verified, percent", title=escape_math(split))
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("R@1, percent")
+    panels[-1].legend()
     return figure
 
 
