@@ -68,7 +68,7 @@ endif
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
-# Runs all five from top to bottom and saves their outputs in place.
+# Runs all six from top to bottom and saves their outputs in place.
 notebooks: $(READY)
 	$(BIN)/python notebooks/execute.py --preset $(PRESET)
 

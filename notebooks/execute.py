@@ -1,6 +1,6 @@
 """Run the notebooks from top to bottom, each in a kernel of its own, and keep their outputs.
 
-python notebooks/execute.py                    all five with preset mini, saved in place
+python notebooks/execute.py                    all six with preset mini, saved in place
 python notebooks/execute.py --preset smoke --out DIR 01 05     two of them, saved elsewhere
 """
 

@@ -9,11 +9,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vpr_lib.course import exercises
+from vpr_lib.course import exercises, reranking_exercises
 from vpr_lib.recall import find_positives
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("0*.ipynb"))
-CHECKS = [name for name in vars(exercises) if name.startswith("check_")]
+CHECKS = {
+    name: check
+    for module in (exercises, reranking_exercises)
+    for name, check in vars(module).items()
+    if name.startswith("check_")
+}
 
 
 def read_exercises():
@@ -41,7 +46,7 @@ def test_an_unfinished_answer_stops_nothing_and_the_solution_is_accepted(name, c
     for code, verdict in zip(codes, ("… to do", "✓ right\n"), strict=True):
         names = {"np": np, "torch": torch, "F": F, "find_positives": find_positives}
         exec(code, names)
-        getattr(exercises, name)(names[answer])
+        CHECKS[name](names[answer])
         assert capsys.readouterr().out.startswith(verdict)
 
 
@@ -78,6 +83,11 @@ def nearest_positive(similarity, places, epsilon):
 
 def wrong_outcomes(a, b):
     return {"both": int((a & b).sum()), "only A": int((~a & b).sum()), "only B": int((a & ~b).sum()), "neither": 1}
+
+
+def measure_straight_up(points, first, second, tolerance):
+    slope = (second[1] - first[1]) / (second[0] - first[0])
+    return int((np.abs(points[:, 1] - first[1] - slope * (points[:, 0] - first[0])) <= tolerance).sum())
 
 
 # Wrong answers of students, and a part of the message.
@@ -124,6 +134,14 @@ WRONG = [
     ("check_estimate_position", lambda utm: utm.mean(0), "robust"),
     ("check_estimate_position", lambda utm: utm[0], "first"),
     ("check_estimate_position", lambda utm: 3.0, "shape ()"),
+    ("check_ratio_test", lambda d, r: d.min(1) < r, "second smallest"),
+    ("check_ratio_test", lambda d, r: d.min(1) < r * d.max(1), "it returns"),
+    ("check_count_line_inliers", measure_straight_up, "right angle"),
+    ("check_count_line_inliers", lambda p, a, b, t: 2, "included"),
+    ("check_rerank_rows", lambda p, i: np.take_along_axis(p, np.argsort(i, axis=1), 1), "not last"),
+    ("check_rerank_rows", lambda p, i: np.take_along_axis(p, np.argsort(i, axis=1)[:, ::-1], 1), "stable"),
+    ("check_precision_and_recall", lambda h, c, t: (h[c >= t].mean(), (h & (c >= t)).mean()), "four right"),
+    ("check_precision_and_recall", lambda h, c, t: (h[c > t].mean(), h[c > t].sum() / h.sum()), "reached"),
 ]
 
 
@@ -133,14 +151,14 @@ def test_every_check_is_some_notebooks_and_rejects_something():
 
 @pytest.mark.parametrize(("name", "answer", "message"), WRONG, ids=[f"{w[0]}-{w[2]}" for w in WRONG])
 def test_a_wrong_answer_gets_a_message(name, answer, message, capsys):
-    getattr(exercises, name)(answer)
+    CHECKS[name](answer)
     out = capsys.readouterr().out
     assert out.startswith("✗ not yet") and message in out
 
 
 @pytest.mark.parametrize("name", [name for name in CHECKS if name != "check_epochs_to"])
 def test_a_missing_return_gets_a_message(name, capsys):
-    getattr(exercises, name)(lambda *arguments: None)
+    CHECKS[name](lambda *arguments: None)
     assert "does it end with a return?" in capsys.readouterr().out
 
 

@@ -68,8 +68,8 @@ def test_committed_outputs_are_of_this_code(committed):
     check_outputs(committed)
 
 
-def test_there_are_five_small_files():
-    assert [name[:2] for name in NAMES] == ["01", "02", "03", "04", "05"]
+def test_there_are_six_small_files():
+    assert [name[:2] for name in NAMES] == ["01", "02", "03", "04", "05", "06"]
     assert max(path.stat().st_size for path in PATHS) <= 1.5e6
 
 
@@ -118,7 +118,7 @@ settings = dataclasses.replace(session.settings, epochs=1)"""
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """All five in one kernel whose names are deleted in between: {name: notebook}, and the folder of reports."""
+    """All six in one kernel whose names are deleted in between: {name: notebook}, and the folder of reports."""
     folder = tmp_path_factory.mktemp("notebooks")
     notebooks = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
     whole = nbformat.v4.new_notebook()

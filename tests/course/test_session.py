@@ -115,3 +115,22 @@ def test_a_figure_of_pyplot_is_shown_once(session):
 
 def test_a_table_is_shown_as_markdown():
     assert show_table([["run", "R@1"], ["GeM", "50.0"]]).data.splitlines()[2].split() == ["|", "GeM", "|", "50.0", "|"]
+
+
+def test_strangers_are_training_photos_where_no_city_is_rendered(session):
+    strangers = session.read_strangers()
+    train = session.data_root.train
+    assert len(strangers) == min(100, len(train)) and set(strangers.names) <= set(train.names)
+    assert np.array_equal(strangers.names, session.read_strangers().names)
+
+
+@pytest.mark.slow
+def test_strangers_of_a_rendered_city_are_of_another_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("VPR_DATA", str(tmp_path / "city"))
+    session = open_session("smoke", Machine(device="cpu", progress=False))
+    strangers = session.read_strangers()
+    assert strangers.root == tmp_path / "city-strangers" / "sf_test" / "queries" and len(strangers) == 100
+    assert not set(strangers.names) & set(session.data_root.read_split("sf_test").queries.names)
+    before = (tmp_path / "city-strangers" / "city.json").stat().st_mtime_ns
+    session.read_strangers()
+    assert (tmp_path / "city-strangers" / "city.json").stat().st_mtime_ns == before

@@ -1,7 +1,7 @@
 """Confidence: can the first prediction of a query be trusted? Scores, how to judge them, and thresholds.
 
 A score is higher where the prediction is more certain. Its scale doesn't matter for the curves; `fit_probability` makes
-probabilities of scores. NumPy in, NumPy out. scikit-learn, which takes a second to import, is imported when it is needed.
+probabilities of scores. NumPy in, NumPy out. scikit-learn takes a second to import, so functions import it.
 """
 
 import math

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from IPython.display import Image, Markdown
 from matplotlib import pyplot
 from matplotlib.figure import Figure
@@ -19,6 +20,7 @@ from vpr_lib.devices import choose_device
 from vpr_lib.evaluation import Evaluation, evaluate_all
 from vpr_lib.figures.plots import save_figure
 from vpr_lib.figures.tables import Rows, format_markdown
+from vpr_lib.images import ImageTable
 from vpr_lib.machine import Machine
 from vpr_lib.prepare.packs import copy_packs
 from vpr_lib.run_folders import Run
@@ -33,6 +35,8 @@ CITIES: dict[str, dict[str, int]] = {
         "test_database": 40, "test_queries": 24, "tokyo_database": 40, "tokyo_places": 8,
     },
 }  # fmt: skip
+STRANGERS = CITIES["smoke"] | {"size": 320, "seed": 1, "test_queries": 100}
+NUM_STRANGERS = 100
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,19 @@ class Session:
     def evaluate(self, runs: Mapping[str, Run], split: str) -> dict[str, Evaluation]:
         """Evaluate runs on a split, or read the saved results: {label: evaluation}."""
         return evaluate_all(runs, self.data_root, split, self.machine)
+
+    def read_strangers(self) -> ImageTable:
+        """100 photos of places that are in no evaluation split: of another rendered city, or of the training places.
+
+        The city is rendered once, into a folder beside the data root.
+        """
+        if self.preset not in CITIES or not (self.data_root.folder / "city.json").is_file():
+            chosen = np.random.default_rng(0).permutation(len(self.data_root.train))[:NUM_STRANGERS]
+            return self.data_root.train[np.sort(chosen)]
+        folder = self.data_root.folder.with_name(f"{self.data_root.folder.name}-strangers")
+        size = CITIES[self.preset].get("size", STRANGERS["size"])
+        write_city(folder, CitySettings(**STRANGERS | {"size": size}), progress=self.machine.progress)
+        return DataRoot(folder).read_split("sf_test").queries[:NUM_STRANGERS]
 
     def show(self, figure: Figure, name: str, alt: str) -> Image:
         """Save a figure in `reports_dir` and return the saved image, to be the last value of a cell.
