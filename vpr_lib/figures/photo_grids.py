@@ -3,12 +3,16 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
+import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vpr_lib.analysis.examples import Example
 from vpr_lib.figures.plots import GRAY, GREEN, RED, escape_math, make_figure
+
+MAX_LINES = 100
+LINE_COLORS = ((86, 180, 233), (230, 159, 0), (240, 228, 66))  # of Okabe and Ito; light ones, on darkened photos
 
 
 def draw_examples(rows: Mapping[str, Sequence[Example]]) -> Figure:
@@ -46,6 +50,35 @@ def show_photo(axes: Axes, photo: np.ndarray, color: str, text: str) -> None:
     axes.set(xticks=[], yticks=[], anchor="N")  # wide and tall photos of a row are aligned at the top
     axes.spines[:].set(color=color, linewidth=3)
     axes.set_xlabel(text, color=color, fontsize=9, fontweight="bold", labelpad=2)
+
+
+def draw_matches(
+    first: np.ndarray, second: np.ndarray, first_points: np.ndarray, second_points: np.ndarray
+) -> np.ndarray:
+    """Two photos side by side with a line between each pair of points, at most 100 of them.
+
+    Args:
+        first, second: (H, W, 3) uint8, of any two sizes.
+        first_points, second_points: (N, 2), x and y in pixels of each photo.
+
+    Returns:
+        (H, W, 3) uint8, as high as the higher photo, with a gap between the two.
+    """
+    gap = max(2, first.shape[1] // 40)
+    left = first.shape[1] + gap
+    canvas = np.full((max(len(first), len(second)), left + second.shape[1], 3), 255, dtype=np.uint8)
+    canvas[: len(first), : first.shape[1]] = first * 0.6
+    canvas[: len(second), left:] = second * 0.6
+    chosen = (
+        np.unique(np.linspace(0, len(first_points) - 1, MAX_LINES).round().astype(int)) if len(first_points) else []
+    )
+    for number, i in enumerate(chosen):
+        ends = np.round([first_points[i], second_points[i] + [left, 0]]).astype(int).tolist()
+        color = LINE_COLORS[number % len(LINE_COLORS)]
+        cv2.line(canvas, *ends, color, 1, cv2.LINE_AA)
+        for end in ends:
+            cv2.circle(canvas, end, 2, color, -1, cv2.LINE_AA)
+    return canvas
 
 
 def format_distance(distance_m: float) -> str:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vpr_lib.analysis.confidence import spread_confidence
 from vpr_lib.analysis.scenarios import SCENARIOS, Label, base_name, label_scenarios
 from vpr_lib.analysis.suggestions import Suggestion, suggest_scenarios
 from vpr_lib.evaluation import Evaluation
@@ -36,12 +37,16 @@ ORDERS = {
     "error_a": "distance error, {a}",
     "similarity_a": "similarity, {a}",
     "margin_a": "margin, {a}",
+    "spread_a": "spread, {a}",
+    "inliers_a": "inliers, {a}",
     "error_b": "distance error, {b}",
     "similarity_b": "similarity, {b}",
     "margin_b": "margin, {b}",
+    "spread_b": "spread, {b}",
+    "inliers_b": "inliers, {b}",
 }
 NUM_SHOWN = (3, 5, 10, 25)  # choices for the photos of each model
-REGION_RANKS = range(1, 11)  # choices for the photo whose regions are shown
+PHOTO_RANKS = range(1, 11)  # choices for the photo whose regions or matches are shown
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class View:
     num_shown: int = 5  # photos of each model
     positives: bool = False  # whether the query's positives are shown
     regions: int = 0  # rank of the photo whose regions are shown; 0 for none
+    matches: int = 0  # the same for matches of local features
 
 
 def read_view(state: Mapping[str, Any]) -> View:
@@ -67,7 +73,7 @@ def read_view(state: Mapping[str, Any]) -> View:
         ValueError: a key or value is not valid.
     """
     choices = {"source": SOURCES, "outcome": OUTCOMES, "order": ORDERS, "num_shown": NUM_SHOWN}
-    choices |= {"scenario": ["", *SCENARIOS], "regions": [0, *REGION_RANKS]}
+    choices |= {"scenario": ["", *SCENARIOS], "regions": [0, *PHOTO_RANKS], "matches": [0, *PHOTO_RANKS]}
     for key, value in state.items():
         check_choice("key of a view", key, asdict(View()))
         if type(value) is not type(getattr(View, key)):
@@ -85,6 +91,7 @@ class Prediction(NamedTuple):
     right: bool
     distance_m: float  # ground distance to the query
     similarity: float  # cosine similarity of the descriptors
+    inliers: int  # of local features; -1 if they were not computed
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,7 @@ class Browser:
         labels: Mapping[str, Label],  # known scenarios, from `read_labels`
         tags: Tags,
         radius_m: float = 25.0,  # photos within it are right
+        inliers: Mapping[str, np.ndarray] | None = None,  # {model: (Q, K) int64} from `read_inliers`
     ) -> None:
         per_model = list(evaluations.values())
         self.split = per_model[0].split
@@ -131,6 +139,11 @@ class Browser:
         self.errors_m = np.stack([_measure_errors(database, queries.utm, each.indices[:, 0]) for each in per_model])
         self.similarities = np.stack([to_similarity(each.distances)[:, 0] for each in per_model])
         self.margins = np.stack([_measure_margins(database, each) for each in per_model])
+        # (M, Q): how far apart the first photos lie, in meters; inliers of the first photo, NaN if not computed.
+        self.spreads_m = np.stack([-spread_confidence(e.distances, database.utm[e.indices]) for e in per_model])
+        self.inliers = {m: np.full_like(e.indices, -1) for m, e in evaluations.items()} | dict(inliers or {})
+        first = np.stack([self.inliers[model][:, 0] for model in self.models]).astype(np.float64)
+        self.first_inliers = np.where(first >= 0, first, np.nan)
         self._search_names = np.char.lower(tags.names)
         self._cells = group_cells(queries.utm)
 
@@ -138,12 +151,14 @@ class Browser:
         return len(self.queries)
 
     def list_choices(self, titles: Mapping[str, str]) -> dict[str, str]:
-        """{key: title} of `OUTCOMES` or `ORDERS` with the models' names; without b if there is one model only."""
+        """{key: title} of `OUTCOMES` or `ORDERS` with the models' names, without those that don't apply."""
         first, last = self.models[0], self.models[-1]
+        has_inliers = bool(np.isfinite(self.first_inliers).any())
         return {
             key: title.replace("{a}", first).replace("{b}", last)
             for key, title in titles.items()
-            if len(self.models) == 2 or not ("{b}" in title or title.startswith("both"))
+            if (len(self.models) == 2 or not ("{b}" in title or title.startswith("both")))
+            and (has_inliers or not key.startswith("inliers"))
         }
 
     def mark_scenario(self, scenario: str, source: str = "given") -> np.ndarray:
@@ -175,9 +190,14 @@ class Browser:
         if view.order == "name":  # tables are sorted by name
             return rows[::-1] if view.descending else rows
         kind, letter = view.order.split("_")
-        values = {"error": self.errors_m, "similarity": self.similarities, "margin": self.margins}[kind]
+        values = self.get_measures()[kind]
         keys = values[0 if letter == "a" else -1, rows]
         return rows[np.argsort(-keys if view.descending else keys, kind="stable")]  # NaN comes last
+
+    def get_measures(self) -> dict[str, np.ndarray]:
+        """{kind of order: (M, Q) float64}, what `ORDERS` other than the name sort by; NaN where it is unknown."""
+        measures = {"error": self.errors_m, "similarity": self.similarities, "margin": self.margins}
+        return measures | {"spread": self.spreads_m, "inliers": self.first_inliers}
 
     def find_query(self, name: str) -> int | None:
         """Row of a query by its name, with or without folders; None if there is none."""
@@ -198,7 +218,8 @@ class Browser:
         right = np.isin(photos, evaluation.positives[row])
         distances_m = _measure_errors(self.database, self.queries.utm[row], photos)
         similarities = to_similarity(evaluation.distances[row, :count])
-        columns = (array.tolist() for array in (photos, right, distances_m, similarities))
+        inliers = self.inliers[model][row, :count]
+        columns = (array.tolist() for array in (photos, right, distances_m, similarities, inliers))
         predictions = [Prediction(i, *values) for i, values in enumerate(zip(*columns, strict=True), start=1)]
         return [prediction for prediction in predictions if prediction.photo >= 0]
 

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from vpr_lib.analysis.examples import FAIL_CASES, choose_examples, read_example
 from vpr_lib.analysis.scenarios import SCENARIOS, read_labels
+from vpr_lib.analysis.verification import read_inliers
 from vpr_lib.data_roots import DataRoot, open_data_root
 from vpr_lib.evaluation import read_evaluation
 from vpr_lib.figures.photo_grids import draw_examples
@@ -28,7 +29,14 @@ from vpr_lib.figures.plots import save_figure
 from vpr_lib.gallery.browser import Browser, View, read_view
 from vpr_lib.gallery.export import write_gallery_page
 from vpr_lib.gallery.layout import Layout, OwnPhotoPanel, RecallPanel, SavePanel, wrap_html
-from vpr_lib.gallery.rendering import render_query, render_regions, render_suggestions, render_summary, render_warning
+from vpr_lib.gallery.rendering import (
+    render_matches,
+    render_query,
+    render_regions,
+    render_suggestions,
+    render_summary,
+    render_warning,
+)
 from vpr_lib.gallery.tags import Tags
 from vpr_lib.gallery.thumbnails import Thumbnails
 from vpr_lib.machine import Machine
@@ -64,12 +72,15 @@ def open_gallery(
         radii = ", ".join(f"{name} {run.settings.radius_m:g} m" for name, run in runs.items())
         raise ValueError(f"the runs were evaluated with different radii: {radii}; show them one at a time")
     data_root = open_data_root(data_root)
-    database, queries = data_root.read_split(split)
+    photos = data_root.read_split(split)
     evaluations = {name: read_evaluation(run, data_root, split) for name, run in runs.items()}
     first = next(iter(runs.values()))
-    tags = Tags(first.folder.parent / f"tags-{split.replace('/', '-')}.csv", queries.names)
+    tags = Tags(first.folder.parent / f"tags-{split.replace('/', '-')}.csv", photos.queries.names)
     labels = read_labels(data_root.folder)
-    browser = Browser(database, queries, evaluations, labels, tags, first.settings.radius_m)
+    inliers = {
+        name: read_inliers(photos, evaluations[name].indices, run.folder.parent, split) for name, run in runs.items()
+    }
+    browser = Browser(*photos, evaluations, labels, tags, first.settings.radius_m, inliers)
     return Gallery(browser, runs, state, machine, reports_dir)
 
 
@@ -265,6 +276,8 @@ class Gallery:
         if view.regions:
             image_sizes = {model: run.settings.image_size for model, run in self.runs.items()}
             content += render_regions(self.browser, row, view.regions, self._load_model, image_sizes)
+        if view.matches:
+            content += render_matches(self.browser, row, view.matches)
         self.layout.screen.value = wrap_html(content)
         self._show_notes()
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from vpr_lib.analysis.local_features import MAX_PIXELS, extract_sift, find_inliers, match_features
 from vpr_lib.analysis.locating import Location
 from vpr_lib.analysis.saliency import blend_map, explain_similarity
 from vpr_lib.analysis.scenarios import SCENARIOS
 from vpr_lib.analysis.suggestions import Suggestion
-from vpr_lib.figures.photo_grids import format_distance
+from vpr_lib.figures.photo_grids import draw_matches, format_distance
 from vpr_lib.gallery.browser import Browser, SelectionSummary, to_similarity
 from vpr_lib.gallery.query_map import Mark, draw_map
 from vpr_lib.gallery.thumbnails import encode_photo, format_img
@@ -23,8 +24,10 @@ SIGNS = ("●", "◆")  # the same in text
 REGION_PIXELS = 320  # longer side of the photos with their regions
 LEGEND = (
     "✓ and a green frame: right, close enough to the query; ✗ and a red frame: wrong, too far away. Margin: similarity "
-    "of the first photo minus that of the first photo of another place. On the map north is up, the blue point is the "
-    "query and rings are its positives; photos beyond the map are drawn hollow at its edge."
+    "of the first photo minus that of the first photo of another place. Spread: how far apart the first ten photos "
+    "lie, weighted by similarity; a large one means an uncertain answer. Inliers: points of query and photo that fit "
+    "one camera motion. On the map north is up, the blue point is the query and rings are its positives; photos beyond "
+    "the map are drawn hollow at its edge."
 )
 LoadModel = Callable[[str], VPRModel]  # name -> model
 MakeImg = Callable[[str, int, str], str]  # ("queries" or "database", row, alternative text) -> HTML of a photo
@@ -59,7 +62,7 @@ def render_regions(browser: Browser, row: int, rank: int, load_model: LoadModel,
     """Render, for each model, the query and its photo of a rank with the regions that account for their similarity."""
     sections = []
     for model in browser.models:
-        photo = next((each.photo for each in browser.list_predictions(model, row, rank) if each.rank == rank), None)
+        photo = _find_photo(browser, model, row, rank)
         if photo is None:
             sections.append(render_warning(f"{model} has no photo of rank {rank}."))
             continue
@@ -76,6 +79,34 @@ def render_regions(browser: Browser, row: int, rank: int, load_model: LoadModel,
             cards.append(_render_card(format_img(encode_photo(blend_map(thumbnail, saliency)), alt), "", title, []))
         sections.append(_render_section(model, "regions that account for the similarity", cards))
     return f'<div class="vg-regions">{"".join(sections)}</div>'
+
+
+def render_matches(browser: Browser, row: int, rank: int) -> str:
+    """Render, for each model, the query beside its photo of a rank, with lines between matching points."""
+    sections = []
+    for model in browser.models:
+        photo = _find_photo(browser, model, row, rank)
+        if photo is None:
+            sections.append(render_warning(f"{model} has no photo of rank {rank}."))
+            continue
+        try:
+            photos = [read_thumbnail(*pair, MAX_PIXELS) for pair in ((browser.queries, row), (browser.database, photo))]
+        except (OSError, ValueError) as error:
+            sections.append(render_warning(f"No matches: {error}"))
+            continue
+        features = [extract_sift(each) for each in photos]
+        inliers = find_inliers(*features)  # (n, 2)
+        picture = draw_matches(*photos, *(f.points[rows] for f, rows in zip(features, inliers.T, strict=True)))
+        title = f"{len(inliers)} inliers of {len(match_features(*features))} matches"
+        alt = f"The query beside the photo of rank {rank} of {model}: {title}"
+        card = _render_card(format_img(encode_photo(picture), alt), "", title, [f"query, photo of rank {rank}"])
+        sections.append(_render_section(model, "matching points that fit one camera motion", [card], "vg-matches"))
+    return f'<div class="vg-regions">{"".join(sections)}</div>'
+
+
+def _find_photo(browser: Browser, model: str, row: int, rank: int) -> int | None:
+    """Database row of a model's photo of a rank; None if there is none."""
+    return next((each.photo for each in browser.list_predictions(model, row, rank) if each.rank == rank), None)
 
 
 def render_location(location: Location, model: str, database: ImageTable, make_img: MakeImg) -> str:
@@ -165,11 +196,12 @@ def _render_predictions(browser: Browser, row: int, number: int, make_img: MakeI
     """The first photos of one model, framed green with a tick if right, else red with a cross."""
     model = browser.models[number]
     cards = []
-    for rank, photo, right, distance_m, similarity in browser.list_predictions(model, row, num_shown):
+    for rank, photo, right, distance_m, similarity, inliers in browser.list_predictions(model, row, num_shown):
         sign, word = ("✓", "right") if right else ("✗", "wrong")
         distance = format_distance(distance_m)
         img = make_img("database", photo, f"Rank {rank} of {model}: {word}, {distance} from the query")
-        facts = [f"rank {rank}", f"similarity {similarity:.2f}", *_list_photo_facts(browser.database, photo)]
+        facts = [f"rank {rank}", f"similarity {similarity:.2f}", *([f"{inliers} inliers"] if inliers >= 0 else [])]
+        facts += _list_photo_facts(browser.database, photo)
         cards.append(_render_card(img, word, f"{sign} {distance}", facts))
     num_predictions = browser.evaluations[model].indices.shape[1]
     rank, margin = browser.ranks[number, row], browser.margins[number, row]
@@ -178,6 +210,7 @@ def _render_predictions(browser: Browser, row: int, number: int, make_img: MakeI
         note = f"first right photo at rank {rank + 1}"
     if np.isfinite(margin):
         note += f" · margin {margin:.2f}"
+    note += f" · spread {format_distance(browser.spreads_m[number, row])}"
     return _render_section(f"{SIGNS[number]} {model}", note, cards)
 
 
