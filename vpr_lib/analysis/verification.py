@@ -9,6 +9,8 @@ Both are of photos and not of a model, so what one run needed another one finds.
 import functools
 import hashlib
 import io
+import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -148,8 +150,22 @@ def _run_jobs(jobs: Sequence[Job], num_workers: int) -> Iterator[Pairs]:
 
 
 def _run_single_threaded(job: Job) -> Pairs:
+    _end_with_parent()
     cv2.setNumThreads(1)  # this process has one core; joblib limits the threads of NumPy
     return job()
+
+
+@functools.cache
+def _end_with_parent() -> None:
+    """Let this process end when its parent has ended, even if that was killed; joblib's would wait for minutes."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _verify_query(
