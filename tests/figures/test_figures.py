@@ -8,7 +8,7 @@ from PIL import Image
 
 from vpr_lib.analysis.examples import Example, Match
 from vpr_lib.evaluation import Comparison
-from vpr_lib.figures.photo_grids import draw_examples, format_distance
+from vpr_lib.figures.photo_grids import LINE_COLORS, MAX_LINES, draw_examples, draw_matches, format_distance
 from vpr_lib.figures.plots import (
     GRAY,
     GREEN,
@@ -203,6 +203,40 @@ def test_examples_are_framed_and_signed(tmp_path):
     assert signs == ["", "✓ 3 m", "✗ 400 m", "", "✓ 25 m", "✓ 24 m", "", "✗ 90 m", "✗ 5.3 km"]
     assert {"Viewpoint\nchange", "Fail cases", "query", "MixVPR's\nfirst photo"} <= set(texts(figure))
     check_drawn(figure, tmp_path)
+
+
+def find_colors(drawn, row, columns):
+    """Numbers of the line colors that occur in a part of a row."""
+    return {i for i, color in enumerate(LINE_COLORS) if (drawn[row, columns] == color).all(1).any()}
+
+
+def test_matches_are_lines_from_point_to_point():
+    wide, tall = np.zeros((40, 60, 3), np.uint8), np.full((50, 30, 3), 200, np.uint8)
+    empty = draw_matches(wide, tall, np.zeros((0, 2)), np.zeros((0, 2)))
+    left = empty.shape[1] - 30  # of the second photo
+    assert empty.dtype == np.uint8 and empty.shape[0] == 50 and left > 60
+    assert (empty[:40, :60] == 0).all() and (empty[40:, :60] == 255).all()
+    assert (empty[:, left:] < 200).all() and (empty[:, left:] > 100).all()  # darkened
+    assert (wide == 0).all() and (tall == 200).all()  # the photos themselves are not
+
+    first, second = np.array([[10.0, 30], [20, 5]]), np.array([[5.0, 30], [25, 5]])  # two horizontal lines
+    drawn = draw_matches(wide, tall, first, second)
+    assert find_colors(drawn, 5, slice(20, left + 26)) == {0} and find_colors(drawn, 30, slice(10, left + 6)) == {1}
+    changed = np.argwhere((drawn != empty).any(2))
+    assert {int(y) for y, _ in changed} <= {2, 3, 4, 5, 6, 7, 8, 27, 28, 29, 30, 31, 32, 33}
+    assert {int(x) for y, x in changed if y == 5} >= set(range(20, left + 26))
+    assert {int(x) for y, x in changed if y == 30} >= set(range(10, left + 6))
+
+
+def test_many_matches_are_thinned_evenly():
+    photo = np.zeros((1200, 20, 3), np.uint8)
+    heights = np.random.default_rng(0).permutation(np.arange(5, 1195, 5))  # 238 horizontal lines
+    points = np.stack([np.full(len(heights), 10), heights], axis=1).astype(np.float32)
+    drawn = draw_matches(photo, photo, points, points)
+    crossed = np.flatnonzero((drawn[:, 24] != 255).any(1))  # between the photos
+    lines = np.unique(np.round(crossed / 5))
+    assert len(lines) == MAX_LINES and lines[0] == 1 and lines[-1] == 238
+    assert set(np.diff(lines)) == {2, 3}
 
 
 def test_distances_have_a_unit():

@@ -27,8 +27,18 @@ def make_evaluation(database, queries, seed):
         indices[row, : len(positives[row])] = positives[row][:K]
     indices[::3, K - 4 :] = -1
     distances = np.sort(rng.random((len(queries), K), dtype=np.float32), axis=1)
+    distances[indices < 0] = np.inf
     recall = recall_at_k(indices, positives, (1, 5, 10))
     return Evaluation("val", indices, distances, positives, queries.utm, recall)
+
+
+def make_inliers(evaluation, seed):
+    """Random inliers of the first four photos of most queries, with ties."""
+    rng = np.random.default_rng(seed)
+    inliers = np.full_like(evaluation.indices, -1)
+    verified = rng.random(len(inliers)) < 0.7
+    inliers[verified, :4] = rng.integers(0, 12, (verified.sum(), 4))
+    return inliers
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +62,9 @@ def browser(split, tmp_path):
     labels = {name: Label(list(SCENARIOS)[i % 3]) for i, name in enumerate(queries.names) if i % 5}
     tags = Tags(tmp_path / "tags.csv", queries.names)
     tags.toggle(queries.names[5], "skyline")
-    browser = Browser(database, queries, evaluations, labels, tags)
+    inliers = {model: make_inliers(evaluation, 3) for model, evaluation in evaluations.items()}
+    inliers["B"][10] = -1  # known for one of the models only
+    browser = Browser(database, queries, evaluations, labels, tags, inliers=inliers)
     browser.suggestions[7] = [Suggestion("skyline", 0.9, "why")]
     return browser
 

@@ -62,6 +62,12 @@ def test_orders_against_a_loop(browser):
             return math.dist(places[0], browser.queries.utm[row])
         if kind == "similarity":
             return similarities[0]
+        if kind == "spread":
+            spread_m = measure_spread([place for place in places if place is not None], evaluation.distances[row])
+            return round(spread_m, 2)
+        if kind == "inliers":
+            count = browser.inliers[letter.upper()][row, 0]
+            return count if count >= 0 else math.nan
         elsewhere = [i for i, place in enumerate(places) if place is not None and math.dist(place, places[0]) > 25]
         return similarities[0] - similarities[elsewhere[0]] if elsewhere else math.nan
 
@@ -76,8 +82,23 @@ def test_orders_against_a_loop(browser):
             assert sorted(rows) == list(range(len(browser)))
             assert np.allclose(known, sorted(known, reverse=descending)), order
             assert np.isnan(ordered[len(known) :]).all()  # unknown ones come last, whichever way
+            if kind == "inliers":  # equal ones are in the order of names
+                assert (np.diff(rows[: len(known)])[np.diff(known) == 0] > 0).all()
+                assert 0 < len(known) < len(browser) and len(set(known)) < len(known)
     names = list(browser.queries.names)
     assert [names[row] for row in browser.select(View(descending=True))] == names[::-1]
+
+
+def measure_spread(places, distances):
+    """Meters: the root of the variance of the places, weighted by descriptor distance, averaged over both axes."""
+    weights = [math.exp(-100 * (float(distance) - float(distances[0]))) for distance in distances[: len(places)]]
+    variance = 0
+    for axis in (0, 1):
+        values = [place[axis] for place in places]
+        mean = sum(w * value for w, value in zip(weights, values, strict=True)) / sum(weights)
+        offsets = [max(-500, min(500, value - mean)) for value in values]
+        variance += sum(w * offset**2 for w, offset in zip(weights, offsets, strict=True)) / sum(weights) / 2
+    return math.sqrt(variance)
 
 
 def test_search_by_name(browser):
@@ -99,6 +120,7 @@ def test_predictions_of_a_query(browser):
         assert prediction.photo == photo and prediction.distance_m == pytest.approx(distance_m)
         assert prediction.right == (distance_m <= 25)
         assert prediction.similarity == pytest.approx(1 - evaluation.distances[row, prediction.rank - 1] ** 2 / 2)
+        assert prediction.inliers == browser.inliers["B"][row, prediction.rank - 1]
 
 
 def test_counts_and_recall_of_a_selection(browser):
@@ -120,11 +142,13 @@ def test_counts_and_recall_of_a_selection(browser):
 
 
 def test_a_view_is_saved_and_restored(browser):
-    view = View("skyline", "tagged", "a_only", "oak", "margin_b", True, browser.queries.names[3], 10, True, 2)
+    view = View("skyline", "tagged", "a_only", "oak", "margin_b", True, browser.queries.names[3], 10, True, 2, 3)
     assert read_view(json.loads(json.dumps(asdict(view)))) == view
     assert read_view({}) == View()
     with pytest.raises(ValueError, match=r"c_right.*a_right"):
         read_view({"outcome": "c_right"})
+    with pytest.raises(ValueError, match="matches"):
+        read_view({"matches": 11})
     with pytest.raises(ValueError, match="color"):
         read_view({"color": "red"})
     with pytest.raises(ValueError, match="descending = 'yes'"):
@@ -134,7 +158,7 @@ def test_a_view_is_saved_and_restored(browser):
 def test_one_model(browser):
     alone = Browser(browser.database, browser.queries, {"A": browser.evaluations["A"]}, {}, browser.tags)
     assert set(alone.list_choices(OUTCOMES)) == {"all", "a_right", "a_wrong", "no_positive"}
-    assert set(alone.list_choices(ORDERS)) == {"name", "error_a", "similarity_a", "margin_a"}
+    assert set(alone.list_choices(ORDERS)) == {"name", "error_a", "similarity_a", "margin_a", "spread_a"}
     assert alone.list_choices(OUTCOMES)["a_right"] == "A right"
     with pytest.raises(ValueError, match="b_wrong"):
         alone.select(View(outcome="b_wrong"))
@@ -147,3 +171,21 @@ def test_models_must_be_evaluated_on_one_split(browser):
             Browser(browser.database, browser.queries, browser.evaluations | {"B": other}, {}, browser.tags)
     with pytest.raises(ValueError, match="0 runs"):
         open_gallery({}, "data", "val")
+
+
+def test_inliers_are_known_or_not(browser):
+    def open_browser(inliers):
+        return Browser(browser.database, browser.queries, browser.evaluations, {}, browser.tags, inliers=inliers)
+
+    assert set(browser.list_choices(ORDERS)) == set(ORDERS)
+    assert set(open_browser({"B": browser.inliers["B"]}).list_choices(ORDERS)) == set(ORDERS)
+    for inliers in (None, {"A": np.full_like(browser.inliers["A"], -1)}):
+        unverified = open_browser(inliers)
+        assert set(ORDERS) - set(unverified.list_choices(ORDERS)) == {"inliers_a", "inliers_b"}
+        assert {each.inliers for each in unverified.list_predictions("A", 0, 10)} == {-1}
+        with pytest.raises(ValueError, match=r"inliers_a.*spread_a"):
+            unverified.select(View(order="inliers_a"))
+    with pytest.raises(ValueError, match=r"\(40, 3\).*\(40, 10\)"):
+        open_browser({"A": browser.inliers["A"][:, :3]})
+    with pytest.raises(ValueError, match="MixVPR"):
+        open_browser({"MixVPR": browser.inliers["A"]})

@@ -12,11 +12,15 @@ import pytest
 from conftest import photo_name, write_photo
 from PIL import Image
 
+from vpr_lib.analysis.local_features import MAX_PIXELS, extract_sift, find_inliers, match_features
+from vpr_lib.analysis.verification import verify_predictions
+from vpr_lib.data_roots import read_split
 from vpr_lib.evaluation import evaluate_run
 from vpr_lib.gallery import Gallery, View, open_gallery
 from vpr_lib.gallery.query_map import Mark, draw_map
 from vpr_lib.gallery.thumbnails import Thumbnails
 from vpr_lib.images import read_images
+from vpr_lib.photos import read_thumbnail
 from vpr_lib.run_folders import Run
 from vpr_lib.runs import get_run
 from vpr_lib.settings import replace
@@ -73,6 +77,57 @@ def test_positives_on_request_and_where_there_are_none(gallery):
     assert len(shown) == min(5, len(gallery.browser.evaluations["A"].positives[0]))
     gallery.show(View(outcome="no_positive"))
     assert "No positive exists: no database photo lies within 25 m" in gallery.layout.screen.value
+
+
+def read_facts(html):
+    """Text of each card that shows a prediction."""
+    return [Reader(card).text for card in re.findall(r'<figure class="vg-card vg-(?:right|wrong).*?</figure>', html)]
+
+
+def test_inliers_are_shown_where_they_were_computed(gallery):
+    known = gallery.browser.inliers["A"][:, 0] >= 0
+    gallery.layout.controls["num_shown"].value = 10
+    for row in (np.flatnonzero(known)[0], np.flatnonzero(~known)[0], 10):
+        gallery.show(replace(gallery.view, query=str(gallery.browser.queries.names[row])))
+        expected = []
+        for model in "AB":
+            counts = gallery.browser.inliers[model][row, gallery.browser.evaluations[model].indices[row] >= 0]
+            expected += [[] if count < 0 else [str(count)] for count in counts]
+        facts = read_facts(gallery.layout.screen.value)
+        assert [re.findall(r"(\d+) inlier", text) for text in facts] == expected
+    assert [] in expected and any(expected)  # query 10: of one model only
+
+
+def test_the_spread_of_each_model_is_shown(gallery):
+    spreads = re.findall(r"spread (\d+) m", gallery.layout.screen.value)
+    assert spreads == [f"{spread_m:.0f}" for spread_m in gallery.browser.spreads_m[:, 0]]
+
+
+def test_matches_are_drawn_on_request(gallery, machine):
+    browser = gallery.browser
+    assert "vg-matches" not in gallery.layout.screen.value
+    gallery.layout.controls["matches"].value = 2
+    features = [extract_sift(read_thumbnail(table, 0, MAX_PIXELS)) for table in (browser.queries, browser.database)]
+    count = len(find_inliers(*features))  # all photos are the same one
+    assert count > 20
+    _, content = gallery.layout.screen.value.split("vg-matches")
+    assert content.count(f"{count} inliers of {len(match_features(*features))} matches") == 2
+    (first, _) = images = Reader(content).all("img")
+    drawn = Image.open(io.BytesIO(base64.b64decode(first["src"].split(",")[1])))
+    assert all("rank 2" in image["alt"] for image in images) and drawn.size[0] > 2 * 72 and drawn.size[1] == 72
+    again = Gallery(browser, gallery.runs, json.loads(json.dumps(gallery.state)), machine)
+    assert again.view.matches == 2 and "vg-matches" in again.layout.screen.value
+
+    gallery.layout.controls["matches"].value = 8  # the first query has six photos
+    assert "A has no photo of rank 8" in gallery.layout.screen.value
+    photo = browser.evaluations["B"].indices[1, 7]
+    assert photo not in browser.evaluations["A"].indices[1, 7:8]
+    browser.database.names[photo] = "<gone>.jpg"
+    gallery.step(1)
+    _, content = gallery.layout.screen.value.split("vg-matches")
+    assert content.count("inliers of") == 1 and content.count("No matches") == 1 and "&lt;gone&gt;.jpg" in content
+    gallery.layout.controls["matches"].value = 0
+    assert "vg-matches" not in gallery.layout.screen.value
 
 
 def test_the_map_has_north_up_and_meters_to_scale():
@@ -208,6 +263,13 @@ def test_the_page_holds_the_selection(gallery, tmp_path, capsys):
     assert not list(tmp_path.glob("large*")) and not list(tmp_path.glob("*.tmp"))
     first = data["queries"][0]
     assert first["error"] == pytest.approx(gallery.browser.errors_m[:, rows[0]].tolist(), abs=0.01)
+    assert [query["spread"] for query in data["queries"]] == gallery.browser.spreads_m[:, rows].T.tolist()
+    for query, row in zip(data["queries"], rows, strict=True):
+        counts = [gallery.browser.inliers[model][row, 0] for model in "AB"]
+        assert query["inliers"] == [None if count < 0 else count for count in counts]
+        shown = [f"{count} inlier" in text for count, text in zip(counts, read_facts(query["html"])[::5], strict=True)]
+        assert shown == [count >= 0 for count in counts]
+    assert "vg-matches" not in "".join(query["html"] for query in data["queries"])
 
 
 def test_names_are_escaped_and_a_photo_that_is_gone_is_named(gallery, tmp_path):
@@ -237,10 +299,16 @@ def test_a_photo_of_ones_own_and_regions(settings, data_root, tmp_path, machine)
             for name in ("GeM", "AVG")}  # fmt: skip
     with pytest.raises(FileNotFoundError, match=r"no predictions .*vpr_lib evaluate --run"):
         open_gallery(runs, data_root, "val", machine=machine)
-    for run in runs.values():
-        evaluate_run(run, data_root, "val", machine)
+    evaluations = [evaluate_run(run, data_root, "val", machine) for run in runs.values()]
+    some = evaluations[0].indices.copy()
+    some[:, 3:] = some[4:] = -1
+    counts = verify_predictions(read_split(data_root, "val"), some, tmp_path / "runs", "val", machine=machine).inliers
     gallery = open_gallery({name: run.folder for name, run in runs.items()}, data_root, "val", machine=machine)
     assert gallery.tags.path == tmp_path / "runs" / "tags-val.csv"
+    verified = {(row, some[row, i]): counts[row, i] for row in range(4) for i in range(3)}  # pairs of photos
+    for model, evaluation in gallery.browser.evaluations.items():
+        expected = [[verified.get((row, photo), -1) for photo in line] for row, line in enumerate(evaluation.indices)]
+        assert gallery.browser.inliers[model].tolist() == expected
     gallery.layout.controls["regions"].value = 2
     view = Reader(gallery.layout.screen.value)
     assert len(view.all("section")) == 4 and len(view.all("img")) == 1 + 2 * 5 + 2 * 2

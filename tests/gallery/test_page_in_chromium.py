@@ -14,7 +14,9 @@ from conftest import make_root, photo_name, write_photo
 from jupyter_server.serverapp import list_running_servers
 
 from vpr_lib.evaluation import evaluate_run
-from vpr_lib.gallery import open_gallery
+from vpr_lib.gallery import View, open_gallery
+from vpr_lib.gallery.browser import ORDERS
+from vpr_lib.gallery.export import write_gallery_page
 from vpr_lib.machine import Machine
 from vpr_lib.runs import get_run
 from vpr_lib.settings import get_preset, replace
@@ -195,14 +197,9 @@ def test_the_page_opened_from_a_file(gallery, page, tmp_path):
         page.select_option("#outcome", outcome)
         expected = int(gallery.browser.mark_outcome(outcome).sum())
         assert page.locator("#summary").inner_text().startswith(f"{expected} of 7"), outcome
-    page.select_option("#outcome", "all")
-    for order in page.locator("#order option").evaluate_all("all => all.map(option => option.value)"):
-        page.select_option("#order", order)
-        first = gallery.select(replace(gallery.view, order=order))[0]
-        assert shown_query(page) == gallery.browser.queries.names[first], order
 
     # Tags outlive the page and are exported in the format of the notebook's file
-    page.select_option("#order", "name")
+    page.select_option("#outcome", "all")
     tagged = shown_query(page)
     page.get_by_role("button", name="Skyline").click()
     page.get_by_role("button", name="Occlusion").click()
@@ -220,6 +217,21 @@ def test_the_page_opened_from_a_file(gallery, page, tmp_path):
     assert tags.merge(tmp_path / "tags.csv") == 1 and tags.list_scenarios(tagged) == ["skyline"]
     assert download.value.suggested_filename == tags.path.name
     assert errors == []
+
+
+def test_the_page_orders_queries_as_the_notebook_does(browser, page, tmp_path):
+    page.goto(write_gallery_page(tmp_path / "page.html", browser, np.arange(len(browser))).as_uri())
+    offered = page.locator("#order option").evaluate_all("all => all.map(option => option.value)")
+    assert offered == list(browser.list_choices(ORDERS)) and "inliers_b" in offered
+    for order in offered:
+        page.select_option("#order", order)
+        for descending in (False, True):
+            page.set_checked("#descending", descending)
+            rows = browser.select(View(order=order, descending=descending))
+            assert page.evaluate("rows.map(query => query.name)") == list(browser.queries.names[rows]), order
+            assert shown_query(page) == browser.queries.names[rows[0]]
+    unknown = np.isnan(browser.first_inliers[1])
+    assert 0 < unknown.sum() < len(browser) and unknown[rows[-unknown.sum() :]].all()  # order inliers_b, descending
 
 
 def test_a_browser_without_storage_says_so(gallery, page, tmp_path):

@@ -11,8 +11,11 @@ from matplotlib.figure import Figure
 from vpr_lib.analysis.examples import Example
 from vpr_lib.figures.plots import GRAY, GREEN, RED, escape_math, make_figure
 
-MAX_LINES = 100
-LINE_COLORS = ((86, 180, 233), (230, 159, 0), (240, 228, 66))  # of Okabe and Ito; light ones, on darkened photos
+MAX_LINES = 100  # matches drawn between two photos
+LINE_COLORS = ((86, 180, 233), (230, 159, 0), (240, 228, 66), (204, 121, 167))  # the bright ones of Okabe and Ito, RGB
+LINE_SHIFT = 4  # OpenCV draws at whole numbers, here of 1/16 pixel
+DARKENING = 0.7  # brightness of the photos below the lines
+PHOTO_GAP = 8  # pixels between the two photos
 
 
 def draw_examples(rows: Mapping[str, Sequence[Example]]) -> Figure:
@@ -53,32 +56,34 @@ def show_photo(axes: Axes, photo: np.ndarray, color: str, text: str) -> None:
 
 
 def draw_matches(
-    first: np.ndarray, second: np.ndarray, first_points: np.ndarray, second_points: np.ndarray
+    first_photo: np.ndarray, second_photo: np.ndarray, points_first: np.ndarray, points_second: np.ndarray
 ) -> np.ndarray:
-    """Two photos side by side with a line between each pair of points, at most 100 of them.
+    """Two photos side by side, darkened, with a line for each pair of points.
+
+    If there are more than `MAX_LINES` pairs, that many are drawn, evenly chosen from the top of the first photo to its
+    bottom. Colors alternate in this order, so that neighboring lines can be told apart.
 
     Args:
-        first, second: (H, W, 3) uint8, of any two sizes.
-        first_points, second_points: (N, 2), x and y in pixels of each photo.
+        first_photo, second_photo: (h, w, 3) uint8, RGB; their sizes may differ.
+        points_first, points_second: (N, 2), x and y in pixels of each photo; N may be 0.
 
     Returns:
-        (H, W, 3) uint8, as high as the higher photo, with a gap between the two.
+        (H, W, 3) uint8, white where there is no photo.
     """
-    gap = max(2, first.shape[1] // 40)
-    left = first.shape[1] + gap
-    canvas = np.full((max(len(first), len(second)), left + second.shape[1], 3), 255, dtype=np.uint8)
-    canvas[: len(first), : first.shape[1]] = first * 0.6
-    canvas[: len(second), left:] = second * 0.6
-    chosen = (
-        np.unique(np.linspace(0, len(first_points) - 1, MAX_LINES).round().astype(int)) if len(first_points) else []
-    )
-    for number, i in enumerate(chosen):
-        ends = np.round([first_points[i], second_points[i] + [left, 0]]).astype(int).tolist()
+    height, width = max(len(first_photo), len(second_photo)), first_photo.shape[1] + PHOTO_GAP
+    drawn = np.full((height, width + second_photo.shape[1], 3), 255, dtype=np.uint8)
+    for photo, left in ((first_photo, 0), (second_photo, width)):
+        drawn[: len(photo), left : left + photo.shape[1]] = np.round(DARKENING * photo)
+    order = np.argsort(points_first[:, 1], kind="stable")
+    order = order[np.linspace(0, len(order) - 1, min(len(order), MAX_LINES)).round().astype(int)]
+    starts, ends = points_first[order], points_second[order] + (width, 0)
+    starts, ends = (np.round(points * 2**LINE_SHIFT).astype(int).tolist() for points in (starts, ends))
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
         color = LINE_COLORS[number % len(LINE_COLORS)]
-        cv2.line(canvas, *ends, color, 1, cv2.LINE_AA)
-        for end in ends:
-            cv2.circle(canvas, end, 2, color, -1, cv2.LINE_AA)
-    return canvas
+        cv2.line(drawn, start, end, color, 1, cv2.LINE_AA, LINE_SHIFT)
+        for point in (start, end):
+            cv2.circle(drawn, point, 2 * 2**LINE_SHIFT, color, -1, cv2.LINE_AA, LINE_SHIFT)
+    return drawn
 
 
 def format_distance(distance_m: float) -> str:

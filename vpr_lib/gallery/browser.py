@@ -46,7 +46,7 @@ ORDERS = {
     "inliers_b": "inliers, {b}",
 }
 NUM_SHOWN = (3, 5, 10, 25)  # choices for the photos of each model
-PHOTO_RANKS = range(1, 11)  # choices for the photo whose regions or matches are shown
+PAIR_RANKS = range(1, 11)  # choices for the photo whose regions or matches are shown
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class View:
     num_shown: int = 5  # photos of each model
     positives: bool = False  # whether the query's positives are shown
     regions: int = 0  # rank of the photo whose regions are shown; 0 for none
-    matches: int = 0  # the same for matches of local features
+    matches: int = 0  # rank of the photo whose matches with the query are drawn; 0 for none
 
 
 def read_view(state: Mapping[str, Any]) -> View:
@@ -73,7 +73,7 @@ def read_view(state: Mapping[str, Any]) -> View:
         ValueError: a key or value is not valid.
     """
     choices = {"source": SOURCES, "outcome": OUTCOMES, "order": ORDERS, "num_shown": NUM_SHOWN}
-    choices |= {"scenario": ["", *SCENARIOS], "regions": [0, *PHOTO_RANKS], "matches": [0, *PHOTO_RANKS]}
+    choices |= {"scenario": ["", *SCENARIOS], "regions": [0, *PAIR_RANKS], "matches": [0, *PAIR_RANKS]}
     for key, value in state.items():
         check_choice("key of a view", key, asdict(View()))
         if type(value) is not type(getattr(View, key)):
@@ -91,7 +91,7 @@ class Prediction(NamedTuple):
     right: bool
     distance_m: float  # ground distance to the query
     similarity: float  # cosine similarity of the descriptors
-    inliers: int  # of local features; -1 if they were not computed
+    inliers: int  # matches with the query that geometry confirms; -1 if they were not computed
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,10 @@ class SelectionSummary:
 
 
 class Browser:
-    """The queries of a split with what is known about each; a ValueError if a model was evaluated on other queries."""
+    """The queries of a split with what is known about each.
+
+    A ValueError is raised if a model was evaluated on other queries, or its inliers are of other predictions.
+    """
 
     def __init__(
         self,
@@ -115,7 +118,7 @@ class Browser:
         labels: Mapping[str, Label],  # known scenarios, from `read_labels`
         tags: Tags,
         radius_m: float = 25.0,  # photos within it are right
-        inliers: Mapping[str, np.ndarray] | None = None,  # {model: (Q, K) int64} from `read_inliers`
+        inliers: Mapping[str, np.ndarray] | None = None,  # {model: (Q, K) int64}, from `read_inliers`
     ) -> None:
         per_model = list(evaluations.values())
         self.split = per_model[0].split
@@ -129,21 +132,22 @@ class Browser:
         self.tags = tags
         self.radius_m = radius_m
         self.models = list(evaluations)
+        self.inliers = _fill_inliers(evaluations, inliers or {})
         self.positives = per_model[0].positives  # Q sorted arrays of database rows
         self.without_positive = np.array([len(rows) == 0 for rows in self.positives], dtype=bool)
         self.known = label_scenarios(queries.names, labels)  # (Q,) str, "" where unknown
         self.suggestions: dict[int, Sequence[Suggestion]] = {}  # {row: suggestions} of the queries processed so far
         # (M, Q): rank (from 0) of the first right photo, K if there is none; then for the first photo its distance to
-        # the query, its cosine similarity, and how far that exceeds the first photo of another place.
+        # the query, its cosine similarity, how far that exceeds the first photo of another place, and its inliers, NaN
+        # if unknown. The spread is of the first ten photos.
         self.ranks = np.stack([first_hits(each.indices, each.positives) for each in per_model])
         self.errors_m = np.stack([_measure_errors(database, queries.utm, each.indices[:, 0]) for each in per_model])
         self.similarities = np.stack([to_similarity(each.distances)[:, 0] for each in per_model])
         self.margins = np.stack([_measure_margins(database, each) for each in per_model])
-        # (M, Q): how far apart the first photos lie, in meters; inliers of the first photo, NaN if not computed.
-        self.spreads_m = np.stack([-spread_confidence(e.distances, database.utm[e.indices]) for e in per_model])
-        self.inliers = {m: np.full_like(e.indices, -1) for m, e in evaluations.items()} | dict(inliers or {})
-        first = np.stack([self.inliers[model][:, 0] for model in self.models]).astype(np.float64)
-        self.first_inliers = np.where(first >= 0, first, np.nan)
+        first_inliers = np.stack([self.inliers[model][:, 0] for model in self.models])
+        self.first_inliers = np.where(first_inliers >= 0, first_inliers, np.nan)
+        confidences = [spread_confidence(each.distances, database.utm[each.indices]) for each in per_model]
+        self.spreads_m = np.round(-np.stack(confidences), 2)  # less than a centimeter is noise
         self._search_names = np.char.lower(tags.names)
         self._cells = group_cells(queries.utm)
 
@@ -151,9 +155,12 @@ class Browser:
         return len(self.queries)
 
     def list_choices(self, titles: Mapping[str, str]) -> dict[str, str]:
-        """{key: title} of `OUTCOMES` or `ORDERS` with the models' names, without those that don't apply."""
+        """{key: title} of `OUTCOMES` or `ORDERS` with the models' names.
+
+        Those of b are left out if there is one model only, and the inliers if those of no photo are known.
+        """
         first, last = self.models[0], self.models[-1]
-        has_inliers = bool(np.isfinite(self.first_inliers).any())
+        has_inliers = any((counts >= 0).any() for counts in self.inliers.values())
         return {
             key: title.replace("{a}", first).replace("{b}", last)
             for key, title in titles.items()
@@ -190,14 +197,10 @@ class Browser:
         if view.order == "name":  # tables are sorted by name
             return rows[::-1] if view.descending else rows
         kind, letter = view.order.split("_")
-        values = self.get_measures()[kind]
-        keys = values[0 if letter == "a" else -1, rows]
+        values = {"error": self.errors_m, "similarity": self.similarities, "margin": self.margins}
+        values |= {"spread": self.spreads_m, "inliers": self.first_inliers}
+        keys = values[kind][0 if letter == "a" else -1, rows]
         return rows[np.argsort(-keys if view.descending else keys, kind="stable")]  # NaN comes last
-
-    def get_measures(self) -> dict[str, np.ndarray]:
-        """{kind of order: (M, Q) float64}, what `ORDERS` other than the name sort by; NaN where it is unknown."""
-        measures = {"error": self.errors_m, "similarity": self.similarities, "margin": self.margins}
-        return measures | {"spread": self.spreads_m, "inliers": self.first_inliers}
 
     def find_query(self, name: str) -> int | None:
         """Row of a query by its name, with or without folders; None if there is none."""
@@ -241,6 +244,18 @@ class Browser:
             for model, recall in summary.recall.items():
                 recalls[model][scenario] = LabelRecall(summary.num_queries, recall[1], summary.intervals[model])
         return recalls
+
+
+def _fill_inliers(evaluations: Mapping[str, Evaluation], inliers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{model: (Q, K) int64} for all models; -1 where inliers are unknown."""
+    filled = {model: np.full_like(evaluation.indices, -1) for model, evaluation in evaluations.items()}
+    for model, counts in inliers.items():
+        check_choice("model with inliers", model, filled)
+        if counts.shape != filled[model].shape:
+            text = f"{model} has inliers of shape {counts.shape} and predictions of shape {filled[model].shape}"
+            raise ValueError(f"{text}; expected the same, with -1 for unknown inliers")
+        filled[model] = counts
+    return filled
 
 
 def to_similarity(distances: np.ndarray) -> np.ndarray:

@@ -68,14 +68,18 @@ def _collect_query(browser: Browser, row: int, make_img: MakeImg, num_shown: int
         "why": "" if suggestions is None else render_suggestions(suggestions),
         "ranks": browser.ranks[:, row].tolist(),
         "none": bool(browser.without_positive[row]),
-        **{kind: _round_finite(values[:, row]) for kind, values in browser.get_measures().items()},
+        "error": _round_finite(browser.errors_m[:, row], 4),
+        "similarity": _round_finite(browser.similarities[:, row], 8),
+        "margin": _round_finite(browser.margins[:, row], 8),
+        "spread": _round_finite(browser.spreads_m[:, row], 2),
+        "inliers": _round_finite(browser.first_inliers[:, row], 0),
         "html": render_query(browser, row, make_img, num_shown, show_positives=True),
     }
 
 
-def _round_finite(values: np.ndarray) -> list[float | None]:
-    """Numbers rounded to 8 digits after the point; None for those that JSON can't hold."""
-    return [round(float(value), 8) if np.isfinite(value) else None for value in values]
+def _round_finite(values: np.ndarray, digits: int) -> list[float | None]:
+    """Rounded numbers; None for those that JSON can't hold."""
+    return [round(float(value), digits) if np.isfinite(value) else None for value in values]
 
 
 def _fill_page(browser: Browser, queries: list[dict[str, Any]], sources: Mapping[str, str]) -> str:

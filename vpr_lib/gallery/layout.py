@@ -16,7 +16,7 @@ from vpr_lib.descriptors import extract_descriptors
 from vpr_lib.figures.html_page import render_table
 from vpr_lib.figures.plots import plot_bars
 from vpr_lib.figures.tables import label_rows
-from vpr_lib.gallery.browser import NUM_SHOWN, ORDERS, OUTCOMES, PHOTO_RANKS, SOURCES, Browser, View
+from vpr_lib.gallery.browser import NUM_SHOWN, ORDERS, OUTCOMES, PAIR_RANKS, SOURCES, Browser, View
 from vpr_lib.gallery.rendering import LEGEND, LoadModel, MakeImg, read_style, render_location, render_warning
 from vpr_lib.gallery.thumbnails import format_data_uri, format_img
 from vpr_lib.images import ImageTable
@@ -32,9 +32,9 @@ class Layout:
     """The widgets, created once."""
 
     def __init__(self, browser: Browser) -> None:
+        ranks = {0: "none", **{rank: str(rank) for rank in PAIR_RANKS}}
         search = widgets.Text(placeholder="part of it, Enter", continuous_update=False, description="name")
         search.layout, search.style = AUTO_WIDTH, AUTO_LABEL
-        ranks = {0: "none", **{rank: str(rank) for rank in PHOTO_RANKS}}
         self.controls: dict[str, widgets.ValueWidget] = {  # {field of `View`: its widget}
             "scenario": _make_dropdown("scenario", {"": "all", **SCENARIOS}),
             "source": _make_dropdown("that is", SOURCES),
@@ -44,7 +44,7 @@ class Layout:
             "descending": widgets.ToggleButton(description="descending", layout=AUTO_WIDTH),
             "num_shown": _make_dropdown("photos", {number: str(number) for number in NUM_SHOWN}),
             "regions": _make_dropdown("regions of photo", ranks),
-            "matches": _make_dropdown("matches of photo", ranks),
+            "matches": _make_dropdown("matches with photo", ranks),
             "positives": widgets.ToggleButton(description="positives", layout=AUTO_WIDTH),
         }
         self.position = widgets.IntSlider(min=1, max=1, description="query", layout=widgets.Layout(flex="1 1 260px"))

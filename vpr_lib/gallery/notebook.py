@@ -74,12 +74,12 @@ def open_gallery(
     data_root = open_data_root(data_root)
     photos = data_root.read_split(split)
     evaluations = {name: read_evaluation(run, data_root, split) for name, run in runs.items()}
-    first = next(iter(runs.values()))
-    tags = Tags(first.folder.parent / f"tags-{split.replace('/', '-')}.csv", photos.queries.names)
-    labels = read_labels(data_root.folder)
     inliers = {
         name: read_inliers(photos, evaluations[name].indices, run.folder.parent, split) for name, run in runs.items()
     }
+    first = next(iter(runs.values()))
+    tags = Tags(first.folder.parent / f"tags-{split.replace('/', '-')}.csv", photos.queries.names)
+    labels = read_labels(data_root.folder)
     browser = Browser(*photos, evaluations, labels, tags, first.settings.radius_m, inliers)
     return Gallery(browser, runs, state, machine, reports_dir)
 

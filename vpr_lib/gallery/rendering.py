@@ -11,7 +11,7 @@ from vpr_lib.analysis.locating import Location
 from vpr_lib.analysis.saliency import blend_map, explain_similarity
 from vpr_lib.analysis.scenarios import SCENARIOS
 from vpr_lib.analysis.suggestions import Suggestion
-from vpr_lib.figures.photo_grids import draw_matches, format_distance
+from vpr_lib.figures.photo_grids import MAX_LINES, draw_matches, format_distance
 from vpr_lib.gallery.browser import Browser, SelectionSummary, to_similarity
 from vpr_lib.gallery.query_map import Mark, draw_map
 from vpr_lib.gallery.thumbnails import encode_photo, format_img
@@ -25,9 +25,9 @@ REGION_PIXELS = 320  # longer side of the photos with their regions
 LEGEND = (
     "✓ and a green frame: right, close enough to the query; ✗ and a red frame: wrong, too far away. Margin: similarity "
     "of the first photo minus that of the first photo of another place. Spread: how far apart the first ten photos "
-    "lie, weighted by similarity; a large one means an uncertain answer. Inliers: points of query and photo that fit "
-    "one camera motion. On the map north is up, the blue point is the query and rings are its positives; photos beyond "
-    "the map are drawn hollow at its edge."
+    "lie, weighted by similarity; a large spread means an uncertain answer. Inliers: points of the query found in the "
+    "photo, too, in places that fit one motion of the camera; shown where they were computed. On the map north is up, "
+    "the blue point is the query and rings are its positives; photos beyond the map are drawn hollow at its edge."
 )
 LoadModel = Callable[[str], VPRModel]  # name -> model
 MakeImg = Callable[[str, int, str], str]  # ("queries" or "database", row, alternative text) -> HTML of a photo
@@ -62,11 +62,10 @@ def render_regions(browser: Browser, row: int, rank: int, load_model: LoadModel,
     """Render, for each model, the query and its photo of a rank with the regions that account for their similarity."""
     sections = []
     for model in browser.models:
-        photo = _find_photo(browser, model, row, rank)
-        if photo is None:
+        pair = _find_pair(browser, model, row, rank)
+        if pair is None:
             sections.append(render_warning(f"{model} has no photo of rank {rank}."))
             continue
-        pair = [(browser.queries, row), (browser.database, photo)]
         try:
             maps = explain_similarity(load_model(model), *(read_photo(*item, image_sizes[model]) for item in pair))
             thumbnails = [read_thumbnail(*item, REGION_PIXELS) for item in pair]
@@ -78,35 +77,33 @@ def render_regions(browser: Browser, row: int, rank: int, load_model: LoadModel,
             alt = f"The {title}, with the regions that account for the similarity for {model}"
             cards.append(_render_card(format_img(encode_photo(blend_map(thumbnail, saliency)), alt), "", title, []))
         sections.append(_render_section(model, "regions that account for the similarity", cards))
-    return f'<div class="vg-regions">{"".join(sections)}</div>'
+    return f'<div class="vg-pairs">{"".join(sections)}</div>'
 
 
 def render_matches(browser: Browser, row: int, rank: int) -> str:
-    """Render, for each model, the query beside its photo of a rank, with lines between matching points."""
+    """Render, for each model, the query beside its photo of a rank, with lines between their inliers."""
     sections = []
     for model in browser.models:
-        photo = _find_photo(browser, model, row, rank)
-        if photo is None:
+        pair = _find_pair(browser, model, row, rank)
+        if pair is None:
             sections.append(render_warning(f"{model} has no photo of rank {rank}."))
             continue
         try:
-            photos = [read_thumbnail(*pair, MAX_PIXELS) for pair in ((browser.queries, row), (browser.database, photo))]
+            photos = [read_thumbnail(*item, MAX_PIXELS) for item in pair]
         except (OSError, ValueError) as error:
             sections.append(render_warning(f"No matches: {error}"))
             continue
-        features = [extract_sift(each) for each in photos]
-        inliers = find_inliers(*features)  # (n, 2)
-        picture = draw_matches(*photos, *(f.points[rows] for f, rows in zip(features, inliers.T, strict=True)))
-        title = f"{len(inliers)} inliers of {len(match_features(*features))} matches"
-        alt = f"The query beside the photo of rank {rank} of {model}: {title}"
-        card = _render_card(format_img(encode_photo(picture), alt), "", title, [f"query, photo of rank {rank}"])
-        sections.append(_render_section(model, "matching points that fit one camera motion", [card], "vg-matches"))
-    return f'<div class="vg-regions">{"".join(sections)}</div>'
-
-
-def _find_photo(browser: Browser, model: str, row: int, rank: int) -> int | None:
-    """Database row of a model's photo of a rank; None if there is none."""
-    return next((each.photo for each in browser.list_predictions(model, row, rank) if each.rank == rank), None)
+        first, second = map(extract_sift, photos)
+        inliers = find_inliers(first, second)
+        title = f"{len(inliers)} inliers of {len(match_features(first, second))} matches"
+        facts = [f"query and photo of rank {rank}"]
+        if len(inliers) > MAX_LINES:
+            facts.append(f"{MAX_LINES} of the inliers are drawn")
+        drawn = draw_matches(*photos, first.points[inliers[:, 0]], second.points[inliers[:, 1]])
+        alt = f"The query and the photo of rank {rank} of {model}, with lines between their {len(inliers)} inliers"
+        card = _render_card(format_img(encode_photo(drawn), alt), "", title, facts)
+        sections.append(_render_section(model, "points found in both photos", [card]))
+    return f'<div class="vg-pairs vg-matches">{"".join(sections)}</div>'
 
 
 def render_location(location: Location, model: str, database: ImageTable, make_img: MakeImg) -> str:
@@ -163,6 +160,12 @@ def render_warning(text: str) -> str:
     return f'<p class="vg-note vg-warning">{html.escape(text)}</p>'
 
 
+def _find_pair(browser: Browser, model: str, row: int, rank: int) -> list[tuple[ImageTable, int]] | None:
+    """Tables and rows of a query and of a model's photo of a rank; None if there is no such photo."""
+    photo = next((each.photo for each in browser.list_predictions(model, row, rank) if each.rank == rank), None)
+    return None if photo is None else [(browser.queries, row), (browser.database, photo)]
+
+
 def _render_columns(left: str, sections: Iterable[str]) -> str:
     return f'<div class="vg-query">{left}</div><div class="vg-models">{"".join(sections)}</div>'
 
@@ -200,7 +203,9 @@ def _render_predictions(browser: Browser, row: int, number: int, make_img: MakeI
         sign, word = ("✓", "right") if right else ("✗", "wrong")
         distance = format_distance(distance_m)
         img = make_img("database", photo, f"Rank {rank} of {model}: {word}, {distance} from the query")
-        facts = [f"rank {rank}", f"similarity {similarity:.2f}", *([f"{inliers} inliers"] if inliers >= 0 else [])]
+        facts = [f"rank {rank}", f"similarity {similarity:.2f}"]
+        if inliers >= 0:
+            facts.append(f"{inliers} inliers")
         facts += _list_photo_facts(browser.database, photo)
         cards.append(_render_card(img, word, f"{sign} {distance}", facts))
     num_predictions = browser.evaluations[model].indices.shape[1]
