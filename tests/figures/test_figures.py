@@ -6,7 +6,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from vpr_lib.analysis.confidence import Bin, precision_recall
 from vpr_lib.analysis.examples import Example, Match
+from vpr_lib.analysis.reranking import trade_off
 from vpr_lib.evaluation import Comparison
 from vpr_lib.figures.photo_grids import LINE_COLORS, MAX_LINES, draw_examples, draw_matches, format_distance
 from vpr_lib.figures.plots import (
@@ -17,8 +19,11 @@ from vpr_lib.figures.plots import (
     plot_grids,
     plot_intervals,
     plot_losses,
+    plot_precision_recall,
     plot_recalls,
+    plot_reliability,
     plot_schedules,
+    plot_trade_off,
     save_figure,
 )
 from vpr_lib.figures.tables import comparison_rows, format_markdown, label_rows, list_differences
@@ -241,3 +246,34 @@ def test_many_matches_are_thinned_evenly():
 
 def test_distances_have_a_unit():
     assert [format_distance(d) for d in (0.4, 12.3, 999.0, 1234.0)] == ["0 m", "12 m", "999 m", "1.2 km"]
+
+
+def test_precision_against_recall(tmp_path):
+    curve = precision_recall(np.array([True, True, False, True]), np.array([0.9, 0.8, 0.7, 0.6]))
+    figure = plot_precision_recall({"val": {"a_$1$": curve, "b": curve}, "test": {"a_$1$": curve, "b": curve}})
+    left, right = figure.axes
+    drawn = lines(left)["b"]
+    np.testing.assert_allclose(drawn.get_ydata(), [75, 200 / 3, 100, 100, 100])
+    np.testing.assert_allclose(drawn.get_xdata(), [100, 200 / 3, 200 / 3, 100 / 3, 0])
+    assert len({line.get_linestyle() for line in right.get_lines()}) == 2  # told apart without color
+    assert {"val", "test", "b", r"a_\$1\$"} <= set(texts(figure))
+    check_drawn(figure, tmp_path)
+
+
+def test_reliability_shows_the_number_of_queries(tmp_path):
+    figure = plot_reliability({"val": [Bin(30, 0.2, 0.1), Bin(10, 0.9, 0.8)]})
+    (axes,) = figure.axes
+    (points,) = axes.collections
+    np.testing.assert_allclose(points.get_offsets(), [[20, 10], [90, 80]])
+    assert points.get_sizes()[0] == 3 * points.get_sizes()[1]
+    check_drawn(figure, tmp_path)
+
+
+def test_the_trade_off_marks_the_chosen_threshold(tmp_path):
+    score = np.array([1.0, 2, 3, 4])
+    curve = trade_off(np.zeros(4, dtype=bool), np.array([True, True, False, False]), score)
+    figure = plot_trade_off({"val": {"AVG": curve}}, {"AVG": 2.5})  # between two thresholds: two queries are below
+    curve, marker = figure.axes[0].get_lines()
+    assert curve.get_xdata().tolist() == [0, 25, 50, 75, 100] and curve.get_ydata().tolist() == [0, 25, 50, 50, 50]
+    assert (marker.get_xdata().tolist(), marker.get_ydata().tolist()) == ([50], [50])
+    check_drawn(figure, tmp_path)

@@ -56,7 +56,8 @@ def spread_confidence(distances: np.ndarray, utm: np.ndarray) -> np.ndarray:
         utm: (Q, K, 2) float64, positions of the predictions, meters.
 
     Returns:
-        (Q,) float64, meters, at most 0: minus the root of the weighted variance, averaged over both axes.
+        (Q,) float64, meters, at most 0: minus the root of the weighted variance, averaged over both axes;
+        -500 where there is no prediction.
 
     Source: Zaffar, Nan and Kooij, On the Estimation of Image-matching Uncertainty in Visual Place Recognition
     (CVPR 2024), whose measure is the variance; as in its code, a position counts as at most 500 m from the mean.
@@ -70,7 +71,8 @@ def spread_confidence(distances: np.ndarray, utm: np.ndarray) -> np.ndarray:
     weights = (weights / np.maximum(weights.sum(1, keepdims=True), 1e-300))[..., None]
     mean = (weights * utm).sum(1, keepdims=True)  # (Q, 1, 2)
     offsets = np.clip(utm - mean, -MAX_OFFSET_M, MAX_OFFSET_M)
-    return -np.sqrt((weights * offsets**2).sum(1).mean(1))
+    spread = np.sqrt((weights * offsets**2).sum(1).mean(1))
+    return -np.where(np.isfinite(distances[:, 0]), spread, MAX_OFFSET_M)
 
 
 def _check_distances(distances: np.ndarray, num_needed: int) -> np.ndarray:
