@@ -6,9 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from conftest import make_root
+from conftest import make_root, photo_name, write_photo
 
+from vpr_lib.analysis.reranking import measure_areas, rerank_run
 from vpr_lib.command_line.parser import main
+from vpr_lib.data_roots import read_split
+from vpr_lib.machine import Machine
 from vpr_lib.run_folders import open_run
 
 SMALL = ["--preset", "smoke", "--image-size", "32", "--epochs", "1"]
@@ -75,7 +78,69 @@ def test_evaluate_whitens_descriptors(run_folder, data_root):
     assert results[0] == results[1] < results[2]
 
 
+def read_strictly(path):
+    """JSON as other programs read it: NaN is no number there."""
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+
+
+def test_evaluate_reranks_the_predictions_of_all_queries(run_folder, data_root, tmp_path, capsys):
+    root, path = shutil.copytree(data_root, tmp_path / "root"), tmp_path / "recall.json"
+    write_photo(root / "val" / "queries" / photo_name(9e6, 9e6), 3)  # far from all others
+    assert evaluate(run_folder, root, "--rerank", "all", "--rerank-top", "7", "--json", str(path)) == 0
+    result, out = read_strictly(path), capsys.readouterr().out
+    machine = Machine(device="cpu", num_workers=0, progress=False)
+    expected = rerank_run(open_run(run_folder), root, "val", "all", 7, machine=machine)
+    for name, evaluation in (("recall", expected.after), ("recall_before", expected.before)):
+        assert result[name] == {str(k): percent for k, percent in evaluation.recall.items()}
+        assert "val: " + "  ".join(f"R@{k} {percent:.2f}" for k, percent in evaluation.recall.items()) in out
+    assert result["seconds_per_query"] == expected.seconds_per_query > 0
+    assert (result["queries"], result["without_positive"], result["verified"]) == (7, 1, 100)
+    areas = measure_areas(expected, read_split(root, "val"))
+    assert result["confidence"] == areas and 0 < min(areas.values()) <= 1
+    assert "100.0% of the queries, 7 photos each" in out
+
+
+@pytest.mark.slow
+def test_evaluate_reranks_uncertain_queries(run_folder, data_root, tmp_path, capsys):
+    root = tmp_path / "root"
+    shutil.copytree(data_root / "val", root / "test")
+    write_photo(root / "test" / "queries" / photo_name(9e6, 9e6), 3)  # far from all others
+    options = ["--split", "test", "--rerank", "adaptive", "--json", str(tmp_path / "recall.json")]
+    options += ["--set", "progress=false"]
+    assert evaluate(run_folder, root, *options) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and str(root) in error and "validation split" in error
+    assert not (tmp_path / "recall.json").exists()
+    shutil.copytree(root / "test", root / "val")
+    assert evaluate(run_folder, root, *options) == 0
+    out = capsys.readouterr().out
+    assert "chosen on val\n" in out and 0 <= read_strictly(tmp_path / "recall.json")["verified"] <= 100
+    assert evaluate(run_folder, root, *options, "--split", "val") == 0
+    assert "chosen on val: the recall on this split is too optimistic\n" in capsys.readouterr().out
+
+
+def test_undefined_areas_are_null(run_folder, data_root, tmp_path):
+    shutil.copytree(data_root / "val" / "database", tmp_path / "root" / "test" / "database")
+    write_photo(tmp_path / "root" / "test" / "queries" / photo_name(9e6, 9e6), 3)  # far from all others
+    path = tmp_path / "recall.json"
+    with pytest.warns(UserWarning, match="wrong"):
+        assert evaluate(run_folder, tmp_path / "root", "--split", "test", "--rerank", "all", "--json", str(path)) == 0
+    result = read_strictly(path)
+    names = ("similarity", "ratio", "spread", "inliers", "inliers_reranked")
+    assert result["confidence"] == dict.fromkeys(names) and result["without_positive"] == 1
+
+
+def test_evaluate_has_three_ways_to_rerank(run_folder, data_root, capsys):
+    with pytest.raises(SystemExit) as error:
+        evaluate(run_folder, data_root, "--rerank", "some")
+    assert error.value.code == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in ("some", "none", "all", "adaptive"))
+
+
 @pytest.mark.parametrize(("options", "offender"), [
+    (["--rerank", "all", "--rerank-top", "13"], "13 predictions"),
+    (["--rerank", "all", "--rerank-top", "0"], "0 predictions"),
     (["--index", "ivff"], "'ivff'"),
     (["--whiten", "-1", "--set", "progress=false"], "-1 components"),
     (["--split", "test"], "test/"),
