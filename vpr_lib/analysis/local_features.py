@@ -59,8 +59,9 @@ def match_features(first: LocalFeatures, second: LocalFeatures, ratio: float = R
     is_mutual = similarities.argmax(0)[nearest] == rows
     best = similarities[rows, nearest]
     similarities[rows, nearest] = -1.0
-    # The squared distance of unit vectors is 2 - 2 similarity.
-    is_clear = 1 - best < ratio**2 * (1 - similarities.max(1))
+    # The squared distance of unit vectors is 2 - 2 similarity; rounding must not tell equal ones apart.
+    first_half, second_half = np.maximum(1 - np.stack([best, similarities.max(1)]), 1e-6)
+    is_clear = first_half < ratio**2 * second_half
     kept = np.flatnonzero(is_mutual & is_clear)
     return np.stack([kept, nearest[kept]], axis=1)
 
@@ -75,7 +76,8 @@ def find_inliers(first: LocalFeatures, second: LocalFeatures) -> np.ndarray:
     """The matches that fit one camera motion: (M, 2) int64 as from `match_features`.
 
     They lie near the epipolar lines of the fundamental matrix that most matches agree on. None if there are fewer than
-    eight matches. The same features always give the same result.
+    eight matches; photos of different places have up to about twelve by chance. The same features always give the same
+    result.
 
     Source: Barath et al., MAGSAC++ (CVPR 2020), as implemented in OpenCV.
     """

@@ -78,13 +78,14 @@ def rerank_run(
     check_choice("mode of re-ranking", mode, MODES)
     data_root, machine = open_data_root(data_root), machine or Machine()
     verify = _Verifier(run, data_root, num_candidates, extract, matcher, machine, options)
+    val = verify.find_validation_split() if mode == "adaptive" else None
     before, photos = verify.evaluate(split)
-    threshold = None
     if mode == "none":
         return Reranking(before, before, np.full_like(before.indices[:, :1], -1), 0.0)
     rows = np.arange(before.num_queries)
-    if mode == "adaptive":
-        threshold = verify.choose_threshold()
+    threshold = None
+    if val:
+        threshold = verify.choose_threshold(val)
         rows = np.flatnonzero(score_predictions(before, photos)[SCORE] < threshold.value)
     inliers, seconds = verify(before, photos, rows)
     return Reranking(before, rerank(before, inliers), inliers, float(seconds.mean()), threshold)
@@ -105,30 +106,34 @@ class _Verifier:
     def evaluate(self, split: str) -> tuple[Evaluation, Split]:
         evaluation = evaluate_run(self.run, self.data_root, split, self.machine, **self.options)
         num_predictions = evaluation.indices.shape[1]
-        if not 1 <= (self.num_candidates or 1) <= num_predictions:
+        if self.num_candidates is not None and not 1 <= self.num_candidates <= num_predictions:
             text = f"{self.num_candidates} predictions to verify, but {split} has {num_predictions} a query"
             raise ValueError(f"{text}; choose 1 to {num_predictions}")
         return evaluation, self.data_root.read_split(split)
 
     def __call__(self, evaluation: Evaluation, photos: Split, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Inliers (Q, K) and seconds (Q,); those of other queries than `rows` are -1 and 0."""
-        candidates = np.full_like(evaluation.indices[:, : self.num_candidates or NUM_CANDIDATES], -1)
+        num_candidates = NUM_CANDIDATES if self.num_candidates is None else self.num_candidates
+        candidates = np.full_like(evaluation.indices[:, :num_candidates], -1)
         candidates[rows] = evaluation.indices[rows, : candidates.shape[1]]
         return verify_predictions(
             photos, candidates, self.run.folder.parent, evaluation.split, self.extract, self.matcher, self.machine
         )
 
-    def choose_threshold(self) -> Threshold:
+    def find_validation_split(self) -> str:
         splits = self.data_root.list_validation_splits(self.run.settings.val_splits)
         if not splits:
             root = self.data_root.folder
             text = f"{root} has no validation split (a folder whose name ends in val) to choose a threshold on"
             raise FileNotFoundError(f"{text}; add one, or verify all queries")
-        evaluation, photos = self.evaluate(splits[0])
+        return splits[0]
+
+    def choose_threshold(self, val: str) -> Threshold:
+        evaluation, photos = self.evaluate(val)
         inliers, _ = self(evaluation, photos, np.arange(evaluation.num_queries))
         after = rerank(evaluation, inliers)
         score = score_predictions(evaluation, photos)[SCORE]
-        return Threshold(choose_verified(evaluation.hits, after.hits, score), splits[0])
+        return Threshold(choose_verified(evaluation.hits, after.hits, score), val)
 
 
 def rerank(evaluation: Evaluation, inliers: np.ndarray) -> Evaluation:
@@ -138,7 +143,7 @@ def rerank(evaluation: Evaluation, inliers: np.ndarray) -> Evaluation:
         evaluation: predictions and distances of Q queries.
         inliers: (Q, K) int64, of the first K predictions; -1 where a pair was not verified, which comes last.
     """
-    inliers = np.asarray(inliers)
+    inliers = np.asarray(inliers, dtype=np.int64)
     num_queries, num_predictions = evaluation.indices.shape
     if inliers.ndim != 2 or len(inliers) != num_queries or inliers.shape[1] > num_predictions:
         raise ValueError(
@@ -172,7 +177,7 @@ def measure_areas(reranking: Reranking, photos: Split) -> dict[str, float]:
     Returns:
         {score: area in [0, 1]} of the scores of `score_predictions`, for the first prediction before re-ranking; and
         "inliers_reranked", for the one after it. The inliers are there if all queries were verified. NaN, with a
-        warning, if all predictions are right or all wrong.
+        warning, where all predictions are right or all wrong.
     """
     before = reranking.before
     is_complete = bool(reranking.verified.all())

@@ -27,7 +27,6 @@ from vpr_lib.analysis.local_features import MAX_PIXELS, LocalFeatures, count_inl
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.checked_files import DamagedFile, hash_text, read_zip, seal_zip
 from vpr_lib.data_roots import Split
-from vpr_lib.identity import hash_code
 from vpr_lib.images import ImageTable
 from vpr_lib.machine import Machine, count_cores
 from vpr_lib.photos import read_thumbnail
@@ -182,18 +181,19 @@ def _verify_query(
     return Pairs(keys, np.array(inliers), np.array(match_s), np.full(len(keys), extract_s))
 
 
-_memory: dict[tuple[str, Extract], tuple[Any, float]] = {}  # features of this process, oldest first
+_memory: dict[tuple[str, Extract, Path | None], tuple[Any, float]] = {}  # features of this process, oldest first
 
 
 def _get_features(table: ImageTable, row: int, folder: Path | None, extract: Extract) -> tuple[Any, float]:
     """Features of a photo and the seconds that they took: from memory, from their file, or computed."""
     photo = hashlib.sha256(table.read_bytes(row)).hexdigest()[:16]  # the same photo may be in several splits
-    if (photo, extract) not in _memory:
+    key = (photo, extract, folder)
+    if key not in _memory:
         if len(_memory) >= CACHED_PHOTOS:
             _memory.pop(next(iter(_memory)))
         path = folder / f"{photo}.npz" if folder else None
-        _memory[photo, extract] = (path and _read_features(path)) or _compute_features(table, row, path, extract)
-    return _memory[photo, extract]
+        _memory[key] = (path and _read_features(path)) or _compute_features(table, row, path, extract)
+    return _memory[key]
 
 
 def _compute_features(table: ImageTable, row: int, path: Path | None, extract: Extract) -> tuple[Any, float]:
@@ -231,6 +231,8 @@ def _collect(results: Iterator[Pairs], num_missing: int, path: Path | None, pair
 @functools.cache
 def _hash_method() -> str:
     """Changes with the code that computes features and inliers, and with OpenCV's version."""
+    from vpr_lib.identity import hash_code  # here, because it imports torch, which the processes don't need
+
     return hash_text(f"{MAX_PIXELS} {hash_code(extract_sift)} {hash_code(count_inliers)} {cv2.__version__}")
 
 
@@ -244,7 +246,7 @@ def _read_pairs(path: Path) -> Pairs:
         try:
             with np.load(read_zip(path, "its pairs are verified again")) as arrays:
                 return Pairs(*(arrays[name] for name in Pairs._fields))
-        except DamagedFile as error:
+        except (OSError, DamagedFile) as error:
             print(error, flush=True)
     return NO_PAIRS
 
@@ -254,15 +256,15 @@ def _save_pairs(path: Path, new: Sequence[Pairs]) -> None:
     try:
         _write_npz(path, **_read_pairs(path).add(new)._asdict())
     except OSError as error:
-        warnings.warn(f"the next call verifies these pairs again: {error}", stacklevel=5)
+        warnings.warn(f"the next call verifies these pairs again: {error}", stacklevel=4)
 
 
 def _read_features(path: Path) -> tuple[LocalFeatures, float] | None:
-    """None if there is no such file, or a damaged one."""
+    """None if there is no such file, or none that can be read."""
     try:
         with np.load(read_zip(path, "")) as arrays:
             return LocalFeatures(arrays["points"], arrays["descriptors"]), float(arrays["seconds"])
-    except (FileNotFoundError, DamagedFile):
+    except (OSError, DamagedFile):
         return None
 
 
