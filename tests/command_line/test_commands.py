@@ -130,6 +130,15 @@ def test_undefined_areas_are_null(run_folder, data_root, tmp_path):
     assert result["confidence"] == dict.fromkeys(names) and result["without_positive"] == 1
 
 
+def test_evaluate_measures_confidence_without_reranking(run_folder, data_root, tmp_path, capsys):
+    path = tmp_path / "recall.json"
+    assert evaluate(run_folder, data_root, "--rerank", "none", "--json", str(path)) == 0
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["recall"] == content["recall_before"] and content["seconds_per_query"] == 0
+    assert list(content["confidence"]) == ["similarity", "ratio", "spread"] and content["verified"] == 0
+    assert "verified" not in capsys.readouterr().out
+
+
 def test_evaluate_has_three_ways_to_rerank(run_folder, data_root, capsys):
     with pytest.raises(SystemExit) as error:
         evaluate(run_folder, data_root, "--rerank", "some")

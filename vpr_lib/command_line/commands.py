@@ -97,7 +97,7 @@ def evaluate_model(options: argparse.Namespace) -> None:
 
     (machine,) = _apply_changes(options.set, Machine())
     run = open_run(options.run)
-    if options.rerank == "none":
+    if options.rerank is None:
         evaluation = evaluate_run(run, options.data, options.split, machine, options.index, options.whiten)
         content = evaluation.to_dict()
     else:
@@ -123,10 +123,11 @@ def _rerank(run: "Run", options: argparse.Namespace, machine: Machine) -> tuple[
     if result.threshold:
         optimistic = ": the recall on this split is too optimistic" if result.threshold.split == split else ""
         print(f"the threshold was chosen on {result.threshold.split}{optimistic}")
-    print(
-        f"verified: {100 * result.verified.mean():.1f}% of the queries, {result.inliers.shape[1]} photos each, "
-        f"{result.seconds_per_query:.3f} s of one core per query of the split"
-    )
+    if options.rerank != "none":
+        print(
+            f"verified: {100 * result.verified.mean():.1f}% of the queries, {result.inliers.shape[1]} photos each, "
+            f"{result.seconds_per_query:.3f} s of one core per query of the split"
+        )
     print("area under precision and recall: " + ", ".join(f"{name} {area:.3f}" for name, area in areas.items()))
     content = result.after.to_dict() | {
         "recall_before": result.before.to_dict()["recall"],

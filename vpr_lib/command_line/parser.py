@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from vpr_lib.command_line import commands
 
-RERANK = "order the first predictions by local features: of all queries, or of uncertain ones (none)"
+RERANK = "order the first photos by local features, of all queries or the uncertain ones; none: confidence only"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +73,7 @@ def _add_model_commands(subparsers: _SubParsersAction) -> None:
     evaluate.add_argument("--json", metavar="FILE", help="also write the recalls to this file")
     evaluate.add_argument("--index", default="exact", metavar="I", help="exact, or ivf for a huge database (exact)")
     evaluate.add_argument("--whiten", type=int, default=0, metavar="D", help="PCA-whiten to D components (0: don't)")
-    evaluate.add_argument("--rerank", choices=("none", "all", "adaptive"), default="none", help=RERANK)
+    evaluate.add_argument("--rerank", choices=("none", "all", "adaptive"), help=RERANK)
     evaluate.add_argument("--rerank-top", type=int, metavar="K", help="predictions verified for each query (10)")
     _add_changes(evaluate, "device, num_workers, ...")
 
