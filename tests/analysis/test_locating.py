@@ -157,6 +157,7 @@ def test_many_kinds_of_photos(find):
         assert len(find(to_bytes(pixels, kind)).indices) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("photo", "message"), [
     (b"", "JPEG, PNG or WebP"),
     (b"\x00\x00\x00\x18ftypheic" + b"\x00" * 100, "HEIC"),

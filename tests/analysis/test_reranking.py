@@ -291,6 +291,7 @@ def test_areas_of_inliers_need_all_queries(run, root):
         assert list(measure_areas(rerank_here(run, root, "test", mode), photos)) == ["similarity", "ratio", "spread"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("split", "recall"), [("far", 0), ("copies", 100)])
 def test_areas_without_right_or_wrong_predictions_are_nan(run, root, split, recall):
     result = rerank_here(run, root, split)

@@ -119,6 +119,7 @@ def test_nothing_in_common_is_a_map_of_zeros():
     assert not first.any() and not second.any()
 
 
+@pytest.mark.slow
 def test_pairs_that_dont_fit_are_refused():
     first, second = make_photos()
     for pair in ((first, second[:, :32]), (first[0], second[0]), (first / 255, second / 255)):

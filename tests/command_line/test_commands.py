@@ -70,6 +70,7 @@ def test_evaluate_with_an_approximate_index_prints_its_loss(run_folder, data_roo
         assert f"index ivf found {percent:.1f}% of what an exact search has among its first {k}\n" in out
 
 
+@pytest.mark.slow
 def test_evaluate_whitens_descriptors(run_folder, data_root):
     results = []
     for options in ([], ["--whiten", "0"], ["--whiten", "4"]):
@@ -195,6 +196,7 @@ def test_compare_reads_all_splits_before_it_trains(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "offender"), [
     (["--preset", "tiny"], "'tiny'; valid: xs, photos, mini, smoke"),
     (["--aggregator", "mix"], "'mix'; valid: AVG, GeM, ConvAP, MixVPR"),

@@ -76,6 +76,7 @@ def run_lite0_by_hand(state, photos, num_blocks):
     return x
 
 
+@pytest.mark.slow
 @needs_weights
 @pytest.mark.parametrize("crop_after, num_blocks, channels, size", [
     ("block11", 11, 112, 4), ("stride16", 11, 112, 4), ("block8", 8, 80, 4), ("stride8", 5, 40, 8),
@@ -117,6 +118,7 @@ def test_another_file_in_the_package_is_an_error(tmp_path, monkeypatch):
         Backbone("efficientnet_lite0", "imagenet")
 
 
+@pytest.mark.slow
 def test_weights_of_another_backbone_are_named(tmp_path):
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.pt")
     with pytest.raises(ValueError, match=r"lack .* tensors of efficientnet_lite0"):
@@ -254,6 +256,7 @@ def test_names_of_backbones_and_blocks_are_listed():
         Settings(backbone="dinov2_vits14", freeze_until="stride8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, pixels", [("efficientnet_lite0", 15), ("resnet18", 8), ("swin_v2_t", 4)])
 def test_photos_smaller_than_the_stride_are_an_error(name, pixels):
     with pytest.raises(ValueError, match=rf"{pixels} x {pixels} pixels .*stride 16"):
@@ -297,6 +300,7 @@ class TinyDino(nn.Module):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, registers", [("dinov2_vits14", 0), ("dinov2_vits14_reg", 4)])
 def test_dinov2_is_a_chain(monkeypatch, name, registers, data_root, tmp_path, machine):
     torch.manual_seed(0)

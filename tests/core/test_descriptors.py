@@ -189,6 +189,7 @@ def test_cached_descriptors_are_those_of_this_model_data_and_size(settings, data
     assert len(list(cache.iterdir())) == 5
 
 
+@pytest.mark.slow
 def test_large_descriptor_files_are_memory_mapped(settings, data_root, tmp_path, machine, monkeypatch):
     table = read_images(data_root / "train")
     model = build_model(settings)

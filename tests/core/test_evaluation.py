@@ -57,6 +57,7 @@ def test_predictions_are_read_without_loading_the_model(run, data_root, machine)
     assert read_evaluation(replace(run), data_root, "val").recall == evaluation.recall
 
 
+@pytest.mark.slow
 def test_evaluation_of_other_photos_is_not_read_from_the_cache(run, tmp_path, data_root, machine):
     before = evaluate_run(run, data_root, "val", machine)
     other = make_root(tmp_path / "other")
@@ -121,6 +122,7 @@ def test_ks_beyond_the_database_are_a_warning(small, data_root, tmp_path, machin
         evaluate_run(run, data_root, "val", machine)
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_cannot_be_evaluated(run, small, data_root, tmp_path, machine):
     (run.folder / "model.pt").unlink()
     with pytest.raises(FileNotFoundError, match=r"no model\.pt"):
@@ -166,12 +168,14 @@ def test_predictions_of_another_image_size_precision_or_number_are_others(run, d
             evaluate_run(other, data_root, "val", machine)
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_nothing_costs_no_result(run, data_root, machine):
     (run.folder / "predictions").write_text("a file in place of the folder")
     with pytest.warns(UserWarning, match="predictions"):
         assert evaluate_run(run, data_root, "val", machine).num_queries == 6
 
 
+@pytest.mark.slow
 def test_queries_that_are_database_photos_are_a_warning(run, tmp_path, machine):
     root = make_root(tmp_path / "root")
     database, queries = read_split(root, "val")

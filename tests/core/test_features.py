@@ -42,6 +42,7 @@ def list_files(folder):
     return sorted((folder / FOLDER).glob("*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze_until", ["conv1", "layer1.0", "layer1", "layer2.0", "layer2"])
 def test_the_two_parts_of_a_model_are_the_model(frozen_settings, freeze_until):
     model = build_model(replace(frozen_settings, freeze_until=freeze_until))
@@ -58,6 +59,7 @@ def test_the_two_parts_of_a_model_are_the_model(frozen_settings, freeze_until):
     assert split_model(whole) == (None, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze_until", ["conv1", "layer1", "layer2.0"])
 @pytest.mark.parametrize("precision, tolerance", [("float32", 1e-5), ("bfloat16", 2e-2)])
 def test_losses_and_gradients_are_those_of_the_photos(
@@ -151,6 +153,7 @@ def test_augmented_or_unfrozen_photos_have_no_features(frozen_settings, data_roo
     assert not (tmp_path / FOLDER).exists()
 
 
+@pytest.mark.slow
 def test_damaged_features_are_made_again(frozen_settings, table, tmp_path, machine, capsys):
     model = build_model(frozen_settings)
 
@@ -284,6 +287,7 @@ def standardized(model):
     model.backbone.prepare.standardize = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [without_pooling, with_another_activation, with_other_weights, with_a_hook, standardized]
 )
@@ -299,6 +303,7 @@ def test_another_frozen_part_has_other_features(frozen_settings, table, tmp_path
     assert len(list_files(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_other_contents_of_photos_have_other_features(frozen_settings, data_root, tmp_path, machine):
     shutil.copytree(data_root / "train", tmp_path / "train")
     table = read_images(tmp_path / "train")

@@ -293,6 +293,7 @@ def test_a_run_starts_from_its_training_photos(netvlad, data_root, tmp_path, mac
     assert torch.equal(resumed.centroids, found[0].centroids)
 
 
+@pytest.mark.slow
 def test_an_instance_is_initialized_as_a_copy(netvlad, data_root, tmp_path, machine):
     torch.manual_seed(0)
     instance = NetVLAD(64, clusters_num=4)

@@ -272,6 +272,7 @@ def test_weights_from_a_file(tmp_path):
         read_checkpoint(tmp_path / "int.pt")
 
 
+@pytest.mark.slow
 def test_starter_weights_come_along():
     backbone = ResNet("resnet18", weights="city", freeze_until="layer2", standardize=True)
     stored = torch.load(find_city_weights(), weights_only=True)
@@ -353,6 +354,7 @@ def test_published_mixvpr_weights_load(hidden):
         load_author_weights(state, in_h=5, in_w=3)
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_are_errors():
     aggregator = nn.Module()
     aggregator.channel_pool = nn.Conv2d(256, 24, 1)
@@ -385,6 +387,7 @@ def test_a_model_is_a_function_of_its_settings_and_comes_back_from_disk(tmp_path
     assert torch.equal(loaded(images), model(images))
 
 
+@pytest.mark.slow
 def test_an_aggregator_of_ones_own(tmp_path):
     class Max(nn.Module):
         def forward(self, x):

@@ -51,6 +51,7 @@ def test_other_settings_or_photos_are_another_run(small, data_root, tmp_path, ma
     assert count_trained(tmp_path / "runs") == 3
 
 
+@pytest.mark.slow
 def test_a_data_root_is_listed_once(small, data_root, tmp_path, machine):
     root = DataRoot(make_root(tmp_path / "root"))
     run = get_run(small, root, tmp_path / "runs", machine=machine)
@@ -202,6 +203,7 @@ def test_settings_survive_json_and_hash_by_value():
         Settings.from_dict({"momentum": 0.9})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typo", [
     {"loss_options": {"alhpa": 1}}, {"loss": "Loss"}, {"miner": "Miner"}, {"miner_options": {"epsilom": 1}},
     {"optimizer": "adam"}, {"scheduler": "Step"}, {"images_per_place": 9}, {"val_splits": ("vall",)},
@@ -223,6 +225,7 @@ def test_a_folder_without_a_checkpoint_is_free(small, data_root, tmp_path, machi
     assert train_run(small, data_root, tmp_path / "run", machine=machine).complete
 
 
+@pytest.mark.slow
 def test_an_edited_settings_file_is_refused(small, data_root, tmp_path, machine):
     run = train_run(small, data_root, tmp_path / "run", machine=machine)
     path = run.folder / "settings.json"
@@ -241,6 +244,7 @@ def test_weights_of_a_run_with_other_settings_are_refused(small, data_root, tmp_
         other.load_model()
 
 
+@pytest.mark.slow
 def test_the_history_survives_in_the_weights_file(small, data_root, tmp_path, machine):
     settings = replace(small, epochs=2)
     run = train_run(settings, data_root, tmp_path / "run", machine=machine)
@@ -327,6 +331,7 @@ def test_settings_of_another_program_are_left_alone(small, data_root, tmp_path, 
     assert (tmp_path / "run" / "settings.json").read_text() == '{"editor": "wide"}'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"ConvAP": {"out_channels": "a"}}, {"ConvAP": {"s1": 0}}])
 def test_an_aggregator_that_cannot_work_is_an_error_without_a_traceback(small, data_root, tmp_path, machine, options):
     settings = replace(small, aggregator="ConvAP", aggregator_options=options)

@@ -90,6 +90,7 @@ def test_presets_are_valid():
         assert replace(settings) == settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet101", "efficientnet_b0", "swin_v2_t", "dinov2_vits14"])
 @pytest.mark.parametrize("preset", ["photos", "smoke", "xs"])
 def test_presets_take_other_backbones(preset, backbone):

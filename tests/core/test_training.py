@@ -159,6 +159,7 @@ def test_random_numbers_of_the_model_itself_resume_too(settings, table, tmp_path
     assert same(weights, run(settings, table, tmp_path / "stopped", machine, aggregator=dropout())[1])
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_further(settings, table, tmp_path, machine):
     first, weights = run(settings, table, tmp_path, machine, fixed_scores(50, 40))
     again, same_weights = run(settings, table, tmp_path, machine, fixed_scores())
@@ -252,6 +253,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(settings, table, tmp_path, mach
     assert load_checkpoint(tmp_path)["progress"] == asdict(progress)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model_or_other_settings_is_refused(settings, table, tmp_path, machine):
     run(settings, table, tmp_path, machine)
     with pytest.raises(ValueError, match=r"lr is 0\.001 there, 0\.1 asked for"):
@@ -291,6 +293,7 @@ def test_frozen_stages_stay_as_they_were(settings, table, tmp_path, machine):
     assert changed == {"layer2"}
 
 
+@pytest.mark.slow
 def test_a_loss_with_weights_of_its_own_trains_them_and_resumes(settings, table, tmp_path, machine):
     settings = replace(settings, loss="ProxyAnchorLoss", miner=None)
     weights = run(settings, table, tmp_path / "a", machine)[1]
