@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("campaign, seconds", [("damage", 8), ("kills", 4)])
+@pytest.mark.parametrize("campaign, seconds", [("damage", 5), ("kills", 2)])
 def test_nothing_goes_wrong_in_silence(campaign, seconds):
     seed = random.randrange(10**6)
     script = Path(__file__).with_name(f"{campaign}.py")

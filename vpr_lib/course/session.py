@@ -35,7 +35,10 @@ CITIES: dict[str, dict[str, int]] = {
         "test_database": 40, "test_queries": 24, "tokyo_database": 40, "tokyo_places": 8,
     },
 }  # fmt: skip
-STRANGERS = CITIES["smoke"] | {"size": 320, "seed": 1, "test_queries": 100}
+STRANGERS = {  # another city, as small as it may be but for the queries
+    "seed": 1, "cities": 1, "places": 2, "photos_per_place": 2, "val_database": 32, "val_queries": 6,
+    "test_database": 32, "test_queries": 100, "tokyo_database": 32, "tokyo_places": 1,
+}  # fmt: skip
 NUM_STRANGERS = 100
 
 
@@ -82,8 +85,8 @@ class Session:
             chosen = np.random.default_rng(0).permutation(len(self.data_root.train))[:NUM_STRANGERS]
             return self.data_root.train[np.sort(chosen)]
         folder = self.data_root.folder.with_name(f"{self.data_root.folder.name}-strangers")
-        size = CITIES[self.preset].get("size", STRANGERS["size"])
-        write_city(folder, CitySettings(**STRANGERS | {"size": size}), progress=self.machine.progress)
+        size = CITIES[self.preset].get("size", CitySettings().size)
+        write_city(folder, CitySettings(**STRANGERS, size=size), progress=self.machine.progress)
         return DataRoot(folder).read_split("sf_test").queries[:NUM_STRANGERS]
 
     def show(self, figure: Figure, name: str, alt: str) -> Image:
