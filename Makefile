@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "== Installing uv, the installer"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@echo "== Installing the kit and its packages (several GB with torch's CUDA libraries)"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[dev]'
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable '.[dev]'
 	@touch $(READY)
 	@echo "== Ready"
 
