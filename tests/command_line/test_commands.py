@@ -133,7 +133,8 @@ def test_undefined_areas_are_null(run_folder, data_root, tmp_path):
 
 def test_evaluate_measures_confidence_without_reranking(run_folder, data_root, tmp_path, capsys):
     path = tmp_path / "recall.json"
-    assert evaluate(run_folder, data_root, "--rerank", "none", "--json", str(path)) == 0
+    with pytest.warns(UserWarning, match="all 6 .* right"):
+        assert evaluate(run_folder, data_root, "--rerank", "none", "--json", str(path)) == 0
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["recall"] == content["recall_before"] and content["seconds_per_query"] == 0
     assert list(content["confidence"]) == ["similarity", "ratio", "spread"] and content["verified"] == 0
@@ -151,6 +152,8 @@ def test_evaluate_has_three_ways_to_rerank(run_folder, data_root, capsys):
 @pytest.mark.parametrize(("options", "offender"), [
     (["--rerank", "all", "--rerank-top", "13"], "13 predictions"),
     (["--rerank", "all", "--rerank-top", "0"], "0 predictions"),
+    (["--rerank-top", "7"], "--rerank-top 7"),
+    (["--rerank", "none", "--rerank-top", "7"], "--rerank-top 7"),
     (["--index", "ivff"], "'ivff'"),
     (["--whiten", "-1", "--set", "progress=false"], "-1 components"),
     (["--split", "test"], "test/"),

@@ -101,7 +101,7 @@ def precision_recall(hits: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarr
     """
     hits, confidence = _check_scores(hits, confidence)
     if hits.all() or not hits.any():
-        raise ValueError(_describe_one_class(hits))
+        raise ValueError(f"{_describe_one_class(hits)}: the curve of precision and recall is undefined")
     from sklearn.metrics import precision_recall_curve
 
     precision, recall, _ = precision_recall_curve(hits, confidence)
@@ -115,7 +115,7 @@ def area_under_precision_recall(hits: np.ndarray, confidence: np.ndarray) -> flo
     """
     hits, confidence = _check_scores(hits, confidence)
     if hits.all() or not hits.any():
-        warnings.warn(_describe_one_class(hits), stacklevel=2)
+        warnings.warn(f"{_describe_one_class(hits)}: the area is undefined", stacklevel=2)
         return math.nan
     from sklearn.metrics import auc
 
@@ -130,7 +130,7 @@ def recall_at_full_precision(hits: np.ndarray, confidence: np.ndarray) -> float:
     """
     hits, confidence = _check_scores(hits, confidence)
     if not hits.any():
-        warnings.warn(_describe_one_class(hits), stacklevel=2)
+        warnings.warn(f"{_describe_one_class(hits)}: their recall is undefined", stacklevel=2)
         return math.nan
     return float(100 * np.mean(confidence[hits] > confidence[~hits].max(initial=-np.inf)))
 
@@ -160,7 +160,7 @@ def _check_scores(hits: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray,
 
 
 def _describe_one_class(hits: np.ndarray) -> str:
-    return f"all {len(hits)} first predictions are {'right' if hits.all() else 'wrong'}: this is undefined"
+    return f"all {len(hits)} first predictions are {'right' if hits.all() else 'wrong'}"
 
 
 # Probabilities

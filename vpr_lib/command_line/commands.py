@@ -96,6 +96,8 @@ def evaluate_model(options: argparse.Namespace) -> None:
     from vpr_lib.run_folders import open_run
 
     (machine,) = _apply_changes(options.set, Machine())
+    if options.rerank_top is not None and options.rerank in (None, "none"):
+        raise ValueError(f"--rerank-top {options.rerank_top} does nothing without --rerank all or --rerank adaptive")
     run = open_run(options.run)
     if options.rerank is None:
         evaluation = evaluate_run(run, options.data, options.split, machine, options.index, options.whiten)

@@ -30,6 +30,7 @@ LEGEND = (
     "the blue point is the query and rings are its positives; photos beyond the map are drawn hollow at its edge."
 )
 LoadModel = Callable[[str], VPRModel]  # name -> model
+Pair = list[tuple[ImageTable, int]]  # tables and rows of a query and of a photo
 MakeImg = Callable[[str, int, str], str]  # ("queries" or "database", row, alternative text) -> HTML of a photo
 
 
@@ -60,50 +61,51 @@ def render_query(browser: Browser, row: int, make_img: MakeImg, num_shown: int, 
 
 def render_regions(browser: Browser, row: int, rank: int, load_model: LoadModel, image_sizes: Mapping[str, int]) -> str:
     """Render, for each model, the query and its photo of a rank with the regions that account for their similarity."""
-    sections = []
-    for model in browser.models:
-        pair = _find_pair(browser, model, row, rank)
-        if pair is None:
-            sections.append(render_warning(f"{model} has no photo of rank {rank}."))
-            continue
-        try:
-            maps = explain_similarity(load_model(model), *(read_photo(*item, image_sizes[model]) for item in pair))
-            thumbnails = [read_thumbnail(*item, REGION_PIXELS) for item in pair]
-        except (OSError, ValueError) as error:
-            sections.append(render_warning(f"No regions: {error}"))
-            continue
+
+    def render(model: str, pair: Pair) -> str:
+        maps = explain_similarity(load_model(model), *(read_photo(*item, image_sizes[model]) for item in pair))
         cards = []
-        for title, thumbnail, saliency in zip(("query", f"photo of rank {rank}"), thumbnails, maps, strict=True):
+        for title, item, saliency in zip(("query", f"photo of rank {rank}"), pair, maps, strict=True):
             alt = f"The {title}, with the regions that account for the similarity for {model}"
-            cards.append(_render_card(format_img(encode_photo(blend_map(thumbnail, saliency)), alt), "", title, []))
-        sections.append(_render_section(model, "regions that account for the similarity", cards))
-    return f'<div class="vg-pairs">{"".join(sections)}</div>'
+            picture = blend_map(read_thumbnail(*item, REGION_PIXELS), saliency)
+            cards.append(_render_card(format_img(encode_photo(picture), alt), "", title, []))
+        return _render_section(model, "regions that account for the similarity", cards)
+
+    return _render_pairs(browser, row, rank, "regions", render)
 
 
 def render_matches(browser: Browser, row: int, rank: int) -> str:
     """Render, for each model, the query beside its photo of a rank, with lines between their inliers."""
-    sections = []
-    for model in browser.models:
-        pair = _find_pair(browser, model, row, rank)
-        if pair is None:
-            sections.append(render_warning(f"{model} has no photo of rank {rank}."))
-            continue
-        try:
-            photos = [read_thumbnail(*item, MAX_PIXELS) for item in pair]
-        except (OSError, ValueError) as error:
-            sections.append(render_warning(f"No matches: {error}"))
-            continue
+
+    def render(model: str, pair: Pair) -> str:
+        photos = [read_thumbnail(*item, MAX_PIXELS) for item in pair]
         first, second = map(extract_sift, photos)
         inliers = find_inliers(first, second)
         title = f"{len(inliers)} inliers of {len(match_features(first, second))} matches"
         facts = [f"query and photo of rank {rank}"]
         if len(inliers) > MAX_LINES:
             facts.append(f"{MAX_LINES} of the inliers are drawn")
-        drawn = draw_matches(*photos, first.points[inliers[:, 0]], second.points[inliers[:, 1]])
+        picture = draw_matches(*photos, first.points[inliers[:, 0]], second.points[inliers[:, 1]])
         alt = f"The query and the photo of rank {rank} of {model}, with lines between their {len(inliers)} inliers"
-        card = _render_card(format_img(encode_photo(drawn), alt), "", title, facts)
-        sections.append(_render_section(model, "points found in both photos", [card]))
-    return f'<div class="vg-pairs vg-matches">{"".join(sections)}</div>'
+        card = _render_card(format_img(encode_photo(picture), alt), "", title, facts)
+        return _render_section(model, "points found in both photos", [card])
+
+    return _render_pairs(browser, row, rank, "matches", render)
+
+
+def _render_pairs(browser: Browser, row: int, rank: int, what: str, render: Callable[[str, Pair], str]) -> str:
+    """A section for each model about the query and the model's photo of a rank, or why there is none."""
+    sections = []
+    for model in browser.models:
+        photo = next((each.photo for each in browser.list_predictions(model, row, rank) if each.rank == rank), None)
+        if photo is None:
+            sections.append(render_warning(f"{model} has no photo of rank {rank}."))
+            continue
+        try:
+            sections.append(render(model, [(browser.queries, row), (browser.database, photo)]))
+        except (OSError, ValueError) as error:
+            sections.append(render_warning(f"No {what}: {error}"))
+    return f'<div class="vg-pairs vg-{what}">{"".join(sections)}</div>'
 
 
 def render_location(location: Location, model: str, database: ImageTable, make_img: MakeImg) -> str:
@@ -158,12 +160,6 @@ def render_summary(summary: SelectionSummary, total: int) -> str:
 def render_warning(text: str) -> str:
     """Render a message that must not be overlooked."""
     return f'<p class="vg-note vg-warning">{html.escape(text)}</p>'
-
-
-def _find_pair(browser: Browser, model: str, row: int, rank: int) -> list[tuple[ImageTable, int]] | None:
-    """Tables and rows of a query and of a model's photo of a rank; None if there is no such photo."""
-    photo = next((each.photo for each in browser.list_predictions(model, row, rank) if each.rank == rank), None)
-    return None if photo is None else [(browser.queries, row), (browser.database, photo)]
 
 
 def _render_columns(left: str, sections: Iterable[str]) -> str:
