@@ -20,17 +20,17 @@ from vpr_lib.machine import Machine
 from vpr_lib.samplers import PlaceSampler
 
 
-def with_opencv(images, seed, num_ops):
-    return randaugment(images, seed, num_ops)
+def with_opencv(images, seed, num_ops, part):
+    return randaugment(images, seed, num_ops, part=part)
 
 
-def with_pillow(images, seed, num_ops):
+def with_pillow(images, seed, num_ops, part):
     transform = v2.RandAugment(num_ops, 9, interpolation=InterpolationMode.BILINEAR)
     photos = [transform(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in images]
     return torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2)
 
 
-def with_tensors(images, seed, num_ops):
+def with_tensors(images, seed, num_ops, part):
     transform = v2.RandAugment(num_ops, 9, interpolation=InterpolationMode.BILINEAR)
     return torch.stack([transform(image) for image in images])
 

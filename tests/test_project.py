@@ -124,7 +124,7 @@ def test_importing_does_no_work(tmp_path):
     script = f"""
 import builtins, sys, torch, numpy, random, os, warnings
 import pytorch_metric_learning.losses, faiss, scipy.spatial, scipy.stats, torchvision, tqdm.auto, PIL.Image, cv2
-import torchvision.transforms.v2, matplotlib.figure, IPython.display
+import torchvision.transforms.v2, matplotlib.figure, IPython.display, joblib
 before = torch.get_rng_state(), torch.get_num_threads(), torch.is_grad_enabled(), dict(os.environ), random.getstate()
 def refuse(event, args):
     writes = event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+")

@@ -22,6 +22,8 @@ from vpr_lib.settings import Settings
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_MAGNITUDE = 30  # torchvision has 31 bins
+Part = tuple[int, int]
+WHOLE: Part = (0, 0)
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
@@ -38,19 +40,27 @@ def is_augmented(settings: Settings) -> bool:
     return settings.crop_min < 1 or settings.randaugment_ops > 0
 
 
-def augment(images: torch.Tensor, seed: tuple[int, ...], settings: Settings) -> torch.Tensor:
+def augment(images: torch.Tensor, seed: tuple[int, ...], settings: Settings, part: Part = WHOLE) -> torch.Tensor:
     """A random crop, then RandAugment, as the settings say; arguments and result as in `randaugment`."""
     if settings.crop_min < 1:
-        images = random_crop(images, seed, settings.crop_min)
-    return randaugment(images, seed, settings.randaugment_ops, settings.randaugment_magnitude)
+        images = random_crop(images, seed, settings.crop_min, part)
+    return randaugment(images, seed, settings.randaugment_ops, settings.randaugment_magnitude, part=part)
 
 
-def random_crop(images: torch.Tensor, seed: tuple[int, ...], min_side: float) -> torch.Tensor:
+def _find_draws(num_images: int, part: Part) -> tuple[np.ndarray, int]:
+    """Positions of the images in their whole batch, and its size; repeated images take the draws of the last one."""
+    first, total = part
+    total = total or num_images
+    return np.minimum(np.arange(first, first + num_images), total - 1), total
+
+
+def random_crop(images: torch.Tensor, seed: tuple[int, ...], min_side: float, part: Part = WHOLE) -> torch.Tensor:
     """Random crops, `min_side` or more of height and width, resized to the photo's size; images as in `randaugment`."""
     rng = np.random.default_rng((*seed, 1))  # not the numbers that choose the operations
-    side = rng.uniform(min_side, 1, len(images))[:, None]
+    rows, total = _find_draws(len(images), part)
+    side = rng.uniform(min_side, 1, total)[rows, None]
     size = (images.shape[3], images.shape[2])
-    center = rng.uniform(-0.5, 0.5, (len(images), 2)) * (1 - side) * size
+    center = rng.uniform(-0.5, 0.5, (total, 2))[rows] * (1 - side) * size
     matrices = np.concatenate([np.eye(2) * side[:, :, None], center[:, :, None]], axis=2)
     if images.device.type != "cpu":
         return _warp(images, matrices)
@@ -61,7 +71,12 @@ def random_crop(images: torch.Tensor, seed: tuple[int, ...], min_side: float) ->
 
 
 def randaugment(
-    images: torch.Tensor, seed: tuple[int, ...], num_ops: int = 3, magnitude: int = 9, by_photo: bool | None = None
+    images: torch.Tensor,
+    seed: tuple[int, ...],
+    num_ops: int = 3,
+    magnitude: int = 9,
+    by_photo: bool | None = None,
+    part: Part = WHOLE,
 ) -> torch.Tensor:
     """A copy of the photos with `num_ops` random operations applied to each, drawn with replacement from `OPERATIONS`.
 
@@ -70,12 +85,14 @@ def randaugment(
         seed: determines operations and signs, on every device alike.
         magnitude: strength, 0 to 30.
         by_photo: each photo by itself with OpenCV (CPU only), or all with the same operation together; None: by device.
+        part: of a batch that several processes share, see `loading.BatchRequest`; the photos change as in one process.
     """
     rng = np.random.default_rng(seed)
+    rows, total = _find_draws(len(images), part)
     images = images.clone()
     for _ in range(num_ops):
-        names = np.array(OPERATIONS)[rng.integers(len(OPERATIONS), size=len(images))]
-        signs = rng.choice((-1.0, 1.0), size=len(images))
+        names = np.array(OPERATIONS)[rng.integers(len(OPERATIONS), size=total)][rows]
+        signs = rng.choice((-1.0, 1.0), size=total)[rows]
         apply_operations(images, names, signs, magnitude / MAX_MAGNITUDE, by_photo)
     return images
 

@@ -144,10 +144,21 @@ def write_array(path: str | Path, num_rows: int, parts: Iterable[np.ndarray]) ->
         file.write(checksum.to_bytes(_CRC_BYTES, "little"))
 
 
-def read_array(path: str | Path, advice: str) -> np.ndarray:
-    """The array that `write_array` wrote, memory-mapped if it is large; a `DamagedFile` if the file has changed."""
-    check_array(path, advice)
+def open_array(path: str | Path) -> np.ndarray:
+    """The array that `write_array` wrote, memory-mapped if it is large; `check_array` tells whether it is undamaged."""
     return np.load(path, mmap_mode="r" if Path(path).stat().st_size > MAPPED_BYTES else None)
+
+
+def is_usable(path: str | Path, advice: str) -> bool:
+    """Whether there is an undamaged file that `write_array` wrote; that it is damaged is printed."""
+    try:
+        check_array(path, advice)
+    except OSError:  # it doesn't exist, or can't be read
+        return False
+    except DamagedFile as error:
+        print(error, flush=True)
+        return False
+    return True
 
 
 def check_array(path: str | Path, advice: str) -> None:

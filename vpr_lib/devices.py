@@ -8,14 +8,20 @@ import torch
 
 from vpr_lib.machine import Machine, count_cores
 from vpr_lib.options import check_choice
+from vpr_lib.processes import count_processes
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes a GPU where there is one. A device this machine lacks is a ValueError."""
+    """The device of that name; "auto" takes a GPU where there is one. A device this machine lacks is a ValueError.
+
+    Of several processes on a machine, each takes the GPU of its number.
+    """
     is_available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     kinds = [kind for kind in is_available if is_available[kind]]  # the fastest first
     check_choice("device", name.partition(":")[0], ["auto", *kinds])
-    return torch.device(kinds[0] if name == "auto" else name)
+    device = torch.device(kinds[0] if name == "auto" else name)
+    is_shared = device.type == "cuda" and count_processes() > 1
+    return torch.device("cuda", torch.cuda.current_device()) if is_shared else device
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -1,9 +1,10 @@
 """Evaluating models on splits: predictions, recall, and what differs between models."""
 
 import functools
+import json
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,44 @@ from torch import nn
 
 from vpr_lib.checked_files import DamagedFile
 from vpr_lib.data_roots import DataRoot, Split, open_data_root
-from vpr_lib.descriptors import extract_from_dataset
-from vpr_lib.devices import choose_device
+from vpr_lib.descriptors import Dataset, extract_from_dataset
 from vpr_lib.features import open_features
 from vpr_lib.images import ImageTable
-from vpr_lib.loading import FeatureDataset, PhotoDataset
+from vpr_lib.loading import PhotoDataset
 from vpr_lib.machine import Machine
 from vpr_lib.optimization import Scores
-from vpr_lib.predictions import NUM_PREDICTIONS, Predictions, find_predictions, read_predictions, write_predictions
+from vpr_lib.predictions import (
+    Predictions,
+    find_descriptors,
+    find_predictions,
+    predict,
+    read_predictions,
+    write_predictions,
+)
+from vpr_lib.processes import check_same, count_processes, is_main, run_on_main, share_errors, work_together
 from vpr_lib.recall import count_without_positive, find_positives, first_hits, recall_at_k
 from vpr_lib.run_folders import Run
-from vpr_lib.search import choose_index, measure_search_loss, search_database
+from vpr_lib.search import IVF_NPROBE, choose_index, measure_overlap
 from vpr_lib.settings import Settings
 from vpr_lib.statistics import bootstrap_interval, group_cells, paired_test
 from vpr_lib.whitening import Whitening, fit_whitening
 
+KEPT_PHOTOS = 100_000  # the descriptors of so many or more in a database are kept in a file
 MAX_WHITENING_PHOTOS = 20_000  # enough for 1,024 components; half a million would take longer than the evaluation
-Dataset = PhotoDataset | FeatureDataset
+
+
+@dataclass(frozen=True)
+class SearchLoss:
+    """What an approximate search missed, on a sample of queries that were also searched exactly."""
+
+    num_queries: int
+    overlap: dict[int, float]  # {k: percent of the first k of the exact search that it found}
+    recall: dict[int, float]  # {k: percent}
+    exact_recall: dict[int, float]  # {k: percent}, of the exact search
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        return json.loads(json.dumps(asdict(self)))
 
 
 @dataclass(frozen=True)
@@ -41,7 +63,7 @@ class Evaluation:
     positives: list[np.ndarray]  # Q sorted int64 arrays of database rows
     query_utm: np.ndarray  # (Q, 2) float64, meters
     recall: dict[int, float]  # {k: percent}
-    overlap: dict[int, float] = field(default_factory=dict)  # of an approximate search, see `measure_search_loss`
+    search_loss: SearchLoss | None = None  # of an approximate search
 
     @functools.cached_property
     def hits(self) -> np.ndarray:
@@ -60,9 +82,9 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
-        overlap = {"overlap": {str(k): percent for k, percent in self.overlap.items()}} if self.overlap else {}
+        loss = {"search_loss": self.search_loss.to_dict()} if self.search_loss else {}
         recall = {str(k): percent for k, percent in self.recall.items()}
-        return {"recall": recall, "queries": self.num_queries, "without_positive": self.num_without_positive} | overlap
+        return {"recall": recall, "queries": self.num_queries, "without_positive": self.num_without_positive} | loss
 
 
 @dataclass(frozen=True)
@@ -81,48 +103,65 @@ def evaluate_run(
     machine: Machine | None = None,
     index: str = "exact",
     whiten: int = 0,
+    nprobe: int = IVF_NPROBE,
 ) -> Evaluation:
     """Evaluate a run on a split. Predictions are saved in the run folder; later calls read them.
 
     Damaged predictions are computed again. Where they can't be saved, and where queries are the same files as database
-    photos, a warning says so.
+    photos, a warning says so. The descriptors of a database of 100,000 photos or more, and those that an index or
+    several processes read, are kept in the run's folder `descriptors`, with the index beside them.
 
     Args:
         run: a complete run.
         data_root: folder with the split; any root, not only the one trained on.
         split: its name.
         machine: device, workers, batch size.
-        index: "exact", or "ivf" for a large database, see `search_database`.
+        index: "exact", or one of `search.INDEXES` for a large database. It is built once.
         whiten: components of PCA-whitened descriptors, see `fit_whitening`; 0 takes the model's descriptors as they
             are. Fitted on the data root's `train`, or on 20,000 photos of it, drawn with a fixed seed.
+        nprobe: lists of the index that each query is compared with: more lists find more and take longer.
 
     Raises:
         FileNotFoundError: no such split, the run isn't complete, or there is no `train` to fit the whitening on.
         ValueError: the split has no database or no queries, there is no such index, or too few training photos.
     """
     machine = machine or Machine()
-    data_root = open_data_root(data_root)
-    photos = data_root.read_split(split)
-    _warn_of_leak(split, photos)
-    index = choose_index(index, len(photos.database))
-    path = find_predictions(run, data_root, split, index, whiten)
-    predictions = None
-    if path.is_file():
-        try:
-            predictions = read_predictions(path)
-        except DamagedFile as error:
-            print(error, flush=True)
-    if predictions is None:
-        model, runs_dir = run.load_model(), run.folder.parent
-        once = replace(machine, cache_gb=0.0)
-        whitening = _fit_on_training(model, run.settings, data_root, runs_dir, once, whiten) if whiten else None
-        database, queries = _open_datasets(model, run.settings, split, photos, runs_dir, once)
-        predictions = predict(model, database, queries, run.settings, machine, index, whitening)
-        try:
-            write_predictions(path, predictions)
-        except OSError as error:
-            warnings.warn(f"the next call computes the predictions again: {error}", stacklevel=2)
-    return _score(split, photos, predictions, run.settings)
+    with work_together():
+        machine = replace(machine, progress=machine.progress and is_main())
+        with share_errors():
+            data_root = open_data_root(data_root)
+            photos = data_root.read_split(split)
+            _warn_of_leak(split, photos)
+            index = choose_index(index, len(photos.database))
+            path = find_predictions(run, data_root, split, index, whiten, nprobe)
+        check_same({"run, photos or options": path.name})
+        predictions = run_on_main(lambda: _read_saved(path))
+        if predictions is None:
+            is_kept = index != "exact" or count_processes() > 1 or len(photos.database) >= KEPT_PHOTOS
+            keep = find_descriptors(run, data_root, split, whiten) if is_kept else None
+            model, runs_dir = run.load_model(), run.folder.parent
+            once = replace(machine, cache_gb=0.0)
+            whitening = _fit_on_training(model, run.settings, data_root, runs_dir, once, whiten) if whiten else None
+            database, queries = _open_datasets(model, run.settings, split, photos, runs_dir, once)
+            predictions = predict(model, database, queries, run.settings, machine, index, whitening, keep, nprobe)
+            run_on_main(lambda: _save(path, predictions))
+        return _score(split, photos, predictions, run.settings)
+
+
+def _read_saved(path: Path) -> Predictions | None:
+    """Saved predictions; None if there are none, or damaged ones."""
+    try:
+        return read_predictions(path) if path.is_file() else None
+    except DamagedFile as error:
+        print(error, flush=True)
+        return None
+
+
+def _save(path: Path, predictions: Predictions) -> None:
+    try:
+        write_predictions(path, predictions)
+    except OSError as error:
+        warnings.warn(f"the next call computes the predictions again: {error}", stacklevel=5)
 
 
 def evaluate_all(
@@ -196,25 +235,6 @@ def _fit_on_training(
     return fit_whitening(extract_from_dataset(model, dataset, settings.precision, machine), num_components)
 
 
-def predict(
-    model: nn.Module,
-    database: Dataset,
-    queries: Dataset,
-    settings: Settings,
-    machine: Machine,
-    index: str,
-    whitening: Whitening | None = None,
-) -> Predictions:
-    """The nearest database photos of each query; arguments as in `evaluate_run`."""
-    device = str(choose_device(machine.device))
-    vectors = [extract_from_dataset(model, half, settings.precision, machine) for half in (database, queries)]
-    vectors = [whitening(each) for each in vectors] if whitening else vectors
-    k = min(max(NUM_PREDICTIONS, *settings.ks), len(database.table))
-    distances, indices = search_database(*vectors, k, device, index=index)
-    overlap = {} if index == "exact" else measure_search_loss(*vectors, indices, device)
-    return Predictions(indices, distances, overlap)
-
-
 def _score(split: str, photos: Split, predictions: Predictions, settings: Settings) -> Evaluation:
     """Ranks beyond the size of the database are left out, with a warning."""
     database, queries = photos
@@ -223,9 +243,14 @@ def _score(split: str, photos: Split, predictions: Predictions, settings: Settin
     if len(ks) < len(settings.ks):
         beyond = sorted(set(settings.ks) - set(ks))
         warnings.warn(f"no recall at k = {beyond}: the database of {split} has {len(database)} photos", stacklevel=2)
-    recall = recall_at_k(predictions.indices, positives, ks)
-    indices, distances, overlap = predictions
-    return Evaluation(split, indices, distances, positives, queries.utm, recall, overlap)
+    indices, distances, sample, exact = predictions
+    recall = recall_at_k(indices, positives, ks)
+    loss = None
+    if len(sample):
+        right = [positives[query] for query in sample]
+        found = [recall_at_k(rows, right, ks) for rows in (indices[sample], exact)]
+        loss = SearchLoss(len(sample), measure_overlap(indices[sample], exact, (1, exact.shape[1])), *found)
+    return Evaluation(split, indices, distances, positives, queries.utm, recall, loss)
 
 
 def _list_ks(split: str, photos: Split, settings: Settings) -> list[int]:

@@ -20,8 +20,8 @@ from torch import nn
 from vpr_lib.atomic_files import STALE_S
 from vpr_lib.augmentation import is_augmented, normalize
 from vpr_lib.backbones import FrozenPart
-from vpr_lib.checked_files import DamagedFile, check_array, hash_text, write_array
-from vpr_lib.descriptors import compute_outputs
+from vpr_lib.checked_files import hash_text, is_usable
+from vpr_lib.descriptors import write_outputs
 from vpr_lib.devices import choose_device, choose_dtype
 from vpr_lib.identity import hash_code, hash_module, hash_weights
 from vpr_lib.images import ImageTable
@@ -29,10 +29,11 @@ from vpr_lib.loading import FeatureDataset, PhotoDataset
 from vpr_lib.machine import Machine
 from vpr_lib.models import get_last_frozen, split_model
 from vpr_lib.photos import decode
+from vpr_lib.processes import run_on_main
 from vpr_lib.settings import Settings
 
 FOLDER = "frozen_features"
-_OURS = re.compile(r"[0-9a-f]{16}\.npy(\..*\.tmp)?")  # our files, and what a killed process left of one
+_OURS = re.compile(r"[0-9a-f]{16}\.npy(\..*)?")  # our files, and what a killed process left of one
 
 
 def open_features(
@@ -64,19 +65,18 @@ def open_features(
     dtype = choose_dtype(settings.precision, device)
     key = (_describe(frozen), table.fingerprint, settings.image_size, dtype, device.type)
     path = runs_dir / FOLDER / f"{hash_text(str(key))}.npy"
-    if _is_usable(path):
+    if run_on_main(lambda: _is_usable(path)):
         return FeatureDataset(table, path, dtype)
     size = _measure(frozen, settings.image_size, dtype) * len(table)
     about = f"frozen features (up to {get_last_frozen(model)}) of {len(table):,} {what}, {size / 1e6:,.0f} MB"
-    if not _make_room(path.parent, machine.features_gb * 1e9 - size):
+    if not run_on_main(lambda: _make_room(path.parent, machine.features_gb * 1e9 - size)):
         _print_once(f"{about}: more than features_gb = {machine.features_gb:g} allows; every run reads the photos")
         return None
     print(f"{about}: computing them once, into {runs_dir.resolve().name}/{FOLDER}/{path.name}", flush=True)
     dataset = PhotoDataset(table, settings.image_size)
+    convert = functools.partial(_to_numpy, dtype=dtype)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        outputs = compute_outputs(frozen, dataset, settings.precision, machine, "features")
-        write_array(path, len(table), (_to_numpy(batch, dtype) for batch in outputs))
+        write_outputs(path, frozen, dataset, settings.precision, machine, "features", convert)
         return FeatureDataset(table, path, dtype)
     except FileNotFoundError:  # of a photo
         raise
@@ -92,18 +92,10 @@ def _describe(frozen: FrozenPart) -> tuple:
 
 def _is_usable(path: Path) -> bool:
     """Whether a file is there and undamaged; a damaged one is deleted."""
-    try:
-        check_array(path, "it is computed again")
-    except OSError:  # it doesn't exist, or can't be read
-        return False
-    except DamagedFile as error:
-        print(error, flush=True)
-        with contextlib.suppress(OSError):
-            path.unlink()
-        return False
-    with contextlib.suppress(OSError):  # a folder that can only be read
-        os.utime(path)  # used now
-    return True
+    usable = is_usable(path, "it is computed again")
+    with contextlib.suppress(OSError):  # there is none, or the folder can only be read
+        os.utime(path) if usable else path.unlink()  # used now
+    return usable
 
 
 def _to_numpy(features: torch.Tensor, dtype: torch.dtype) -> np.ndarray:

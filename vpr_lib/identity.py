@@ -18,6 +18,7 @@ import textwrap
 import types
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,12 @@ def hash_weights(module: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(_tensor_bytes(tensor))
     return digest.hexdigest()[:16]
+
+
+def hash_library() -> str:
+    """16 hex digits that change with any source file of the core, and with torch's version."""
+    sources = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
+    return hash_text(" ".join([torch.__version__, *sources]))
 
 
 def _digest(description: Any) -> str:

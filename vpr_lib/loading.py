@@ -26,6 +26,7 @@ class BatchRequest(NamedTuple):
 
     rows: np.ndarray  # (B,) int64, rows of the table
     seed: tuple[int, ...] = ()
+    part: tuple[int, int] = (0, 0)  # of a batch that processes share: first position, and the whole batch's size
 
 
 class Batch(NamedTuple):
@@ -34,6 +35,7 @@ class Batch(NamedTuple):
     inputs: torch.Tensor  # images (B, 3, H, W) uint8, or features (B, C, h, w) of `FeatureDataset`
     rows: torch.Tensor  # (B,) int64, rows of the table
     seed: tuple[int, ...]
+    part: tuple[int, int] = (0, 0)
 
 
 class PhotoDataset(torch.utils.data.Dataset):
@@ -42,7 +44,7 @@ class PhotoDataset(torch.utils.data.Dataset):
     Args:
         image_size: pixels, one number or (height, width).
         cache_gb: keep decoded photos in memory that workers share, if all of them fit into this; GB.
-        transform: (images (B, 3, H, W) uint8, seed) -> images, applied to each batch.
+        transform: (images (B, 3, H, W) uint8, seed, part=...) -> images, applied to each batch.
     """
 
     def __init__(
@@ -63,8 +65,8 @@ class PhotoDataset(torch.utils.data.Dataset):
             for image, loaded in zip(images, map_each(self.read, request.rows.tolist()), strict=True):
                 image[:] = loaded
         if self.transform is not None:
-            images = self.transform(images, request.seed)
-        return Batch(images, torch.as_tensor(request.rows), request.seed)
+            images = self.transform(images, request.seed, part=request.part)
+        return Batch(images, torch.as_tensor(request.rows), request.seed, request.part)
 
     def read(self, row: int) -> torch.Tensor:
         """(3, H, W) uint8, from the cache where it holds the photo."""
@@ -76,9 +78,10 @@ class PhotoDataset(torch.utils.data.Dataset):
             self.is_cached[row] = True
         return image
 
-    def fill_cache(self, progress: bool) -> None:
-        """Decode all photos that the cache doesn't hold yet."""
-        rows = np.flatnonzero(~self.is_cached.numpy()).tolist()
+    def fill_cache(self, progress: bool, rows: np.ndarray | slice = slice(None)) -> None:
+        """Decode the photos of some rows that the cache doesn't hold yet."""
+        rows = np.arange(len(self.table))[rows]
+        rows = rows[~self.is_cached.numpy()[rows]].tolist()
         bar = tqdm(total=len(rows), unit="photo", desc="decoding", disable=not (progress and rows), leave=False)
         with _map_in_threads() as map_each, bar:
             for _ in map_each(self.read, rows):
@@ -104,7 +107,7 @@ class FeatureDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, request: BatchRequest) -> Batch:
         features = torch.from_numpy(self.features[request.rows]).view(self.dtype)
-        return Batch(features.movedim(-1, 1), torch.as_tensor(request.rows), request.seed)
+        return Batch(features.movedim(-1, 1), torch.as_tensor(request.rows), request.seed, request.part)
 
 
 @contextlib.contextmanager
@@ -179,7 +182,8 @@ def load_batches(
         num_workers = 0  # processes would only take cores from the training
     elif device.type == "cpu" and dataset.transform is None:
         if dataset.cache is not None:
-            dataset.fill_cache(machine.progress)
+            listed = [request.rows for request in requests] if isinstance(requests, list) else []  # a sampler takes all
+            dataset.fill_cache(machine.progress, np.concatenate(listed) if listed else slice(None))
         num_workers = 0 if dataset.cache is not None or machine.num_workers < 0 else num_workers
     if start_method is None and sys.platform == "linux":
         start_method = "fork"

@@ -7,7 +7,7 @@ from vpr_lib.options import check_fields
 
 INTERVALS = {  # what each number must lie in
     "num_workers": "[-1, 1000]", "save_every_s": "[0, inf)", "cache_gb": "[0, inf)", "features_gb": "[0, inf)",
-    "eval_batch_size": "[0, 1e5]",
+    "eval_batch_size": "[0, 1e5]", "train_chunk_size": "[0, 1e5]",
 }  # fmt: skip
 
 
@@ -21,6 +21,7 @@ class Machine:
     cache_gb: float = 1.0  # memory for decoded photos, shared by the workers; a larger set is decoded every time
     features_gb: float = 2.0  # disk for frozen features beside the runs, see `open_features`; 0: none are kept
     eval_batch_size: int = 0  # photos in a forward pass of evaluation; 0: 64, on a CPU fewer if they are large
+    train_chunk_size: int = 0  # photos in a forward pass of training, see `models.ChunkedModel`; 0: the whole batch
     progress: bool = True  # progress bars
 
     def __post_init__(self) -> None:
@@ -28,5 +29,6 @@ class Machine:
 
 
 def count_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use; torchrun's processes on one machine share its cores."""
+    number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, number // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

@@ -1,7 +1,9 @@
 """Backbone + aggregator = a model; building it from settings, saving and loading it."""
 
 import copy
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,62 @@ class TrainedPart(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """As the whole model for the photos of these features."""
         return self.aggregator(self.blocks(features)).float()
+
+
+class ChunkedModel(nn.Module):
+    """Computes a batch in chunks, so that a batch may be larger than the memory would allow (gradient caching).
+
+    Of the forward pass, only the descriptors are kept; the backward pass computes each chunk again. Descriptors and
+    gradients are those of the whole batch, because a descriptor depends on its own photo alone. BatchNorm that is
+    trained is the exception: it normalizes by the mean and variance of each chunk.
+
+    Args:
+        model: inputs (B, ...) -> descriptors (B, D).
+        chunk_size: photos in a forward pass.
+
+    Source: Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup (RepL4NLP 2021).
+    """
+
+    def __init__(self, model: nn.Module, chunk_size: int) -> None:
+        super().__init__()
+        self.model, self.chunk_size = model, chunk_size
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Inputs (B, ...) -> descriptors (B, D)."""
+        if len(inputs) <= self.chunk_size or not torch.is_grad_enabled():
+            return self.model(inputs)
+        from torch.utils.checkpoint import checkpoint  # here: its import sets an environment variable
+
+        contexts = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), _keep_statistics(self.model))}
+        return torch.cat([checkpoint(self.model, chunk, **contexts) for chunk in inputs.split(self.chunk_size)])
+
+
+@contextmanager
+def _keep_statistics(model: nn.Module) -> Iterator[None]:
+    """Within, BatchNorm's running statistics stay as they are: the second pass of a chunk must not count."""
+    parts = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    tracked = [part.track_running_stats for part in parts]
+    for part in parts:
+        part.track_running_stats &= not part.training
+    try:
+        yield
+    finally:
+        for part, value in zip(parts, tracked, strict=True):
+            part.track_running_stats = value
+
+
+def synchronize_batchnorm(model: nn.Module, device: torch.device) -> None:
+    """Let BatchNorm that is trained see the batch of all processes, in place; on a CPU, where it can't, warn."""
+    for parent in [*model.modules()]:
+        for name, part in [*parent.named_children()]:
+            is_batchnorm = isinstance(part, nn.modules.batchnorm._BatchNorm)
+            if not is_batchnorm or not any(parameter.requires_grad for parameter in part.parameters()):
+                continue
+            if device.type != "cuda":
+                text = "each process normalizes by its own photos, so several don't train exactly what one trains"
+                warnings.warn(f"BatchNorm is trained, and on a CPU {text}", stacklevel=4)
+                return
+            setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(part))
 
 
 def split_model(model: nn.Module) -> tuple[FrozenPart | None, nn.Module]:

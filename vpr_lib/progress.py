@@ -69,7 +69,7 @@ class Progress:
             for batch in loader:
                 yield batch
                 bar.set_postfix(loss=f"{self.loss_sum / max(1, self.batch):.3f}", refresh=False)
-                bar.update(len(batch.rows))
+                bar.update(self.num_photos - bar.n)  # of all processes
 
     def write_history(self, path: Path) -> None:
         """Write the history as CSV, and print its last row."""

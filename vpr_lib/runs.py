@@ -21,11 +21,13 @@ from vpr_lib.checkpoints import read_checked
 from vpr_lib.data_roots import DataRoot, open_data_root
 from vpr_lib.descriptors import sample_local_features
 from vpr_lib.evaluation import make_validator
-from vpr_lib.identity import hash_weights
+from vpr_lib.identity import hash_library, hash_weights
 from vpr_lib.machine import Machine
 from vpr_lib.models import build_model, save_model
 from vpr_lib.optimization import DEFAULT_OPTIONS
 from vpr_lib.options import list_changes
+from vpr_lib.processes import check_same, is_main, run_on_main, share_errors, work_together
+from vpr_lib.progress import Progress
 from vpr_lib.run_folders import Run, has_weights, hash_model_code, lock_folder, read_run_file
 from vpr_lib.settings import Settings
 from vpr_lib.training import check_training, train
@@ -121,22 +123,35 @@ def _train_or_open(
     folder: Path | None = None,
 ) -> Run:
     """The run in `folder`, or in a folder of `runs_dir` that is named after its settings, photos and code."""
-    data_root = open_data_root(data_root)
-    settings, aggregator = _resolve_aggregator(settings, aggregator)
-    identity = _make_identity(settings, data_root, aggregator)
-    if folder is None:
-        digest = hash_text(json.dumps(identity, sort_keys=True))[:8]
-        folder = runs_dir / f"{settings.aggregator}-{settings.optimizer}-lr{settings.lr:g}-seed{settings.seed}-{digest}"
-    run = Run(folder, settings, aggregator)
+    with work_together():
+        data_root = open_data_root(data_root)
+        settings, aggregator = _resolve_aggregator(settings, aggregator)
+        with share_errors():
+            identity = _make_identity(settings, data_root, aggregator)
+        check_same(identity | {"library": hash_library()})
+        folder = folder or _name_folder(runs_dir, settings, identity)
+        run = Run(folder, settings, aggregator)
+        if not run_on_main(lambda: _check_folder(run, identity)):
+            machine = machine or Machine()
+            _train(run, identity, data_root, replace(machine, progress=machine.progress and is_main()))
+    return run
+
+
+def _name_folder(runs_dir: Path, settings: Settings, identity: Identity) -> Path:
+    digest = hash_text(json.dumps(identity, sort_keys=True))[:8]
+    return runs_dir / f"{settings.aggregator}-{settings.optimizer}-lr{settings.lr:g}-seed{settings.seed}-{digest}"
+
+
+def _check_folder(run: Run, identity: Identity) -> bool:
+    """Whether a run is complete; a ValueError if its folder holds anything else."""
+    folder = run.folder
     if (folder / "settings.json").is_file():
         saved = read_run_file(folder)
         if has_weights(folder):  # else nothing is lost by another run there
             _check_same(folder, saved, identity)
     elif folder.exists() and not (folder.is_dir() and all(_is_leftover(path.name) for path in folder.iterdir())):
         raise ValueError(f"{folder} is not empty and no run folder; choose another one")
-    if not run.complete:
-        _train(run, identity, data_root, machine or Machine())
-    return run
+    return run.complete
 
 
 def _train(run: Run, identity: Identity, data_root: DataRoot, machine: Machine) -> None:
@@ -147,14 +162,12 @@ def _train(run: Run, identity: Identity, data_root: DataRoot, machine: Machine) 
     model = build_model(settings, run.aggregator)
     validate = make_validator(settings, data_root, folder.parent, machine)
     check_training(settings, data_root.train, validate)  # before anything is written: a typo must not block the folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock_folder(folder):
-        if run.complete:  # by the process that had the lock before
+    with ExitStack() as stack:
+        state = run_on_main(lambda: _open_folder(run, identity, stack))
+        if state == "complete":
             return
-        versions = {"python": platform.python_version(), "torch": torch.__version__}
-        write_json(folder / "settings.json", identity | {"versions": versions})
         # A checkpoint would overwrite what is initialized here.
-        if hasattr(model.aggregator, "initialize") and not any(folder.glob("checkpoint*.pt")):
+        if state == "new" and hasattr(model.aggregator, "initialize"):
             size, seed = settings.image_size, settings.seed
             local_features = sample_local_features(model.backbone, data_root.train, size, seed, machine)
             print(f"{settings.aggregator}: initialized from {len(local_features):,} local features", flush=True)
@@ -162,12 +175,29 @@ def _train(run: Run, identity: Identity, data_root: DataRoot, machine: Machine) 
         progress = train(model, settings, data_root.train, folder, validate, machine)
         if progress.epoch < settings.epochs:
             return
-        kept = {"state_dict": model.state_dict(), "epoch": settings.epochs - 1}
         if settings.keep == "best" and validate is None:
             warnings.warn("no validation split to choose the best epoch on: the last one is kept", stacklevel=4)
-        elif settings.keep == "best":
-            kept = read_checked(folder / "best.pt", f"the best epoch is lost: remove {folder} to train again")
-        save_model(folder / "model.pt", kept["state_dict"], settings, kept["epoch"], progress.history)
+        run_on_main(lambda: _keep_weights(run, model, progress, validate is not None))
+
+
+def _open_folder(run: Run, identity: Identity, stack: ExitStack) -> str:
+    """Lock a run's folder until the stack is left, write its settings, and say what it holds."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(lock_folder(run.folder))
+    if run.complete:  # by the process that had the lock before
+        return "complete"
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    write_json(run.folder / "settings.json", identity | {"versions": versions})
+    return "checkpoint" if any(run.folder.glob("checkpoint*.pt")) else "new"
+
+
+def _keep_weights(run: Run, model: nn.Module, progress: Progress, has_validation: bool) -> None:
+    """Write the weights of the best or last epoch, which completes the run."""
+    settings, folder = run.settings, run.folder
+    kept = {"state_dict": model.state_dict(), "epoch": settings.epochs - 1}
+    if settings.keep == "best" and has_validation:
+        kept = read_checked(folder / "best.pt", f"the best epoch is lost: remove {folder} to train again")
+    save_model(folder / "model.pt", kept["state_dict"], settings, kept["epoch"], progress.history)
 
 
 def _is_leftover(name: str) -> bool:

@@ -18,7 +18,9 @@ class PlaceSampler:
         num_places: P, over all ranks together.
         images_per_place: K; a place with fewer photos is left out.
         seed: with the epoch it determines every batch.
-        rank, world_size: process `rank` of `world_size` gets every world_size-th place of each batch.
+        rank, world_size: process `rank` of `world_size` gets its part of the places of each batch, in their order. All
+            parts together are the batch of one process; of the last batch, the last parts may be smaller or empty.
+        pad: repeat photos so that all parts of a batch have the same size; see `BatchRequest` for telling them apart.
 
     Attributes:
         labels: (N,) int64, the same number for photos of one place.
@@ -36,11 +38,12 @@ class PlaceSampler:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        pad: bool = False,
     ) -> None:
         if num_places % world_size:
             raise ValueError(f"num_places = {num_places} must be a multiple of the {world_size} ranks")
         self.num_places, self.images_per_place = num_places, images_per_place
-        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.seed, self.rank, self.world_size, self.pad = seed, rank, world_size, pad
         names, self.labels = np.unique(np.asarray(places, dtype=object).astype(str), return_inverse=True)
         rows = np.argsort(self.labels, kind="stable")
         photos = np.split(rows, np.cumsum(np.bincount(self.labels))[:-1])
@@ -65,7 +68,7 @@ class PlaceSampler:
     def __len__(self) -> int:
         """Batches in a whole epoch."""
         full, rest = divmod(len(self.photos), self.num_places)
-        return full + (rest >= max(2, self.world_size))
+        return full + (rest >= 2)
 
     @property
     def photos_per_epoch(self) -> int:
@@ -76,8 +79,11 @@ class PlaceSampler:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.photos))
         for number in range(self.first_batch, len(self)):
             chosen = order[number * self.num_places :][: self.num_places]
-            chosen = chosen[: len(chosen) // self.world_size * self.world_size][self.rank :: self.world_size]
-            seed = (self.seed, self.epoch, number, self.rank)
+            seed = (self.seed, self.epoch, number, 0)
             rng = np.random.default_rng(seed)
-            rows = [rng.choice(self.photos[i], self.images_per_place, replace=False) for i in chosen]
-            yield BatchRequest(np.concatenate(rows), seed)
+            photos = [rng.choice(self.photos[i], self.images_per_place, replace=False) for i in chosen]
+            rows = np.concatenate(photos)  # of all processes: (P * K,)
+            size = -(-len(chosen) // self.world_size) * self.images_per_place
+            first = self.rank * size
+            part = np.resize(rows, self.world_size * size) if self.pad else rows
+            yield BatchRequest(part[first : first + size], seed, (first, len(rows)))

@@ -4,6 +4,7 @@ Exact search uses faiss on a CPU and torch on a GPU. Approximate search, for man
 faiss's inverted lists.
 """
 
+import functools
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,10 +13,14 @@ import numpy as np
 import torch
 
 from vpr_lib.options import check_choice
+from vpr_lib.processes import count_processes, gather_objects, share_errors, share_rows
 
 INDEXES = ("exact", "ivf")
 IVF_MIN_ROWS = 10_000  # below, an exact query takes a millisecond or less
 IVF_NPROBE = 32
+CHUNK_ROWS = 65536
+SAMPLE_COMPARISONS = 5_000_000_000  # about a minute on two cores, for 1,024 numbers
+BLOCK_ROWS = 1024  # faiss compares so many rows at a time; where blocks begin changes the last bits of distances
 
 
 def search_database(
@@ -23,7 +28,7 @@ def search_database(
     queries: np.ndarray,
     k: int,
     device: str = "auto",
-    chunk_size: int = 65536,
+    chunk_size: int = CHUNK_ROWS,
     index: str = "exact",
     nprobe: int = IVF_NPROBE,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -58,11 +63,19 @@ def search_database(
         raise ValueError(f"chunk_size = {chunk_size} and nprobe = {nprobe}; both must be at least 1")
     if choose_index(index, len(database)) == "ivf":
         return search_ivf(build_ivf(database, chunk_size), queries, k, nprobe)
+    squared, indices = _search_exactly(database, queries, k, device, chunk_size)
+    return np.sqrt(squared), indices
+
+
+def _search_exactly(
+    database: np.ndarray, queries: np.ndarray, k: int, device: str, chunk_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances and indices."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        return _search_faiss(database, queries, k, chunk_size)
-    return search_torch(database, queries, k, device, chunk_size)
+    search = _search_faiss if device == "cpu" else functools.partial(search_torch, device=device)
+    squared, indices = search(database, queries, k, chunk_size=chunk_size)
+    return np.maximum(squared, 0.0), indices  # rounding may leave less than 0
 
 
 def _read_chunks(database: np.ndarray, chunk_size: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -74,22 +87,54 @@ def _read_chunks(database: np.ndarray, chunk_size: int) -> Iterator[tuple[int, n
 def _search_faiss(database: np.ndarray, queries: np.ndarray, k: int, chunk_size: int) -> tuple[np.ndarray, np.ndarray]:
     import faiss  # here, because not every GPU environment has it
 
-    best = np.empty((len(queries), 0), dtype=np.float32)
-    indices = np.empty((len(queries), 0), dtype=np.int64)
+    best = np.empty((len(queries), 0), dtype=np.float32), np.empty((len(queries), 0), dtype=np.int64)
     for start, chunk in _read_chunks(database, chunk_size):
         squared, rows = faiss.knn(queries, chunk, min(k, len(chunk)))
         rows[rows >= 0] += start  # -1: not comparable, for example NaN
-        best, indices = np.hstack([best, squared]), np.hstack([indices, rows])
-        order = np.argsort(best, axis=1, kind="stable")[:, :k]  # stable: the lower index first
-        best, indices = np.take_along_axis(best, order, 1), np.take_along_axis(indices, order, 1)
-    return np.sqrt(np.maximum(best, 0.0)), indices
+        best = _merge([best, (squared, rows)], k)
+    return best
+
+
+def _merge(found: Sequence[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of several searches, in consecutive parts of a database: (squared distances, indices) of each."""
+    distances, indices = (np.hstack(arrays) for arrays in zip(*found, strict=True))
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]  # stable: the lower index first
+    return np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1)
+
+
+def search_together(
+    database: np.ndarray, queries: np.ndarray, k: int, device: str = "auto"
+) -> tuple[np.ndarray, np.ndarray]:
+    """`search_database` by all processes: each compares all queries with its part of the rows, and reads only these.
+
+    On a CPU, the result is that of one process to the last bit.
+
+    Args:
+        database: (N, D), the same in all processes; memory-mapped, it may exceed the memory of one machine.
+        queries, k, device: as in `search_database`.
+
+    Returns:
+        The same in all processes, as from `search_database`.
+    """
+    if count_processes() == 1:
+        return search_database(database, queries, k, device)
+    part = share_rows(len(database), BLOCK_ROWS)
+    number = part.stop - part.start
+    found = np.empty((len(queries), 0), dtype=np.float32), np.empty((len(queries), 0), dtype=np.int64)
+    with share_errors():
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        if number:
+            squared, indices = _search_exactly(database[part], queries, min(k, number), device, CHUNK_ROWS)
+            found = squared, np.where(indices < 0, -1, indices + part.start)
+    squared, indices = _merge(gather_objects(found), k)
+    return np.sqrt(squared), indices
 
 
 @torch.no_grad()
 def search_torch(
     database: np.ndarray, queries: np.ndarray, k: int, device: str, chunk_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`search_database` on a torch device, which holds the queries and one chunk of the database at a time."""
+    """Squared distances and indices, on a torch device, which holds the queries and one chunk of the database."""
     query = torch.tensor(queries, device=device)
     best = torch.full((len(query), k), torch.inf, device=device)
     indices = torch.full((len(query), k), -1, device=device)
@@ -100,8 +145,7 @@ def search_torch(
         nearest, positions = squared.topk(min(k, len(chunk)), largest=False)
         best, order = torch.cat([best, nearest], 1).topk(k, largest=False)
         indices = torch.cat([indices, positions + start], 1).gather(1, order)
-    distances = (best + query.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
-    return distances.cpu().numpy(), indices.cpu().numpy()
+    return (best + query.square().sum(1, keepdim=True)).cpu().numpy(), indices.cpu().numpy()
 
 
 def choose_index(index: str, num_rows: int) -> str:
@@ -142,13 +186,17 @@ def search_ivf(index: Any, queries: np.ndarray, k: int, nprobe: int = IVF_NPROBE
     return np.where(indices < 0, np.inf, np.sqrt(np.maximum(squared, 0.0))).astype(np.float32), indices
 
 
-def measure_search_loss(
-    database: np.ndarray, queries: np.ndarray, indices: np.ndarray, device: str = "auto", sample: int = 1000
-) -> dict[int, float]:
-    """`measure_overlap` at 1 and at K, of an approximate search with the exact one, for a random sample of queries."""
-    rows = np.random.default_rng(0).permutation(len(queries))[:sample]
-    exact = search_database(database, queries[rows], indices.shape[1], device)[1]
-    return measure_overlap(indices[rows], exact, (1, indices.shape[1]))
+def search_sample(
+    database: np.ndarray, queries: np.ndarray, k: int, device: str = "auto", max_queries: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
+    """An exact search for a random sample of queries, fewer in a very large database, to judge an approximate one by.
+
+    Returns:
+        The queries' rows, (S,) int64, and the indices of their nearest photos, (S, k) int64.
+    """
+    number = min(max_queries, max(100, SAMPLE_COMPARISONS // len(database)))
+    rows = np.random.default_rng(0).permutation(len(queries))[:number]
+    return rows, search_together(database, queries[rows], k, device)[1]
 
 
 def measure_overlap(indices: np.ndarray, exact: np.ndarray, ks: Sequence[int] = (1, 25)) -> dict[int, float]:

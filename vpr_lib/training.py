@@ -11,7 +11,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,111 +20,28 @@ from torch import nn
 
 from vpr_lib import optimization
 from vpr_lib.atomic_files import write_atomically
-from vpr_lib.augmentation import augment, is_augmented, normalize
-from vpr_lib.checkpoints import get_random_states, load_checkpoint, save_checkpoint, set_random_states, to_bytes
-from vpr_lib.descriptors import prepare_for_inference
-from vpr_lib.devices import autocast, choose_device, choose_dtype, keep_freed_memory
+from vpr_lib.augmentation import augment, is_augmented
+from vpr_lib.checkpoints import to_bytes
+from vpr_lib.devices import choose_device, keep_freed_memory
 from vpr_lib.features import open_features
 from vpr_lib.images import ImageTable
 from vpr_lib.loading import PhotoDataset, load_batches
 from vpr_lib.machine import Machine
-from vpr_lib.models import get_last_frozen, split_model
-from vpr_lib.options import list_changes
+from vpr_lib.models import get_last_frozen
+from vpr_lib.processes import (
+    count_processes,
+    gather_objects,
+    get_rank,
+    is_any,
+    is_main,
+    iterate_together,
+    raise_together,
+    share_errors,
+)
 from vpr_lib.progress import Progress
 from vpr_lib.samplers import PlaceSampler
 from vpr_lib.settings import Settings
-
-
-class Trainer:
-    """All that changes in a training: model, loss, optimizer, scheduler, scaler and progress.
-
-    Args:
-        model: images to descriptors; trained in place.
-        settings: loss, miner, optimization.
-        num_places: in the training set, for losses with a weight for each.
-        device: to train on.
-    """
-
-    def __init__(self, model: nn.Module, settings: Settings, num_places: int, device: torch.device) -> None:
-        self.settings = settings
-        self.device = device
-        self.dtype = choose_dtype(settings.precision, device)
-        self.progress = Progress()
-        self.model = model.to(device, memory_format=torch.channels_last)
-        self.trained = split_model(self.model)[1]  # shares the model's modules
-        self.loss = optimization.make_loss(settings, num_places, self._measure_descriptor()).to(device)
-        self.miner = optimization.make_miner(settings)
-        self.optimizer = optimization.make_optimizer(settings, [*self.model.parameters(), *self.loss.parameters()])
-        self.scheduler = optimization.make_scheduler(settings, self.optimizer)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
-
-    @functools.cached_property
-    def frozen(self) -> nn.Module:
-        """The part of the model that is not trained, for inference; a copy, so it is made after `resume`."""
-        frozen, _ = split_model(self.model)
-        return nn.Identity() if frozen is None else prepare_for_inference(frozen, self.device)
-
-    def step(self, inputs: torch.Tensor, places: torch.Tensor) -> tuple[float, float]:
-        """One optimizer step; returns loss and share of trivial anchors.
-
-        Args:
-            inputs: images (B, 3, H, W) uint8, or their frozen features (B, C, h, w) floating point.
-            places: (B,) int64.
-        """
-        with autocast(self.device, self.dtype):
-            with torch.no_grad():
-                features = inputs if inputs.is_floating_point() else self.frozen(normalize(inputs))
-            descriptors = self.trained(features)  # (B, D) float32
-        pairs = self.miner(descriptors, places) if self.miner else None
-        loss = self.loss(descriptors, places, pairs)
-        if not torch.isfinite(loss):
-            advice = "lower the learning rate or try --set precision=float32. The last checkpoint is kept"
-            raise FloatingPointError(f"the loss is {loss.item()}: {advice}")
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        with optimization.warm_up(self.optimizer, self.progress.step, self.settings.warmup_steps):
-            self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return loss.item(), share_of_trivial_anchors(pairs, len(places))
-
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint into the run's folder."""
-        states = {name: part.state_dict() for name, part in self._parts().items()}
-        states |= {"progress": asdict(self.progress), "random": get_random_states()}
-        save_checkpoint(folder, states | {"settings": self.settings.to_dict()})
-
-    def resume(self, folder: Path) -> None:
-        """Load the newest checkpoint of the run's folder, if any; one of other settings or model is a ValueError."""
-        checkpoint = load_checkpoint(folder)
-        if checkpoint is None:
-            return
-        if changes := list_changes(checkpoint["settings"], self.settings.to_dict()):
-            raise ValueError(f"{folder} holds a run of other settings ({'; '.join(changes)}); choose another folder")
-        try:
-            for name, part in self._parts().items():
-                # The state of an unused scaler is empty: the run began on a device of another precision.
-                if checkpoint[name]:
-                    part.load_state_dict(checkpoint[name])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise ValueError(f"the checkpoint in {folder} is of another model: {error}") from None
-        set_random_states(checkpoint["random"])
-        self.progress = Progress(**checkpoint["progress"])
-
-    def _parts(self) -> dict[str, Any]:
-        parts = {"model": self.model, "loss": self.loss, "optimizer": self.optimizer, "scaler": self.scaler}
-        return parts | ({"scheduler": self.scheduler} if self.scheduler else {})
-
-    @torch.no_grad()
-    def _measure_descriptor(self) -> int:
-        """D, measured on one black image; a model that fails on it, or returns nothing, is a ValueError."""
-        size = self.settings.image_size
-        try:
-            descriptor = self.model.eval()(torch.zeros(1, 3, size, size, device=self.device))  # (1, D)
-        except RuntimeError as error:
-            raise ValueError(f"the model can't compute a descriptor of {size} x {size} pixels: {error}") from error
-        if not descriptor.shape[1]:
-            raise ValueError("the model's descriptor is empty; check aggregator_options")
-        return descriptor.shape[1]
+from vpr_lib.trainer import Trainer
 
 
 def train(
@@ -140,7 +56,9 @@ def train(
     """Train a model, or resume from the checkpoint in the run's folder.
 
     Writes `checkpoint.pt` (by wall time and after each epoch), `history.csv` and `best.pt`. Ctrl-C finishes
-    the step, saves and returns; a second Ctrl-C stops at once.
+    the step, saves and returns; a second Ctrl-C stops at once. Of several processes, the main one writes; all call this
+    function with the same arguments, and an error in one is raised in all. A run may be resumed by another number of
+    processes, at the same batch.
 
     Args:
         model: images to descriptors; trained in place.
@@ -167,11 +85,13 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     for set_seed in (random.seed, np.random.seed, torch.manual_seed):  # some miners and aggregators may draw numbers
         set_seed(settings.seed)
-    sampler = PlaceSampler(table.places, settings.num_places, settings.images_per_place, settings.seed)
+    # All processes draw the same random numbers, so a miner that draws some finds the same pairs in all.
+    shape = (settings.num_places, settings.images_per_place)
+    sampler = PlaceSampler(table.places, *shape, settings.seed, get_rank(), count_processes(), pad=True)
     labels = torch.from_numpy(sampler.labels)
     transform = functools.partial(augment, settings=settings) if is_augmented(settings) else None
     on_cpu = device.type == "cpu"  # augmentation runs in the loader's processes on a CPU, else on the device
-    trainer = Trainer(model, settings, int(labels.max()) + 1, device)
+    trainer = Trainer(model, settings, int(labels.max()) + 1, device, machine.train_chunk_size)
     trainer.resume(folder)
     progress = trainer.progress
     dataset = open_features(model, settings, table, folder.parent, machine, "training photos")
@@ -188,36 +108,46 @@ def train(
             model.train()
             sampler.set_epoch(epoch, progress.batch)
             last_save = last_batch = time.monotonic()
-            for batch in progress.show_epoch(loader, settings.epochs, sampler.photos_per_epoch, machine.progress):
+            batches = iterate_together(loader)
+            for batch in progress.show_epoch(batches, settings.epochs, sampler.photos_per_epoch, machine.progress):
                 inputs = batch.inputs.to(device, non_blocking=True)
                 if transform and not on_cpu:
-                    inputs = transform(inputs, batch.seed)
-                places = labels[batch.rows].to(device)
+                    inputs = transform(inputs, batch.seed, part=batch.part)
+                first, total = batch.part  # photos beyond the total are repeated ones
+                is_own = torch.arange(first, first + len(batch.rows)) < total
+                places = labels[batch.rows].where(is_own, -1).to(device)
                 try:
-                    loss, trivial = trainer.step(inputs, places)
+                    loss, pairs = trainer.step(inputs, places)
                 except FloatingPointError as error:
-                    names = "\n  ".join(table.names[batch.rows.numpy()])
-                    raise FloatingPointError(f"{error}. Photos of the batch:\n  {names}") from None
+                    names = "\n  ".join(np.concatenate(gather_objects(table.names[batch.rows[is_own].numpy()])))
+                    complete = FloatingPointError(f"{error}. Photos of the batch:\n  {names}")
+                    raise_together(complete if is_main() else None)
                 now = time.monotonic()
-                progress.add_batch(loss, trivial, len(places), seconds=now - last_batch)
+                trivial = share_of_trivial_anchors(pairs, total)
+                progress.add_batch(loss, trivial, total, seconds=now - last_batch)
                 last_batch = now
                 if on_batch:
                     on_batch(progress)
-                if interrupted() or now - last_save > machine.save_every_s:
-                    trainer.save(folder)
+                is_stopped = is_any(interrupted())
+                if is_stopped or now - last_save > machine.save_every_s:
+                    if is_main():
+                        trainer.save(folder)
                     last_save = now
-                if interrupted():
+                if is_stopped:
                     print(f"stopped in epoch {epoch + 1}, batch {progress.batch}; the same call resumes there")
                     return progress
 
             scores = validate(model) if validate else {}
-            if progress.finish_epoch(trainer.optimizer.param_groups[0]["lr"], scores):
-                best = {"state_dict": model.state_dict(), "epoch": epoch}
-                write_atomically(folder / "best.pt", to_bytes(best))
-            progress.write_history(folder / "history.csv")
+            is_best = progress.finish_epoch(trainer.optimizer.param_groups[0]["lr"], scores)
             optimization.step_scheduler(trainer.scheduler, scores)
-            trainer.save(folder)
-            if interrupted():
+            with share_errors():
+                if is_main():
+                    if is_best:
+                        best = {"state_dict": model.state_dict(), "epoch": epoch}
+                        write_atomically(folder / "best.pt", to_bytes(best))
+                    progress.write_history(folder / "history.csv")
+                    trainer.save(folder)
+            if is_any(interrupted()):
                 print(f"stopped after epoch {epoch + 1}; the same call resumes there")
                 break
     return progress
@@ -228,7 +158,8 @@ def check_training(settings: Settings, table: ImageTable, validate: Callable | N
     if settings.scheduler == "ReduceLROnPlateau" and validate is None:
         raise ValueError("ReduceLROnPlateau needs a validation split, and there is none (see val_splits)")
     optimization.check_options(settings)
-    PlaceSampler(table.places, settings.num_places, settings.images_per_place, settings.seed)
+    shape = (settings.num_places, settings.images_per_place)
+    PlaceSampler(table.places, *shape, settings.seed, world_size=count_processes())
 
 
 def share_of_trivial_anchors(pairs: tuple[torch.Tensor, ...] | None, batch_size: int) -> float:

@@ -25,10 +25,11 @@ from vpr_lib.backbones import ResNet
 from vpr_lib.city.render import write_city
 from vpr_lib.city.views import CitySettings
 from vpr_lib.data_roots import read_split
-from vpr_lib.evaluation import Evaluation, predict
+from vpr_lib.evaluation import Evaluation
 from vpr_lib.images import read_images
 from vpr_lib.loading import PhotoDataset
 from vpr_lib.models import VPRModel
+from vpr_lib.predictions import predict
 from vpr_lib.recall import find_positives
 from vpr_lib.settings import get_preset
 
@@ -199,7 +200,7 @@ def test_suggestions_against_the_truth_of_a_rendered_city(tmp_path, machine, sum
     settings = get_preset("mini")
     model = VPRModel(ResNet(settings.backbone, "city", standardize=True), GeM())
     photos = [PhotoDataset(table, settings.image_size) for table in (database, queries)]
-    indices, distances, _ = predict(model, *photos, settings, machine, "exact")
+    indices, distances, *_ = predict(model, *photos, settings, machine, "exact")
     positives = find_positives(database.utm, queries.utm)
     evaluation = Evaluation("sf_val", indices, distances, positives, queries.utm, {})
     truth = label_scenarios(queries.names, read_labels(tmp_path / "city"))

@@ -63,10 +63,11 @@ def test_evaluate_prints_and_writes_the_recalls(run_folder, data_root, tmp_path,
 def test_evaluate_with_an_approximate_index_prints_its_loss(run_folder, data_root, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("vpr_lib.search.IVF_MIN_ROWS", 5)
     assert evaluate(run_folder, data_root, "--index", "ivf", "--json", str(tmp_path / "recall.json")) == 0
-    overlap = json.loads((tmp_path / "recall.json").read_text(encoding="utf-8"))["overlap"]
+    loss = json.loads((tmp_path / "recall.json").read_text(encoding="utf-8"))["search_loss"]
     out = capsys.readouterr().out
-    assert list(overlap) == ["1", "12"]  # 12 is the size of the database
-    for k, percent in overlap.items():
+    assert list(loss["overlap"]) == ["1", "12"]  # 12 is the size of the database
+    assert f"R@1 {loss['recall']['1']:.2f} ({loss['exact_recall']['1']:.2f})" in out
+    for k, percent in loss["overlap"].items():
         assert f"index ivf found {percent:.1f}% of what an exact search has among its first {k}\n" in out
 
 

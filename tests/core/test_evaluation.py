@@ -74,9 +74,11 @@ def test_an_approximate_index_has_predictions_of_its_own(run, data_root, machine
     cpu = replace(machine, device="cpu")
     for _ in range(2):  # computed, then read
         approximate = evaluate_run(run, data_root, "val", cpu, "ivf")
-        assert approximate.overlap == {1: 100.0, 12: 100.0}  # all 3 lists are searched
-        assert approximate.recall == exact.recall and approximate.to_dict()["overlap"] == {"1": 100.0, "12": 100.0}
-    assert exact.overlap == {} and "overlap" not in exact.to_dict()
+        loss = approximate.search_loss
+        assert loss.overlap == {1: 100.0, 12: 100.0}  # all 3 lists are searched
+        assert loss.num_queries == 6 and loss.recall == loss.exact_recall == approximate.recall == exact.recall
+        assert approximate.to_dict()["search_loss"]["overlap"] == {"1": 100.0, "12": 100.0}
+    assert exact.search_loss is None and "search_loss" not in exact.to_dict()
     assert len(list((run.folder / "predictions").iterdir())) == 2
 
 

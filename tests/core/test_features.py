@@ -20,7 +20,8 @@ from vpr_lib.images import read_images
 from vpr_lib.loading import BatchRequest, PhotoDataset
 from vpr_lib.models import VPRModel, build_model, split_model
 from vpr_lib.runs import get_run
-from vpr_lib.training import Trainer, train
+from vpr_lib.trainer import Trainer
+from vpr_lib.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:random weights are frozen")
 
@@ -132,7 +133,7 @@ def forbid(*args):
 @pytest.mark.slow
 def test_runs_with_the_same_frozen_part_share_the_features(frozen_settings, data_root, tmp_path, machine, monkeypatch):
     first = get_run(frozen_settings, data_root, tmp_path, machine=machine)
-    monkeypatch.setattr(features_module, "compute_outputs", forbid)
+    monkeypatch.setattr(features_module, "write_outputs", forbid)
     for change in ({"aggregator": "GeM"}, {"lr": 0.01, "epochs": 1}, {"num_places": 2}):
         evaluate_run(
             get_run(replace(frozen_settings, **change), data_root, tmp_path, machine=machine), data_root, "val", machine
@@ -238,7 +239,7 @@ def test_a_damaged_file_costs_no_others(frozen_settings, table, tmp_path, machin
 def test_features_in_a_folder_that_can_only_be_read_are_read(frozen_settings, table, tmp_path, machine, monkeypatch):
     first = open_features(build_model(frozen_settings), frozen_settings, table, tmp_path, machine)
     monkeypatch.setattr(features_module.os, "utime", refuse)
-    monkeypatch.setattr(features_module, "compute_outputs", forbid)
+    monkeypatch.setattr(features_module, "write_outputs", forbid)
     again = open_features(build_model(frozen_settings), frozen_settings, table, tmp_path, machine)
     assert np.array_equal(first.features, again.features)
 

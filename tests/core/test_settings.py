@@ -29,7 +29,8 @@ WRONG = {
 }  # fmt: skip
 WRONG_MACHINE = {
     "device": [None, 0], "num_workers": [-2, 1.0, True], "save_every_s": [-1.0, NAN, INFINITY],
-    "cache_gb": [-0.1, NAN, "1"], "features_gb": [-1.0, INFINITY], "eval_batch_size": [-1, 64.0], "progress": [0, "no"],
+    "cache_gb": [-0.1, NAN, "1"], "features_gb": [-1.0, INFINITY], "eval_batch_size": [-1, 64.0],
+    "train_chunk_size": [-1, 2.5], "progress": [0, "no"],
 }  # fmt: skip
 
 

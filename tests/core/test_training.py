@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from vpr_lib import training
+from vpr_lib import trainer
 from vpr_lib.checkpoints import NEWEST, PREVIOUS, load_checkpoint, save_checkpoint
 from vpr_lib.images import read_images
 from vpr_lib.models import build_model
@@ -188,10 +188,10 @@ def test_a_run_resumes_on_a_device_of_another_precision(settings, table, tmp_pat
     """Begun in bfloat16 on one GPU, continued in float16, with a scaler, on another; and back."""
     for number, (first, second) in enumerate([("bfloat16", "float16"), ("float16", "float32")]):
         folder = tmp_path / str(number)
-        monkeypatch.setattr(training, "choose_dtype", lambda *args, name=first: getattr(torch, name))
+        monkeypatch.setattr(trainer, "choose_dtype", lambda *args, name=first: getattr(torch, name))
         run(settings, table, folder, machine)
         shutil.copy(folder / PREVIOUS, folder / NEWEST)  # the end of the first epoch
-        monkeypatch.setattr(training, "choose_dtype", lambda *args, name=second: getattr(torch, name))
+        monkeypatch.setattr(trainer, "choose_dtype", lambda *args, name=second: getattr(torch, name))
         assert run(settings, table, folder, machine)[0].epoch == 2
 
 

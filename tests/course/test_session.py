@@ -14,7 +14,7 @@ from vpr_lib.data_roots import DataRoot
 from vpr_lib.machine import Machine
 from vpr_lib.prepare.packs import write_pack
 from vpr_lib.settings import get_preset
-from vpr_lib.training import Trainer
+from vpr_lib.trainer import Trainer
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from vpr_lib.options import check_choice, parse_change, set_values
 from vpr_lib.settings import Settings, get_preset
 
 if TYPE_CHECKING:
-    from vpr_lib.evaluation import Evaluation
+    from vpr_lib.evaluation import Evaluation, SearchLoss
     from vpr_lib.prepare.manifest import SplitSummary
     from vpr_lib.run_folders import Run
 
@@ -93,32 +93,45 @@ def train_model(options: argparse.Namespace) -> None:
 def evaluate_model(options: argparse.Namespace) -> None:
     """Measure the recall of a run on a split."""
     from vpr_lib.evaluation import evaluate_run
+    from vpr_lib.processes import is_main
     from vpr_lib.run_folders import open_run
 
     (machine,) = _apply_changes(options.set, Machine())
     if options.rerank_top is not None and options.rerank in (None, "none"):
         raise ValueError(f"--rerank-top {options.rerank_top} does nothing without --rerank all or --rerank adaptive")
     run = open_run(options.run)
+    search = {"index": options.index, "whiten": options.whiten, "nprobe": options.nprobe}
     if options.rerank is None:
-        evaluation = evaluate_run(run, options.data, options.split, machine, options.index, options.whiten)
+        evaluation = evaluate_run(run, options.data, options.split, machine, **search)
         content = evaluation.to_dict()
     else:
-        evaluation, content = _rerank(run, options, machine)
+        evaluation, content = _rerank(run, options, machine, search)
     _print_evaluation(evaluation)
-    for k, percent in evaluation.overlap.items():
-        print(f"index {options.index} found {percent:.1f}% of what an exact search has among its first {k}")
-    if options.json:
+    if evaluation.search_loss:
+        _print_search_loss(options.index, evaluation.search_loss)
+    if options.json and is_main():
         Path(options.json).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _rerank(run: "Run", options: argparse.Namespace, machine: Machine) -> tuple["Evaluation", dict[str, Any]]:
+def _print_search_loss(index: str, loss: "SearchLoss") -> None:
+    recalls = ", ".join(f"R@{k} {loss.recall[k]:.2f} ({loss.exact_recall[k]:.2f})" for k in loss.recall)
+    print(f"index {index}, and exact search in brackets, for {loss.num_queries} of the queries: {recalls}")
+    for k, percent in loss.overlap.items():
+        print(f"index {index} found {percent:.1f}% of what an exact search has among its first {k}")
+
+
+def _rerank(
+    run: "Run", options: argparse.Namespace, machine: Machine, search: Mapping[str, Any]
+) -> tuple["Evaluation", dict[str, Any]]:
     """Re-rank, print what it changed; the evaluation after it, and the content of the JSON file."""
     from vpr_lib.analysis.reranking import measure_areas, rerank_run
     from vpr_lib.data_roots import DataRoot
+    from vpr_lib.processes import count_processes
 
+    if count_processes() > 1:
+        raise ValueError("--rerank runs in one process; evaluate without it first, then with it, without torchrun")
     data_root, split = DataRoot(options.data), options.split
-    choices = {"index": options.index, "whiten": options.whiten}
-    result = rerank_run(run, data_root, split, options.rerank, options.rerank_top, machine=machine, **choices)
+    result = rerank_run(run, data_root, split, options.rerank, options.rerank_top, machine=machine, **search)
     areas = measure_areas(result, data_root.read_split(split))
     print("before re-ranking, ", end="")
     _print_evaluation(result.before)
@@ -146,6 +159,7 @@ def compare_aggregators(options: argparse.Namespace) -> None:
     from vpr_lib.data_roots import DataRoot
     from vpr_lib.evaluation import compare_evaluations, evaluate_all
     from vpr_lib.figures.tables import comparison_rows, format_markdown
+    from vpr_lib.processes import is_main
     from vpr_lib.runs import train_all
 
     settings, machine = _read_settings(options, "compare trains --aggregators A,B,...")
@@ -163,7 +177,8 @@ def compare_aggregators(options: argparse.Namespace) -> None:
     comparisons = {split: compare_evaluations(by_name) for split, by_name in evaluations.items()}
     table = format_markdown(comparison_rows(comparisons))
     path = Path(options.out) / f"comparison-{data_root.folder.resolve().name}-{options.preset}.md"
-    path.write_text(table + "\n", encoding="utf-8")
+    if is_main():
+        path.write_text(table + "\n", encoding="utf-8")
     print(f"\n{table}\n")
     for split, by_name in evaluations.items():
         print(f"{split}: {_format_queries(by_name[names[0]])}")

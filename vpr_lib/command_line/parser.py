@@ -1,12 +1,15 @@
 """Parse `python -m vpr_lib COMMAND` and run the command."""
 
+import os
 import sys
 import warnings
 from argparse import ArgumentParser, _SubParsersAction
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from vpr_lib.command_line import commands
 
+INDEX = "exact, or for a large database ivf, ivf-sq8 or ivf-pq, the smallest (exact)"
 RERANK = "order the first photos by local features, of all queries or the uncertain ones; none: confidence only"
 
 
@@ -19,12 +22,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_model_commands(subparsers)
     options = parser.parse_args(arguments)
     try:
-        return options.command(options) or 0
+        with _join_others(options.command):
+            return options.command(options) or 0
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not getattr(error, "is_copy", False):  # of an error in another process, see vpr_lib.processes
+            print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _join_others(command: Callable[..., int | None]) -> AbstractContextManager:
+    """Work with the other processes that torchrun started, if any."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return nullcontext()
+    if command not in (commands.train_model, commands.evaluate_model, commands.compare_aggregators):
+        raise ValueError("of the commands, torchrun runs train, evaluate and compare only; start this one by itself")
+    from vpr_lib.processes import work_together  # here, so that `city` works without torch
+
+    return work_together()
 
 
 def _add_data_commands(subparsers: _SubParsersAction) -> None:
@@ -71,7 +87,8 @@ def _add_model_commands(subparsers: _SubParsersAction) -> None:
     evaluate.add_argument("--data", required=True, metavar="ROOT", help="data root with the split")
     evaluate.add_argument("--split", required=True, help="name of a folder with database/ and queries/, or of a pack")
     evaluate.add_argument("--json", metavar="FILE", help="also write the recalls to this file")
-    evaluate.add_argument("--index", default="exact", metavar="I", help="exact, or ivf for a huge database (exact)")
+    evaluate.add_argument("--index", default="exact", metavar="I", help=INDEX)
+    evaluate.add_argument("--nprobe", type=int, default=32, metavar="N", help="lists of the index to compare with (32)")
     evaluate.add_argument("--whiten", type=int, default=0, metavar="D", help="PCA-whiten to D components (0: don't)")
     evaluate.add_argument("--rerank", choices=("none", "all", "adaptive"), help=RERANK)
     evaluate.add_argument("--rerank-top", type=int, metavar="K", help="predictions verified for each query (10)")
