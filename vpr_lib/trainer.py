@@ -54,6 +54,7 @@ class Trainer:
         if count_processes() > 1 and any(parameter.requires_grad for parameter in self.trained.parameters()):
             unused = self._has_unused_weights()
             self.trained = DistributedDataParallel(self.trained, find_unused_parameters=unused)
+            self.trained.register_comm_hook(None, _sum_gradients)
         self.miner = optimization.make_miner(settings)
         self.optimizer = optimization.make_optimizer(settings, [*self.model.parameters(), *self.loss.parameters()])
         self.scheduler = optimization.make_scheduler(settings, self.optimizer)
@@ -86,9 +87,11 @@ class Trainer:
             advice = "lower the learning rate or try --set precision=float32. The last checkpoint is kept"
             raise FloatingPointError(f"the loss is {loss.item()}: {advice}")
         self.optimizer.zero_grad()
-        # Each process has the gradients of the whole loss for its own photos, and DDP takes the mean over processes.
-        self.scaler.scale(loss * count_processes()).backward()
-        self._average_loss_gradients()
+        # Of the whole loss, each process has the gradients for its own photos; DDP adds them up.
+        self.scaler.scale(loss).backward()
+        if count_processes() > 1:  # those of a loss with weights are the same in all, up to rounding
+            for parameter in self.loss.parameters():
+                dist.broadcast(parameter.grad, 0)
         with optimization.warm_up(self.optimizer, self.progress.step, self.settings.warmup_steps):
             self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -117,13 +120,6 @@ class Trainer:
         set_random_states(checkpoint["random"])
         self.progress = Progress(**checkpoint["progress"])
 
-    def _average_loss_gradients(self) -> None:
-        """As DDP does for the model, for the weights of a loss, which has the whole batch in each process."""
-        for parameter in self.loss.parameters() if count_processes() > 1 else ():
-            if parameter.grad is not None:
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= count_processes() ** 2
-
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "loss": self.loss, "optimizer": self.optimizer, "scaler": self.scaler}
         return parts | ({"scheduler": self.scheduler} if self.scheduler else {})
@@ -146,3 +142,8 @@ class Trainer:
         if not descriptor.shape[1]:
             raise ValueError("the model's descriptor is empty; check aggregator_options")
         return descriptor.shape[1]
+
+
+def _sum_gradients(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """For DDP, which would take the mean over processes."""
+    return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda future: future.value()[0])
