@@ -2,7 +2,8 @@
 
 The core, in reading order:
     settings, machine, options                           what is computed, how, and `--set key=value`
-    file_names, stored_zip, images, data_roots           a folder -> tables of photos
+    file_names, pack_files, stored_zip                   names of photos; the files of a pack, and reading them
+    images, data_roots                                   a folder -> tables of photos
     photos, loading, samplers, augmentation              tables -> batches of P places x K photos
     backbones, aggregators, models, author_weights       image -> feature map -> descriptor
     blocks, trunks                                       used by backbones: names of blocks, networks and weights

@@ -2,8 +2,9 @@
 
 import os
 import platform
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -14,19 +15,44 @@ STALE_S = 3600.0  # a temporary file that nobody wrote to for this long is of a 
 @contextmanager
 def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; it replaces `path` at the end of the block, or vanishes after an error."""
-    path = Path(path)
-    prefix = f"{path.name}.{platform.node()[:12]}."  # several machines may share a disk
-    _remove_stale(path, prefix)
-    partial = path.with_name(f"{prefix}{os.getpid()}.tmp")
-    try:
-        with open(partial, "wb") as file:
+    with TemporaryFiles(path) as files:
+        with files.open_next() as file:
+            yield file
+        files.rename([Path(path)])
+
+
+class TemporaryFiles:
+    """A block that writes files under temporary names beside `path`; those not renamed vanish at its end."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._prefix = f"{self._path.name}.{platform.node()[:12]}."  # several machines may share a disk
+        self._written: list[Path] = []
+        _remove_stale(self._path, self._prefix)
+
+    def __enter__(self) -> "TemporaryFiles":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for partial in self._written:
+            partial.unlink(missing_ok=True)
+
+    @contextmanager
+    def open_next(self) -> Iterator[BinaryIO]:
+        """Open one more file for the length of a block."""
+        for partial in self._written:
+            os.utime(partial)  # or another process may take it for stale
+        self._written.append(self._path.with_name(f"{self._prefix}{os.getpid()}-{len(self._written)}.tmp"))
+        with open(self._written[-1], "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+
+    def rename(self, paths: Sequence[Path]) -> None:
+        """Give the files their names, in the order in which they were opened; each replaces a file of that name."""
+        for partial, path in zip(self._written, paths, strict=True):
+            os.replace(partial, path)
+        self._written.clear()
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
@@ -43,11 +69,11 @@ def _remove_stale(path: Path, prefix: str) -> None:
     """Remove what killed processes left of this file; `prefix` begins the names of this machine's."""
     for name in os.listdir(path.parent):
         if name.startswith(f"{path.name}.") and name.endswith(".tmp"):
-            process = name.removeprefix(prefix).removesuffix(".tmp")
+            process = re.fullmatch(rf"{re.escape(prefix)}(\d+)(-\d+)?\.tmp", name)
             partial = path.with_name(name)
             with suppress(OSError):  # another process may have finished or removed it
                 is_old = time.time() - partial.stat().st_mtime > STALE_S
-                if is_old or (process.isdigit() and not _is_running(int(process))):
+                if is_old or (process and not _is_running(int(process[1]))):
                     partial.unlink()
 
 

@@ -3,6 +3,7 @@
 <root>/train/<city>/*.jpg                            photos to train on
 <root>/<split>/{database,queries}/**/*.jpg           photos to evaluate on
 <root>/train.zip, <root>/<split>.zip                 the same as packs
+<root>/train-001-of-003.zip, ...                     the same as packs of several shards
 """
 
 import functools
@@ -17,6 +18,7 @@ import numpy as np
 
 from vpr_lib.checked_files import hash_text, read_json
 from vpr_lib.images import ImageTable, read_images
+from vpr_lib.pack_files import check_files, find_pack, name_pack
 from vpr_lib.stored_zip import list_members
 
 
@@ -92,26 +94,33 @@ def is_validation(split: str) -> bool:
 def find_part(data_root: str | Path, part: str) -> Path:
     """The folder `<root>/<part>` or the pack `<root>/<part>.zip`; where both exist, the pack, with a warning.
 
+    Of a pack of several shards, it is the glob that `read_images` takes: `<root>/<part>-*-of-003.zip`.
+
     Raises:
         FileNotFoundError: the root or the part doesn't exist.
+        ValueError: shards are missing, or several versions of the pack exist.
     """
     root = _check_exists(data_root)
-    folder, pack = root / part, root / f"{part}.zip"
-    if not (folder.is_dir() or pack.is_file()):
+    folder, pack = root / part, find_pack(root / f"{part}.zip")
+    if not (folder.is_dir() or pack):
         names = ", ".join(sorted(path.name for path in root.iterdir())) or "nothing"
         raise FileNotFoundError(f"{root} has no {part}/ or {part}.zip; it holds {names}")
-    if folder.is_dir() and pack.is_file():
+    if folder.is_dir() and pack:
         advice = "after a change to the folder, pack it again or remove the pack"
         warnings.warn(f"reading {pack}, not the folder {part}/ of the same name; {advice}", stacklevel=2)
-    return pack if pack.is_file() else folder
+    return pack or folder
 
 
 def find_splits(data_root: str | Path) -> list[str]:
-    """Sorted names of the evaluation splits; a damaged pack is a ValueError."""
+    """Sorted names of the evaluation splits; a damaged or incomplete pack is a ValueError."""
     root = _check_exists(data_root)
     folders = {path.name for path in root.iterdir() if (path / "database").is_dir()}
-    packs = [pack for pack in root.glob("*.zip") if any(m.filename.startswith("database/") for m in list_members(pack))]
+    packs = {name_pack(file) for file in check_files(root.glob("*.zip")) if _holds_database(file)}
     return sorted({*folders, *(pack.stem for pack in packs)})
+
+
+def _holds_database(file: Path) -> bool:
+    return any(member.filename.startswith("database/") for member in list_members(file))
 
 
 def read_split(data_root: str | Path, split: str) -> Split:

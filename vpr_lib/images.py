@@ -20,6 +20,7 @@ from vpr_lib.atomic_files import write_atomically
 from vpr_lib.checked_files import read_zip, seal_zip
 from vpr_lib.file_names import PHOTO_SUFFIXES, PhotoName, parse_name
 from vpr_lib.machine import count_cores
+from vpr_lib.pack_files import list_files
 from vpr_lib.stored_zip import FileEntry, is_photo, list_photos, read_member
 
 LARGE = 20_000  # photos; checksums of so many or more in a folder are kept in a file
@@ -29,7 +30,8 @@ LARGE = 20_000  # photos; checksums of so many or more in a folder are kept in a
 class ImageTable:
     """Photos and what their names say, one row each, sorted by name."""
 
-    root: Path  # the folder or pack (`.zip`) the names are relative to
+    root: Path  # the folder or pack (`.zip`, or the glob of its shards) the names are relative to
+    shards: tuple[Path, ...]  # the files of a pack; of a folder, the folder itself
     names: np.ndarray  # (N,) str, POSIX paths below root
     utm: np.ndarray  # (N, 2) float64, meters east and north
     zones: np.ndarray  # (N,) str, UTM zone with its letter, "10S"; "" where unknown
@@ -39,29 +41,35 @@ class ImageTable:
     sizes: np.ndarray  # (N,) int64, bytes of each file
     offsets: np.ndarray  # (N,) int64, where each file's header starts in the pack; -1 in a folder
     packed_checksums: np.ndarray  # (N,) int64, `checksums` as the pack lists them; -1 in a folder
+    shard_numbers: np.ndarray  # (N,) int32, which of `shards` holds each photo
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, rows: np.ndarray | slice) -> "ImageTable":
         """The table of some rows: an index array, a boolean mask or a slice."""
-        columns = fields(self)[1:]  # all but the root
-        return ImageTable(self.root, *(getattr(self, column.name)[rows] for column in columns))
+        columns = fields(self)[2:]  # all but the root and shards
+        return ImageTable(self.root, self.shards, *(getattr(self, column.name)[rows] for column in columns))
 
     @property
     def is_packed(self) -> bool:
         """Whether the photos lie in a pack."""
         return len(self) > 0 and self.offsets[0] >= 0
 
+    def locate(self, row: int) -> Path:
+        """The path of a row's photo; in a pack, the name in it follows the path of the pack's file."""
+        return self.shards[self.shard_numbers[row]] / self.names[row]
+
     def read_bytes(self, row: int) -> bytes:
         """The undecoded file of one row; errors name it: FileNotFoundError if gone, ValueError if damaged in a pack."""
         if self.is_packed:
+            shard = self.shards[self.shard_numbers[row]]
             columns = (self.offsets, self.sizes, self.packed_checksums)  # not names: workers share their memory
             try:
-                return read_member(self.root, *(int(column[row]) for column in columns))
+                return read_member(shard, *(int(column[row]) for column in columns))
             except ValueError as error:
-                raise ValueError(f"{self.root}: {self.names[row]} {error}") from None
-        path = self.root / self.names[row]
+                raise ValueError(f"{shard}: {self.names[row]} {error}") from None
+        path = self.locate(row)
         try:
             return path.read_bytes()
         except FileNotFoundError:
@@ -95,24 +103,31 @@ def _paused_collector() -> Iterator[None]:
 def read_images(folder_or_zip: str | Path) -> ImageTable:
     """List the photos of a folder (and its subfolders) or of a pack (a `.zip` without compression).
 
+    Args:
+        folder_or_zip: a pack of several shards is given as a glob, `root/train-*-of-003.zip`; a shard's own path reads
+            its photos only.
+
     Raises:
         FileNotFoundError: there is no such folder or pack.
-        ValueError: it holds no photo, a name holds no UTM coordinates, or two names differ in their suffix only.
+        ValueError: it holds no photo, a name holds no UTM coordinates, two names differ in their suffix only, or the
+            shards of a pack are incomplete or do not belong together.
     """
     root = Path(folder_or_zip)
     if root.is_dir():
+        shards = [root]
         photos = sorted(_list_folder(root))
-    elif root.is_file():
-        photos = sorted(list_photos(root))
+    elif shards := list_files(root):
+        photos = sorted(list_photos(shards))
     else:
         raise FileNotFoundError(f"no folder or pack at {root}; expected photos named @east@north@...@.jpg there")
     if not photos:
         raise ValueError(f"{root} holds no photos ({', '.join(PHOTO_SUFFIXES)})")
-    names, sizes, offsets, checksums = zip(*photos, strict=True)
+    names, sizes, offsets, checksums, numbers = zip(*photos, strict=True)
     _refuse_twins(root, names)
     parsed = [parse_name(name) for name in names]
     return ImageTable(
         root=root,
+        shards=tuple(shards),
         names=np.array(names, dtype=object),
         utm=np.array([(photo.east_m, photo.north_m) for photo in parsed], dtype=np.float64),
         zones=np.array([photo.zone for photo in parsed]),
@@ -122,6 +137,7 @@ def read_images(folder_or_zip: str | Path) -> ImageTable:
         sizes=np.array(sizes, dtype=np.int64),
         offsets=np.array(offsets, dtype=np.int64),
         packed_checksums=np.array(checksums, dtype=np.int64),
+        shard_numbers=np.array(numbers, dtype=np.int32),
     )
 
 

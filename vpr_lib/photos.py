@@ -52,7 +52,7 @@ def _name_in_errors(table: ImageTable, row: int) -> Iterator[None]:
     try:
         yield
     except ValueError as error:  # only now: reading a name earlier would copy its memory into each forked worker
-        raise ValueError(f"{table.root / table.names[row]} {error}") from None
+        raise ValueError(f"{table.locate(row)} {error}") from None
 
 
 def read_photo(table: ImageTable, row: int, image_size: ImageSize) -> np.ndarray:

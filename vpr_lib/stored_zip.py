@@ -1,4 +1,4 @@
-"""Reading the members of a plain stored zip (a pack) without unpacking it."""
+"""Reading the members of plain stored zips (packs) without unpacking them."""
 
 import functools
 import hashlib
@@ -8,8 +8,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ class FileEntry(NamedTuple):
     size: int  # bytes
     offset: int = -1  # where its header starts in the pack; -1 in a folder
     checksum: int = -1  # CRC-32, from the pack's directory; -1 in a folder
+    shard: int = 0  # which of the pack's files holds it
 
 
 def list_members(pack: Path) -> list[zipfile.ZipInfo]:
@@ -62,16 +62,41 @@ def _compare_headers(pack: Path, members: list[zipfile.ZipInfo]) -> None:
             raise zipfile.BadZipFile(f"{member.filename} has another name or checksum in its header")
 
 
-def list_photos(pack: Path) -> list[FileEntry]:
-    """The photos in a pack; a compressed or repeated one is a ValueError."""
-    members = [member for member in list_members(pack) if is_photo(member.filename)]
-    for member in members:
-        if member.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{pack}: {member.filename} is compressed; a pack is a plain stored zip (zip -0)")
-    for name, count in Counter(member.filename for member in members).items():
-        if count > 1:
-            raise ValueError(f"{pack} holds {name} twice; make the pack again")
-    return [FileEntry(member.filename, member.file_size, member.header_offset, member.CRC) for member in members]
+def read_origin(file: Path) -> str:
+    """What a zip's comment says of its photos before they were packed; "" if `write_pack` did not write the zip."""
+    with open(file, "rb") as stream:
+        stream.seek(max(0, os.stat(file).st_size - 300))  # bytes; the comment is shorter, and ends the file
+        match = re.search(rb"([0-9a-f]{16} at [ -~]+, )directory [0-9a-f]{16}\Z", stream.read())
+    return match[1].decode() if match else ""
+
+
+def list_photos(files: Sequence[Path]) -> list[FileEntry]:
+    """The photos in the files of a pack.
+
+    Raises:
+        ValueError: one is compressed or there twice, a file is damaged, or the files are shards of several packs.
+    """
+    photos: dict[str, FileEntry] = {}
+    origin = read_origin(files[0])
+    for number, file in enumerate(files):
+        members = [member for member in list_members(file) if is_photo(member.filename)]
+        if read_origin(file) != origin:
+            advice = "copy all shards of one, or make the pack again"
+            raise ValueError(f"{files[0]} and {file} are shards of different packs, by photos or settings; {advice}")
+        for member in members:
+            name = member.filename
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{file}: {name} is compressed; a pack is a plain stored zip (zip -0)")
+            photo = FileEntry(name, member.file_size, member.header_offset, member.CRC, number)
+            other = photos.setdefault(name, photo)
+            if other is not photo:
+                where = "twice" if other.shard == number else f"and so does {files[other.shard]}"
+                raise ValueError(f"{file} holds {name} {where}; make the pack again")
+    expected = re.search(r"(\d+) photos in all", origin)
+    if expected and len(files) > 1 and len(photos) != int(expected[1]):
+        found = f"{files[0]} and the other shards hold {len(photos)} photos of {expected[1]}"
+        raise ValueError(f"{found}; copy all shards again, or make the pack again")
+    return list(photos.values())
 
 
 def is_photo(name: str) -> bool:
@@ -96,7 +121,7 @@ def read_member(pack: Path, offset: int, size: int, checksum: int) -> bytes:
     raise ValueError("is damaged in its pack (its checksum is wrong); make or copy the pack again")
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=128)  # each keeps its file open, of which a process may have 256 on some systems
 def _map_file(path: Path, mtime_ns: int, size: int) -> mmap.mmap:
     """A memory map of a file; a changed file (other time or size) gets a new one."""
     with open(path, "rb") as file:

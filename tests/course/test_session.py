@@ -62,11 +62,13 @@ def test_missing_photos_are_an_error_with_the_command(tmp_path, monkeypatch):
 def test_packs_kept_on_drive_are_copied(data_root, tmp_path, monkeypatch):
     for part in ("train", "val"):
         (tmp_path / "drive" / "xs").mkdir(parents=True, exist_ok=True)
-        write_pack(data_root / part, tmp_path / "drive" / "xs" / f"{part}.zip", 32, progress=False)
+        pack = tmp_path / "drive" / "xs" / f"{part}.zip"
+        write_pack(data_root / part, pack, 32, progress=False, max_bytes=30_000)  # train in two files
     monkeypatch.setenv("VPR_KEEP", str(tmp_path / "drive"))
     monkeypatch.setenv("VPR_DATA", str(tmp_path / "local"))
     assert open_session("xs").splits == ["val"]
-    assert sorted(p.name for p in (tmp_path / "local").iterdir()) == ["train.zip", "val.zip"]
+    names = ["train-001-of-002.zip", "train-002-of-002.zip", "val.zip"]
+    assert sorted(p.name for p in (tmp_path / "local").iterdir()) == names
 
 
 @pytest.mark.slow

@@ -68,6 +68,9 @@ COMMANDS = (
     Command("pack", ("root",), lambda folder: [
         "pack", folder / "root" / "train", "--size", "32", "--out", folder / "train.zip",
     ], "train.zip"),
+    Command("pack, several files", ("root",), lambda folder: [
+        "pack", folder / "root" / "train", "--size", "32", "--max-gb", "0.00001",
+    ], "root/train-*.zip"),
     Command("unpack", ("gsv_xs.zip",), lambda folder: [
         "unpack", folder / "gsv_xs.zip", "--to", folder / "xs", "--as", "gsv_xs", "--any-size",
     ], "xs/train/**/*"),

@@ -31,11 +31,13 @@ def render_city(options: argparse.Namespace) -> None:
 
 
 def pack_folder(options: argparse.Namespace) -> None:
-    """Write a folder of photos as one zip of resized photos."""
+    """Write a folder of photos as one zip of resized photos, or as several if it is large."""
+    from vpr_lib.pack_files import list_files
     from vpr_lib.prepare.packs import write_pack
 
-    pack = write_pack(options.folder, options.out, options.size)
-    print(f"pack: {pack}, {pack.stat().st_size / 1e6:.1f} MB")
+    pack = write_pack(options.folder, options.out, options.size, max_bytes=options.max_gb * 1e9)
+    sizes = [file.stat().st_size for file in list_files(pack)]
+    print(f"pack: {pack}, {f'{len(sizes)} files, ' if len(sizes) > 1 else ''}{sum(sizes) / 1e6:.1f} MB")
 
 
 def import_photos(options: argparse.Namespace) -> None:

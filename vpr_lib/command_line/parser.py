@@ -56,6 +56,7 @@ def _add_data_commands(subparsers: _SubParsersAction) -> None:
     pack.add_argument("folder", help="ROOT/train, or a split")
     pack.add_argument("--size", type=int, default=320, metavar="S", help="pixels; the image size of training (320)")
     pack.add_argument("--out", metavar="ZIP", help="the pack to write (default: the folder's path with .zip)")
+    pack.add_argument("--max-gb", type=float, default=4, metavar="G", help="of a file; more photos go into several (4)")
 
     photos = _add_command(subparsers, "import-photos", commands.import_photos)
     photos.add_argument("photos", help="folder of photos")

@@ -13,6 +13,7 @@ import numpy as np
 from vpr_lib.checked_files import DamagedFile, read_json, write_json
 from vpr_lib.data_roots import find_part, find_splits
 from vpr_lib.images import read_images
+from vpr_lib.pack_files import find_files, list_files
 from vpr_lib.photos import read_photo
 from vpr_lib.prepare.packs import list_damaged
 
@@ -56,14 +57,14 @@ def check_root(root: str | Path, splits: Iterable[str] = (), any_size: bool = Fa
     """
     root = Path(root)
     present = find_splits(root)
-    if (root / "train").is_dir() or (root / "train.zip").is_file():
+    if (root / "train").is_dir() or find_files(root / "train.zip"):
         present.insert(0, "train")
     splits = dict.fromkeys(splits or [*present, *([] if any_size else PUBLISHED_SIZES)])
     known = read_manifest(root)
     check = RootCheck({}, [split for split in splits if split not in present], [])
     for split in [split for split in splits if split in present]:
         try:
-            check.splits[split] = _check_split(find_part(root, split), known.get(split), any_size)
+            check.splits[split] = _check_split(split, find_part(root, split), known.get(split), any_size)
         except (ValueError, OSError) as error:
             check.problems.append(str(error))
     try:
@@ -73,16 +74,20 @@ def check_root(root: str | Path, splits: Iterable[str] = (), any_size: bool = Fa
     return check
 
 
-def _check_split(path: Path, known: SplitSummary | None, any_size: bool) -> SplitSummary:
-    if path.is_file() and (damaged := list_damaged(path)):
-        names = ", ".join(damaged[:3]) + (f", ... ({len(damaged)} in all)" if len(damaged) > 3 else "")
-        raise ValueError(f"{path} is damaged: {names}; copy or make the pack again")
+def _check_split(split: str, path: Path, known: SplitSummary | None, any_size: bool) -> SplitSummary:
+    problems = []
+    for file in [] if path.is_dir() else list_files(path):
+        if damaged := list_damaged(file):
+            names = ", ".join(damaged[:3]) + (f", ... ({len(damaged)} in all)" if len(damaged) > 3 else "")
+            problems.append(f"{file} is damaged: {names}")
+    if problems:
+        raise ValueError(f"{'; '.join(problems)}; copy or make the pack again")
     summary = summarize_photos(path)
     if known is None:
-        check_size(path.stem, summary.photos, any_size)
+        check_size(split, summary.photos, any_size)
     # The photos of a pack were resized: only their number can be compared.
     elif summary.photos != known.photos or (path.is_dir() and summary.fingerprint != known.fingerprint):
-        size, expected = (format_counts(path.stem, photos) for photos in (summary.photos, known.photos))
+        size, expected = (format_counts(split, photos) for photos in (summary.photos, known.photos))
         found = f"{path} has {size}, {MANIFEST} lists {expected} (if equal: other names or contents)"
         advice = f"move it away and fetch it again, or delete {MANIFEST} if you changed it on purpose"
         raise ValueError(f"{found}; {advice}")

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from vpr_lib.file_names import parse_name
 from vpr_lib.options import check_choice
+from vpr_lib.pack_files import find_files
 from vpr_lib.prepare import manifest
 from vpr_lib.prepare.archives import check_unused, copy_photo, is_copy, list_archive, list_folder
 from vpr_lib.stored_zip import FileEntry
@@ -182,8 +183,8 @@ def _find_missing(plan: Plan, source: zipfile.ZipFile | Path, root: Path, stagin
     """Return {path below `staging`: photo to write}; those an interrupted call left are kept, others removed."""
     missing: dict[str, FileEntry] = {}
     for split, photos in plan.items():
-        if (root / f"{split}.zip").exists():
-            raise ValueError(f"{root} has {split} as a pack, {split}.zip; move it away, or choose another root")
+        if files := find_files(root / f"{split}.zip"):
+            raise ValueError(f"{root} has {split} as a pack, {files[0].name}; move it away, or choose another root")
         if os.path.lexists(root / split):
             _compare_photos(root / split, photos, source)
             continue
