@@ -82,14 +82,16 @@ class ChunkedModel(nn.Module):
 def _keep_statistics(model: nn.Module) -> Iterator[None]:
     """Within, BatchNorm's running statistics stay as they are: the second pass of a chunk must not count."""
     parts = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    tracked = [part.track_running_stats for part in parts]
+    parts = [part for part in parts if part.track_running_stats]
+    before = [(part.momentum, part.num_batches_tracked.clone()) for part in parts]
     for part in parts:
-        part.track_running_stats &= not part.training
+        part.momentum = 0.0  # weight of the new values
     try:
         yield
     finally:
-        for part, value in zip(parts, tracked, strict=True):
-            part.track_running_stats = value
+        for part, (momentum, number) in zip(parts, before, strict=True):
+            part.momentum = momentum
+            part.num_batches_tracked.copy_(number)
 
 
 def synchronize_batchnorm(model: nn.Module, device: torch.device) -> None:

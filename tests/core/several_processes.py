@@ -3,18 +3,15 @@
 import multiprocessing
 import os
 import socket
-from contextlib import suppress
 
 import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")  # its server imports torch once; each process is forked from it
-CONTEXT.set_forkserver_preload(
-    ["vpr_lib.runs", "vpr_lib.command_line.commands", "pytorch_metric_learning.losses", "faiss"]
-)
+CONTEXT.set_forkserver_preload(["vpr_lib.runs", "pytorch_metric_learning.losses", "faiss"])
 
 
 def run_together(number, function, *args, timeout_s=60):
-    """What each process returned, in the order of their ranks; the exception instead, if it raised one."""
+    """What each process returned, or the exception it raised, in the order of their ranks; None of one that ended."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -27,15 +24,17 @@ def run_together(number, function, *args, timeout_s=60):
         pipes.append(receiver)
         processes.append(process)
     try:
-        assert all(pipe.poll(timeout_s) for pipe in pipes), f"no answer of a process after {timeout_s} s"
         results = []
         for pipe in pipes:
-            with suppress(EOFError):  # killed
+            assert pipe.poll(timeout_s), f"no answer of process {len(results)} after {timeout_s} s"
+            try:
                 results.append(pipe.recv())
+            except EOFError:
+                results.append(None)
         return results
     finally:
         for process in processes:
-            process.join(10)
+            process.join(5)
             process.kill()
 
 

@@ -1,19 +1,22 @@
 """Backbones, aggregators, the model, and the authors' checkpoints."""
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from pytorch_metric_learning import losses
 from torch import nn
 
 from vpr_lib import backbones
 from vpr_lib.aggregators import AGGREGATORS, STUDY_AGGREGATORS, AvgPool, ConvAP, GeM, MixVPR, build_aggregator
 from vpr_lib.author_weights import load_author_weights
 from vpr_lib.backbones import ResNet
-from vpr_lib.models import VPRModel, build_model, load_model, save_model
+from vpr_lib.models import ChunkedModel, VPRModel, build_model, load_model, save_model
 from vpr_lib.settings import Settings, replace
 from vpr_lib.trunks import find_city_weights, read_checkpoint
 
@@ -400,3 +403,84 @@ def test_an_aggregator_of_ones_own(tmp_path):
     assert load_model(tmp_path / "m.pt", Max())[0](torch.rand(1, 3, 64, 64)).shape == (1, 256)
     with pytest.raises(ValueError, match="unknown aggregator 'Max'"):
         load_model(tmp_path / "m.pt")
+
+
+class CountingBlocks(nn.Module):
+    """A small model with dropout; notes the size of each forward pass."""
+
+    def __init__(self, norm=nn.Identity):
+        super().__init__()
+        self.sizes = []
+        self.layers = nn.Sequential(nn.Linear(5, 8), norm(), nn.Dropout(0.5), nn.Tanh(), nn.Linear(8, 4))
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        return nn.functional.normalize(self.layers(x), dim=1)
+
+
+def step_in_chunks(model, inputs, chunk_size):
+    """Descriptors and gradients of a loss over all pairs of the batch."""
+    torch.manual_seed(3)
+    descriptors = (ChunkedModel(model, chunk_size) if chunk_size else model)(inputs)
+    loss = losses.MultiSimilarityLoss(1, 50, 0)(descriptors, torch.arange(len(inputs)) // 2)
+    gradients = torch.autograd.grad(loss, [*model.parameters()])
+    return descriptors.detach(), gradients
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, 5, 12])
+def test_a_batch_in_chunks_has_the_gradients_of_the_whole(chunk_size):
+    model = CountingBlocks().double()
+    model.layers[2].p = 0.0
+    inputs = torch.randn(12, 5, dtype=torch.float64)
+    expected = step_in_chunks(model, inputs, 0)
+    model.sizes.clear()
+    found = step_in_chunks(model, inputs, chunk_size)
+    assert max(model.sizes) == chunk_size
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_a_chunk_computed_again_draws_the_same_random_numbers():
+    model = CountingBlocks().double()
+    inputs = torch.randn(12, 5, dtype=torch.float64)
+    descriptors, gradients = step_in_chunks(model, inputs, 4)
+    torch.manual_seed(3)
+    by_hand = torch.cat([model(chunk) for chunk in inputs.split(4)])  # one graph, so no second pass
+    loss = losses.MultiSimilarityLoss(1, 50, 0)(by_hand, torch.arange(12) // 2)
+    torch.testing.assert_close(descriptors, by_hand)
+    torch.testing.assert_close(gradients, torch.autograd.grad(loss, [*model.parameters()]))
+
+
+def test_batchnorm_counts_each_chunk_once():
+    model = CountingBlocks(lambda: nn.BatchNorm1d(8)).double()
+    other = copy.deepcopy(model)
+    inputs = torch.randn(12, 5, dtype=torch.float64)
+    step_in_chunks(model, inputs, 4)
+    for chunk in inputs.split(4):
+        other(chunk)
+    assert model.layers[1].num_batches_tracked == 3 and model.layers[1].track_running_stats
+    torch.testing.assert_close(model.layers[1].running_var, other.layers[1].running_var)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_batch_in_chunks_needs_less_memory(tmp_path):
+    """The peak of a step with 64 photos of 128 px, all of ResNet-18 until layer2 trained, in a process of its own."""
+    script = """
+import sys, torch
+from vpr_lib.models import ChunkedModel, VPRModel
+from vpr_lib.backbones import ResNet
+from vpr_lib.aggregators import AvgPool
+def peak():
+    return next(int(line.split()[1]) / 1e3 for line in open('/proc/self/status') if line.startswith('VmHWM'))
+model = VPRModel(ResNet(crop_after='layer2'), AvgPool())
+images = torch.zeros(64, 3, 128, 128)
+ChunkedModel(model, 4)(images[:8]).sum().backward()
+before = peak()
+ChunkedModel(model, int(sys.argv[1]))(images).sum().backward()
+print(peak() - before)
+"""
+    whole, chunks = (
+        float(subprocess.run([sys.executable, "-c", script, size], check=True, capture_output=True, text=True).stdout)
+        for size in ("64", "4")
+    )
+    assert chunks < whole / 3, (chunks, whole)
