@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -47,6 +48,7 @@ class Command(NamedTuple):
     needs: tuple[str, ...]  # files and folders of the pristine workspace
     arguments: Callable[[Path], list]  # workspace -> command line
     result: str  # glob pattern of the files to compare
+    processes: int = 1  # that work together, as torchrun would start them; one of them is killed
 
 
 COMMANDS = (
@@ -57,6 +59,13 @@ COMMANDS = (
     Command("train", ("root",), lambda folder: [
         "train", "--data", folder / "root", "--out", folder / "run", *TRAINING,
     ], "run/model.pt"),
+    Command("train, 2 processes", ("root",), lambda folder: [
+        "train", "--data", folder / "root", "--out", folder / "run", *TRAINING, "--set", "num_places=4",
+    ], "run/model.pt", 2),
+    Command("evaluate, 2 processes", ("root", "run"), lambda folder: [
+        "evaluate", "--run", folder / "run", "--data", folder / "root", "--split", "val",
+        "--json", folder / "recall.json", *QUIET, "--set", "eval_batch_size=4",
+    ], "recall.json", 2),
     Command("evaluate", ("root", "run"), lambda folder: [
         "evaluate", "--run", folder / "run", "--data", folder / "root", "--split", "val",
         "--json", folder / "recall.json", *QUIET,
@@ -97,31 +106,68 @@ def make_workspace(folder: Path) -> None:
         Image.fromarray(noise).save(folder / "phone" / f"{i}.jpg", exif=exif)
 
 
-def start(arguments: list, kill_after_s: float | None = None) -> tuple[int, float]:
-    """Run a command in a forked process, which has all modules already; exit status (-9: killed) and seconds."""
+def start(arguments: list, kill_after_s: float | None = None, processes: int = 1) -> tuple[int, float]:
+    """Run a command in forked processes, which have all modules already.
+
+    Args:
+        kill_after_s: seconds after which one of them is killed.
+
+    Returns:
+        Exit status (-9: of a killed process; else the first one that isn't 0) and seconds.
+    """
     began = time.monotonic()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    pids = [_fork(arguments, rank, processes, port) for rank in range(processes)]
+    victim = random.choice(pids)
+    while kill_after_s is not None and time.monotonic() < began + kill_after_s:
+        time.sleep(0.001)
+        if os.waitid(os.P_PID, victim, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            break
+    else:
+        if kill_after_s is not None:
+            os.kill(victim, signal.SIGKILL)
+    statuses = _wait_for_all(pids)
+    return -signal.SIGKILL if -signal.SIGKILL in statuses else max(statuses), time.monotonic() - began
+
+
+def _wait_for_all(pids: list[int]) -> list[int]:
+    """Exit statuses. As torchrun would, kill those that have not ended some time after another one failed."""
+    statuses: dict[int, int] = {}
+    deadline = time.monotonic() + 300
+    while len(statuses) < len(pids):
+        for pid in set(pids) - set(statuses):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                statuses[pid] = os.waitstatus_to_exitcode(status)
+                deadline = min(deadline, time.monotonic() + 10) if status else deadline
+            elif time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.001)
+    return list(statuses.values())
+
+
+def _fork(arguments: list, rank: int, processes: int, port: int) -> int:
+    """The id of a new process that runs a command; the processes meet at a port."""
     pid = os.fork()
     if pid == 0:
         status, printed = 1, io.StringIO()
         try:
             os.setpgid(0, 0)
+            if processes > 1:
+                names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+                os.environ |= dict(zip(names, map(str, (rank, rank, processes, processes, port)), strict=True))
+                os.environ["MASTER_ADDR"] = "127.0.0.1"
             with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
                 status = main([str(argument) for argument in arguments])
-            if status:
+            if status and processes == 1:
                 print(printed.getvalue()[-500:], file=sys.__stdout__, flush=True)
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(status)
-    while kill_after_s is not None and time.monotonic() < began + kill_after_s:
-        time.sleep(0.001)
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            break
-    else:
-        if kill_after_s is not None:
-            os.kill(pid, signal.SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return status, time.monotonic() - began
+    return pid
 
 
 def read_result(folder: Path, pattern: str) -> dict[str, object]:
@@ -153,7 +199,7 @@ def run_campaign(seconds: float, seed: int, only: str = "") -> list[tuple[str, i
         for command in commands:
             dice = random.Random(f"{seed} {command.name}")
             restore(command, pristine, folder)
-            _, whole_s = start(command.arguments(folder))
+            _, whole_s = start(command.arguments(folder), processes=command.processes)
             expected = read_result(folder, command.result)
             assert expected, f"{command.name} wrote nothing"
             end, tried, in_time, failures = time.monotonic() + seconds / len(commands), 0, 0, 0
@@ -161,8 +207,10 @@ def run_campaign(seconds: float, seed: int, only: str = "") -> list[tuple[str, i
                 restore(command, pristine, folder)
                 tried += 1
                 for _ in range(dice.choice((1, 1, 2, 4))):  # sometimes killed again while it resumes
-                    in_time += start(command.arguments(folder), dice.uniform(0, whole_s))[0] == -signal.SIGKILL
-                status, _ = start(command.arguments(folder))
+                    kill_after_s = dice.uniform(0, whole_s)
+                    status, _ = start(command.arguments(folder), kill_after_s, command.processes)
+                    in_time += status == -signal.SIGKILL
+                status, _ = start(command.arguments(folder), processes=command.processes)
                 result = read_result(folder, command.result)
                 if status or result != expected:
                     failures += 1
