@@ -10,11 +10,11 @@ The core, in reading order:
     torchvision_networks, efficientnet_lite0, dinov2     used by trunks
     pooling, further_aggregators                         used by aggregators; four beyond the published study
     centroid_loss, optimization                          loss, miner, optimizer and schedule
-    checkpoints, progress, training                      the training loop
+    checkpoints, progress, trainer, training             one step, the training loop
     descriptors, features, whitening                     photos -> descriptors; features that runs share
     search, recall, statistics                           nearest photos -> recall@k, intervals, tests
     identity, run_folders, predictions, evaluation, runs settings -> a run folder, and its recall on a split
-    atomic_files, checked_files, devices                 used by several of these
+    atomic_files, checked_files, devices, processes      used by several of these
 
 Rooms, each with its own `__init__`: prepare, analysis, figures, study, gallery, city, course, command_line.
 """

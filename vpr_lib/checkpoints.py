@@ -12,6 +12,7 @@ import torch
 
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.checked_files import DamagedFile, read_zip, seal_zip
+from vpr_lib.processes import count_processes
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 _PENDING = "checkpoint.new.pt"  # complete, too: the process ended between writing and renaming it
@@ -62,8 +63,15 @@ def get_random_states() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state(gpu) for gpu in _list_gpus()],
     }
+
+
+def _list_gpus() -> list[int]:
+    """The GPUs this process may use: of several processes, its own one; touching another would take memory there."""
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.current_device()] if count_processes() > 1 else [*range(torch.cuda.device_count())]
 
 
 def set_random_states(states: dict[str, Any]) -> None:
@@ -72,5 +80,6 @@ def set_random_states(states: dict[str, Any]) -> None:
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if len(states["cuda"]) == len(gpus := _list_gpus()):
+        for gpu, state in zip(gpus, states["cuda"], strict=True):
+            torch.cuda.set_rng_state(state, gpu)
