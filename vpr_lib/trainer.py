@@ -41,7 +41,7 @@ class Trainer:
         self, model: nn.Module, settings: Settings, num_places: int, device: torch.device, chunk_size: int = 0
     ) -> None:
         self.settings = settings
-        self.device = device
+        self.device, self.chunk_size = device, chunk_size
         self.dtype = choose_dtype(settings.precision, device)
         self.progress = Progress()
         self.model = model.to(device, memory_format=torch.channels_last)
@@ -76,7 +76,7 @@ class Trainer:
         """
         with autocast(self.device, self.dtype):
             with torch.no_grad():
-                features = inputs if inputs.is_floating_point() else self.frozen(normalize(inputs))
+                features = inputs if inputs.is_floating_point() else self._compute_features(inputs)
             descriptors = self.trained(features)  # (B, D) float32
         descriptors, places = gather_rows(descriptors), gather_rows(places)  # of R processes: (R * B, D)
         if count_processes() > 1:
@@ -91,11 +91,17 @@ class Trainer:
         self.scaler.scale(loss).backward()
         if count_processes() > 1:  # those of a loss with weights are the same in all, up to rounding
             for parameter in self.loss.parameters():
-                dist.broadcast(parameter.grad, 0)
+                if parameter.grad is not None:
+                    dist.broadcast(parameter.grad, 0)
         with optimization.warm_up(self.optimizer, self.progress.step, self.settings.warmup_steps):
             self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss.item(), pairs
+
+    def _compute_features(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) uint8 -> (B, C, h, w), of the frozen part; the normalized images themselves if there is none."""
+        features = [self.frozen(normalize(chunk)) for chunk in images.split(self.chunk_size or len(images))]
+        return features[0] if len(features) == 1 else torch.cat(features)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint into the run's folder."""
