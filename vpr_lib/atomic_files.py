@@ -1,15 +1,16 @@
-"""Writing files that are complete or absent, also after a power cut or on a full disk."""
+"""Writing files and folders that are complete or absent, also after a power cut or on a full disk."""
 
 import os
 import platform
 import re
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-STALE_S = 3600.0  # a temporary file that nobody wrote to for this long is of a killed process, whatever the machine
+STALE_S = 3600.0  # a temporary file or folder not written to for this long is of a killed process on any machine
 
 
 @contextmanager
@@ -55,6 +56,27 @@ class TemporaryFiles:
         self._written.clear()
 
 
+@contextmanager
+def make_folder_atomically(path: str | Path) -> Iterator[Path]:
+    """Make a temporary folder beside `path`, for files; it replaces `path` at the end, or vanishes after an error."""
+    path = Path(path)
+    prefix = f"{path.name}.{platform.node()[:12]}."
+    _remove_stale(path, prefix)
+    partial = path.with_name(f"{prefix}{os.getpid()}.tmp")
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had this one's number
+    try:
+        partial.mkdir()
+        yield partial
+        for file in partial.iterdir():
+            with open(file, "rb+") as opened:
+                os.fsync(opened.fileno())
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Write a file atomically; an OSError says which file can't be written and that it keeps its old content."""
     try:
@@ -66,15 +88,16 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 def _remove_stale(path: Path, prefix: str) -> None:
-    """Remove what killed processes left of this file; `prefix` begins the names of this machine's."""
+    """Remove what killed processes left of this file or folder; `prefix` begins the names of this machine's."""
     for name in os.listdir(path.parent):
         if name.startswith(f"{path.name}.") and name.endswith(".tmp"):
             process = re.fullmatch(rf"{re.escape(prefix)}(\d+)(-\d+)?\.tmp", name)
             partial = path.with_name(name)
             with suppress(OSError):  # another process may have finished or removed it
-                is_old = time.time() - partial.stat().st_mtime > STALE_S
+                newest = max(each.stat().st_mtime for each in [partial, *partial.glob("*")])
+                is_old = time.time() - newest > STALE_S
                 if is_old or (process and not _is_running(int(process[1]))):
-                    partial.unlink()
+                    shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
 
 def _is_running(process: int) -> bool:

@@ -135,13 +135,48 @@ def write_array(path: str | Path, num_rows: int, parts: Iterable[np.ndarray]) ->
             part = part.astype(part.dtype.newbyteorder("<"), copy=False)
             data = part.tobytes()
             if number == 0:
-                header = io.BytesIO()
-                about = {"descr": part.dtype.str, "fortran_order": False, "shape": (num_rows, *part.shape[1:])}
-                np.lib.format.write_array_header_1_0(header, about)
-                data = header.getvalue() + data
+                data = _make_header((num_rows, *part.shape[1:]), part.dtype) + data
             checksum = zlib.crc32(data, checksum)
             file.write(data)
         file.write(checksum.to_bytes(_CRC_BYTES, "little"))
+
+
+def _make_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """The first bytes of a .npy file."""
+    header = io.BytesIO()
+    about = {"descr": dtype.newbyteorder("<").str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, about)
+    return header.getvalue()
+
+
+def checksum_array(array: np.ndarray) -> int:
+    """The CRC-32 of the .npy file of an array: of its shape, type and bytes.
+
+    Of a file that `write_array` wrote, mapped as a whole and read-only, it is read from the file's end; `check_array`
+    has checked it. Otherwise, all of the array is read.
+    """
+    header = _make_header(array.shape, array.dtype)
+    if isinstance(array, np.memmap) and array.mode == "r" and array.flags.c_contiguous and array.filename:
+        with open(array.filename, "rb") as file:  # a view of the mapped array has its file name, too
+            if file.read(array.offset) == header and file.seek(0, 2) == len(header) + array.nbytes + _CRC_BYTES:
+                file.seek(-_CRC_BYTES, 2)
+                return int.from_bytes(file.read(), "little")
+    checksum = zlib.crc32(header)
+    num_rows = max(1, 2**22 * len(array) // max(1, array.nbytes))
+    for start in range(0, len(array), num_rows):
+        rows = array[start : start + num_rows]
+        rows = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
+        checksum = zlib.crc32(rows.data, checksum)
+    return checksum
+
+
+def checksum_file(path: str | Path) -> int:
+    """The CRC-32 of a file's bytes."""
+    checksum = 0
+    with open(path, "rb") as file:
+        while data := file.read(2**22):
+            checksum = zlib.crc32(data, checksum)
+    return checksum
 
 
 def open_array(path: str | Path) -> np.ndarray:

@@ -16,6 +16,7 @@ from vpr_lib.data_roots import DataRoot, Split, open_data_root
 from vpr_lib.descriptors import Dataset, extract_from_dataset
 from vpr_lib.features import open_features
 from vpr_lib.images import ImageTable
+from vpr_lib.ivf_index import IVF_NPROBE
 from vpr_lib.loading import PhotoDataset
 from vpr_lib.machine import Machine
 from vpr_lib.optimization import Scores
@@ -30,7 +31,7 @@ from vpr_lib.predictions import (
 from vpr_lib.processes import check_same, count_processes, is_main, run_on_main, share_errors, work_together
 from vpr_lib.recall import count_without_positive, find_positives, first_hits, recall_at_k
 from vpr_lib.run_folders import Run
-from vpr_lib.search import IVF_NPROBE, choose_index, measure_overlap
+from vpr_lib.search import choose_index, measure_overlap
 from vpr_lib.settings import Settings
 from vpr_lib.statistics import bootstrap_interval, group_cells, paired_test
 from vpr_lib.whitening import Whitening, fit_whitening
@@ -116,7 +117,7 @@ def evaluate_run(
         data_root: folder with the split; any root, not only the one trained on.
         split: its name.
         machine: device, workers, batch size.
-        index: "exact", or one of `search.INDEXES` for a large database. It is built once.
+        index: "exact", or one of `ivf_index.INDEXES` for a large database. It is built once.
         whiten: components of PCA-whitened descriptors, see `fit_whitening`; 0 takes the model's descriptors as they
             are. Fitted on the data root's `train`, or on 20,000 photos of it, drawn with a fixed seed.
         nprobe: lists of the index that each query is compared with: more lists find more and take longer.

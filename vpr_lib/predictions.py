@@ -2,25 +2,26 @@
 
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
 
 from vpr_lib.atomic_files import write_atomically
-from vpr_lib.checked_files import hash_text, read_zip, seal_zip
+from vpr_lib.checked_files import DamagedFile, hash_text, read_zip, seal_zip
 from vpr_lib.data_roots import DataRoot
 from vpr_lib.descriptors import Dataset, extract_from_dataset, save_descriptors
 from vpr_lib.devices import choose_device
+from vpr_lib.index_folders import build_index, open_index
+from vpr_lib.ivf_index import IVF_NPROBE, search_index
 from vpr_lib.machine import Machine
+from vpr_lib.processes import gather_objects, run_on_main, share_errors, share_rows
 from vpr_lib.run_folders import Run
-from vpr_lib.search import IVF_NPROBE, search_database, search_sample, search_together
+from vpr_lib.search import search_sample, search_together
 from vpr_lib.settings import Settings
 from vpr_lib.whitening import Whitening
 
 NUM_PREDICTIONS = 25  # database photos kept for each query
-
-
 NO_SAMPLE = np.empty(0, dtype=np.int64)
 
 
@@ -66,8 +67,33 @@ def predict(
     if index == "exact":
         distances, indices = search_together(vectors, query_vectors, k, device)
         return Predictions(indices, distances)
-    distances, indices = search_database(vectors, query_vectors, k, device, index=index, nprobe=nprobe)
+    distances, indices = _search_index(keep.with_suffix(f".{index}"), vectors, query_vectors, k, index, nprobe)
     return Predictions(indices, distances, *search_sample(vectors, query_vectors, k, device))
+
+
+def _search_index(
+    folder: Path, database: np.ndarray, queries: np.ndarray, k: int, kind: str, nprobe: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """By the index in a folder, which is built first if there is none; each process searches for a part of queries."""
+    opened: list[Any] = []
+    run_on_main(lambda: opened.append(_open_or_build(folder, database, kind)))
+    with share_errors():
+        index = opened[0] if opened else open_index(folder, database, kind)
+        found = search_index(index, database, queries[share_rows(len(queries))], k, nprobe)
+    distances, indices = zip(*gather_objects(found), strict=True)
+    return np.concatenate(distances), np.concatenate(indices)
+
+
+def _open_or_build(folder: Path, database: np.ndarray, kind: str) -> Any:
+    try:
+        return open_index(folder, database, kind)
+    except FileNotFoundError:
+        pass
+    except DamagedFile as error:
+        print(error, flush=True)
+    print(f"building index {kind} of {len(database):,} descriptors in {folder}", flush=True)
+    build_index(database, folder, kind)
+    return open_index(folder, database, kind)
 
 
 def find_predictions(

@@ -1,23 +1,20 @@
 """Descriptors -> the nearest database rows of each query; the database is read a chunk at a time.
 
 Exact search uses faiss on a CPU and torch on a GPU. Approximate search, for many queries against a large database, uses
-faiss's inverted lists.
+an index of `ivf_index`.
 """
 
 import functools
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
+from vpr_lib.ivf_index import INDEXES, IVF_MIN_ROWS, IVF_NPROBE, build_ivf, search_index
 from vpr_lib.options import check_choice
 from vpr_lib.processes import count_processes, gather_objects, share_errors, share_rows
 
-INDEXES = ("exact", "ivf")
-IVF_MIN_ROWS = 10_000  # below, an exact query takes a millisecond or less
-IVF_NPROBE = 32
 CHUNK_ROWS = 65536
 SAMPLE_COMPARISONS = 5_000_000_000  # about a minute on two cores, for 1,024 numbers
 BLOCK_ROWS = 1024  # faiss compares so many rows at a time; where blocks begin changes the last bits of distances
@@ -40,15 +37,15 @@ def search_database(
         database: (N, D) float32 or float16. Memory-mapped (`np.load(path, mmap_mode="r")`), it may exceed the memory.
         queries: (Q, D) float32 or float16.
         k: neighbors of each query, at most N.
-        device: "cpu" (faiss), a GPU (torch), or "auto" for the GPU if there is one; "ivf" always runs on the CPU.
+        device: "cpu" (faiss), a GPU (torch), or "auto" for the GPU if there is one; an index runs on the CPU.
         chunk_size: database rows compared at a time, as float32.
-        index: "exact", or "ivf" to compare only with the most promising rows, see `build_ivf`; with fewer than 10,000
-            rows "ivf" searches exactly, with a warning.
-        nprobe: lists of the "ivf" that each query is compared with: more lists find more and take longer.
+        index: "exact", or "ivf", "ivf-sq8" or "ivf-pq" to compare only with the most promising rows: an index, see
+            `ivf_index`, is built in memory. With fewer than 10,000 rows, the search is exact, with a warning.
+        nprobe: lists of the index that each query is compared with: more lists find more and take longer.
 
     Returns:
         distances (Q, k) float32, nearest first, and indices (Q, k) int64. On a CPU, the lower index comes first where
-        distances are equal. Where "ivf" finds fewer than k, indices are -1 and distances infinite.
+        distances are equal. Where an index finds fewer than k, indices are -1 and distances infinite.
 
     Raises:
         ValueError: k exceeds the database, the shapes don't fit, a number isn't positive, or there is no such index.
@@ -61,8 +58,8 @@ def search_database(
         raise ValueError(f"k = {k}, but the database has {len(database)} photos; k must be 1 to {len(database)}")
     if chunk_size < 1 or nprobe < 1:
         raise ValueError(f"chunk_size = {chunk_size} and nprobe = {nprobe}; both must be at least 1")
-    if choose_index(index, len(database)) == "ivf":
-        return search_ivf(build_ivf(database, chunk_size), queries, k, nprobe)
+    if choose_index(index, len(database)) != "exact":
+        return search_index(build_ivf(database, index, chunk_size), database, queries, k, nprobe)
     squared, indices = _search_exactly(database, queries, k, device, chunk_size)
     return np.sqrt(squared), indices
 
@@ -150,40 +147,11 @@ def search_torch(
 
 def choose_index(index: str, num_rows: int) -> str:
     """`index`, or "exact" with a warning if the database is too small; an unknown one is a ValueError."""
-    if check_choice("index", index, INDEXES) == "ivf" and num_rows < IVF_MIN_ROWS:
-        text = f"{num_rows} photos are too few for index ivf ({IVF_MIN_ROWS} or more): the search is exact"
+    if check_choice("index", index, INDEXES) != "exact" and num_rows < IVF_MIN_ROWS:
+        text = f"{num_rows} photos are too few for index {index} ({IVF_MIN_ROWS} or more): the search is exact"
         warnings.warn(text, stacklevel=3)
         return "exact"
     return index
-
-
-def build_ivf(database: np.ndarray, chunk_size: int = 65536, seed: int = 0) -> Any:
-    """A faiss index of sqrt(N) inverted lists around means found by k-means; each row is in that of its nearest mean.
-
-    Rows are kept as float16, in 2 N D bytes, which halves memory and search time and moves distances of unit-norm
-    descriptors by less than 1e-4. `seed` is that of the sample for k-means and of its start.
-
-    Source: Sivic and Zisserman, Video Google (ICCV 2003); Douze et al., The Faiss library (arXiv:2401.08281).
-    """
-    import faiss
-
-    num_rows, size = database.shape
-    num_lists = int(num_rows**0.5)
-    index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatL2(size), size, num_lists, faiss.ScalarQuantizer.QT_fp16)
-    index.cp.seed = seed
-    num_samples = min(num_rows, 40 * num_lists)  # faiss asks for at least 39 of each list
-    sample = np.sort(np.random.default_rng(seed).choice(num_rows, num_samples, replace=False))
-    index.train(np.ascontiguousarray(database[sample], dtype=np.float32))
-    for _, chunk in _read_chunks(database, chunk_size):
-        index.add(chunk)
-    return index
-
-
-def search_ivf(index: Any, queries: np.ndarray, k: int, nprobe: int = IVF_NPROBE) -> tuple[np.ndarray, np.ndarray]:
-    """`search_database` in the `nprobe` lists nearest each query; -1 and infinite where they hold fewer than k."""
-    index.nprobe = min(nprobe, index.nlist)
-    squared, indices = index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
-    return np.where(indices < 0, np.inf, np.sqrt(np.maximum(squared, 0.0))).astype(np.float32), indices
 
 
 def search_sample(

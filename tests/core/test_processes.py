@@ -19,7 +19,7 @@ from conftest import make_root
 from several_processes import run_together
 from torch import nn
 
-from vpr_lib import processes, runs, training
+from vpr_lib import processes, runs, search, training
 from vpr_lib.checkpoints import load_checkpoint
 from vpr_lib.data_roots import DataRoot
 from vpr_lib.descriptors import extract_descriptors
@@ -203,31 +203,45 @@ def test_trained_batchnorm_sees_all_processes_on_gpus():
         synchronize_batchnorm(build_model(replace(FROZEN, crop_after="layer2")), torch.device("cpu"))
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_train_what_one_does(root, tmp_path, machine):
+    """With BatchNorm that is trained: SyncBatchNorm sees all photos of a batch."""
+    settings = replace(FROZEN, num_places=10, crop_after="layer2", optimizer="SGD", lr=1e-3)
+    one, two = (
+        run_together(number, train, settings, root, tmp_path / str(number) / "run", replace(machine, device="cuda"))[0]
+        for number in (1, 2)
+    )
+    assert largest_difference(one[0], two[0]) < 1e-4
+
+
 # Describing and searching
 
 
-def evaluate(folder, root, machine):
-    """Predictions, recall, and the descriptor files."""
+def evaluate(folder, root, machine, index):
+    """Predictions, recall, what the index missed, and the kept descriptors."""
+    search.IVF_MIN_ROWS = 5
     run = train_run(FROZEN, root, folder)
-    result = evaluate_run(run, root, "val", machine)
+    result = evaluate_run(run, root, "val", machine, index, nprobe=1)
     path = find_descriptors(run, DataRoot(root), "val")
     kept = np.load(path) if path.exists() else None
-    return result.indices, result.distances, result.recall, kept, os.listdir(folder)
+    return result.indices, result.distances, result.recall, result.search_loss, kept
 
 
-def test_processes_evaluate_what_one_does_to_the_last_bit(root, tmp_path, machine):
+@pytest.mark.parametrize("index", ["exact", "ivf"])
+def test_processes_evaluate_what_one_does_to_the_last_bit(root, tmp_path, machine, monkeypatch, index):
+    monkeypatch.setattr(search, "IVF_MIN_ROWS", 5)
     train(FROZEN, root, tmp_path / "one", machine)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     machine = replace(machine, eval_batch_size=4)
-    indices, distances, recall, _, _ = evaluate(tmp_path / "one", root, machine)
-    results = run_together(2, evaluate, tmp_path / "two", root, machine)
-    for found, far, percent, kept, files in results:
-        np.testing.assert_array_equal(found, indices)
-        np.testing.assert_array_equal(far, distances)
-        assert percent == recall and kept.shape[0] == len(DataRoot(root).read_split("val").database)
-        assert "descriptors" in files and "predictions" in files
-    (path,) = (tmp_path / "two" / "descriptors").iterdir()  # one file, no parts
-    assert path.suffix == ".npy"
+    indices, distances, recall, loss, _ = evaluate(tmp_path / "one", root, machine, index)
+    assert (loss is None) == (index == "exact")
+    for result in run_together(2, evaluate, tmp_path / "two", root, machine, index):
+        np.testing.assert_array_equal(result[0], indices)
+        np.testing.assert_array_equal(result[1], distances)
+        assert result[2:4] == (recall, loss)
+        assert len(result[4]) == len(DataRoot(root).read_split("val").database)
+    names = {path.suffix for path in (tmp_path / "two" / "descriptors").iterdir()}  # one file, no parts
+    assert names == ({".npy"} if index == "exact" else {".npy", ".ivf"})
 
 
 def extract(root, folder, cache, machine):
@@ -270,7 +284,7 @@ def test_parts_of_a_killed_extraction_do_not_count(root, tmp_path, machine):
     assert [*tmp_path.iterdir()] == [path]
 
 
-def search(path, queries, k):
+def search_file(path, queries, k):
     join_processes()
     return search_together(np.load(path, mmap_mode="r"), queries, k, "cpu")
 
@@ -283,7 +297,7 @@ def test_processes_find_what_one_does_to_the_last_bit(tmp_path, num_rows, k):
     np.save(tmp_path / "d.npy", database)
     queries = rng.normal(size=(40, 16)).astype(np.float32).round(1)
     expected = search_database(database, queries, k, "cpu")
-    for result in run_together(3, search, tmp_path / "d.npy", queries, k):
+    for result in run_together(3, search_file, tmp_path / "d.npy", queries, k):
         np.testing.assert_array_equal(result[1], expected[1])
         np.testing.assert_array_equal(result[0], expected[0])
 
