@@ -1,110 +1,162 @@
-"""How time and memory of a search grow with the database, exact and with inverted lists.
+"""Time, memory and loss of a search as the database grows: exact, and with each kind of index on disk.
 
-    python benchmarks/search.py [--rows 10000 100000 1000000] [--queries 1000] [--nprobe 32] [--dir FOLDER]
+    python benchmarks/search.py [--rows 100000 1000000 5000000] [--kinds exact ivf ivf-sq8 ivf-pq] [--dir FOLDER]
 
-Made-up descriptors: 1,024 numbers, unit norm, 10 photos of each place, whose variance falls with the dimension as
-trained descriptors' does (1/i). They are written to a file, and so in the page cache, before a child process of its
-own, one for each size and index, maps that file and searches it on the CPU. Overlap: percent of the exact first 1 and
-first 25 that the inverted lists find. Peak memory, from Linux's /proc: RSS counts the mapped file's pages, which
-the system takes back when it needs them; anonymous memory is what the search itself holds, Python and torch included.
+Made-up descriptors: 1,024 numbers, unit norm, whose variance falls with the dimension as trained descriptors' does, as
+1/i. Half of the rows are places with 10 photos each; the queries are further photos of such places. The other half are
+distractors, single photos of places that no query shows; one in five of these looks like one of the places.
+
+Each size and kind runs in a process of its own on the CPU, from a file that is memory-mapped. R@1 and R@25: percent of
+the queries with a photo of their place among the first 1 and 25. Overlap: percent of the exact first 1 and first 25 that
+the index finds. Memory, from Linux's /proc, is what the process itself holds (anonymous: Python, torch and faiss
+included), without mapped files, whose pages the system takes back when it needs them. Files are in the page cache as far
+as they fit.
 """
 
 import argparse
+import json
 import multiprocessing
 import shutil
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from vpr_lib.search import IVF_NPROBE, build_ivf, measure_overlap, search_database, search_ivf
+from vpr_lib.checked_files import write_array
+from vpr_lib.index_folders import build_index, open_index
+from vpr_lib.ivf_index import INDEXES, IVF_NPROBE, search_index
+from vpr_lib.search import measure_overlap, search_database
 
 SIZE = 1024
 K = 25
 PHOTOS = 10  # of a place
-CHUNK = 50_000  # rows made at a time
+CHUNK = 20_000  # rows made at a time
+LOOK_ALIKE = 0.5  # how far look-alikes are from their place, in standard deviations of places
 SPREAD = np.arange(1, SIZE + 1, dtype=np.float32) ** -0.5  # standard deviation of each dimension
-FORMAT = "{:>9} | {:>7} | {:>9} | {:>10} | {:>9} | {:>10} | {:>21} | {:>19}"
+NPROBES = (8, IVF_NPROBE, 128)
+COLUMNS = ("rows", "index", "nprobe", "build s", "search ms/query", "disk GB", "memory GB", "R@1", "R@25", "overlap")
 
 
-def make_descriptors(rng, places):
-    """A photo of each place."""
-    photos = places + 0.5 * SPREAD * rng.standard_normal(places.shape, dtype=np.float32)
+def draw(rng, number):
+    return SPREAD * rng.standard_normal((number, SIZE), dtype=np.float32)
+
+
+def take_photos(rng, places, farthest):
+    """A photo of each place; some are farther from it than others."""
+    scale = rng.uniform(0.3, farthest, (len(places), 1)).astype(np.float32)
+    photos = places + scale * draw(rng, len(places))
     return photos / np.linalg.norm(photos, axis=1, keepdims=True)
 
 
+def make_chunk(start, num_rows, num_queries):
+    """Rows from `start` on, queries of some of their places, and the first row of each query's place."""
+    rng = np.random.default_rng(start)
+    count = min(CHUNK, num_rows - start)
+    places = draw(rng, count // 2 // PHOTOS)
+    distractors = draw(rng, count - PHOTOS * len(places))
+    similar = len(distractors) // 5
+    distractors[:similar] = places[rng.integers(len(places), size=similar)] + LOOK_ALIKE * distractors[:similar]
+    rows = [take_photos(rng, places.repeat(PHOTOS, axis=0), 1.0), take_photos(rng, distractors, 1.0)]
+    chosen = rng.integers(len(places), size=num_queries)
+    return np.concatenate(rows), take_photos(rng, places[chosen], 1.5), start + PHOTOS * chosen
+
+
 def write_files(folder, num_rows, num_queries):
-    """database.npy and queries.npy; the queries are other photos of places in the database."""
-    database = np.lib.format.open_memmap(folder / "database.npy", "w+", np.float32, (num_rows, SIZE))
-    queries = np.empty((num_queries, SIZE), np.float32)
+    """database.npy and queries.npz."""
     starts = range(0, num_rows, CHUNK)
-    for start, rows in zip(starts, np.array_split(np.arange(num_queries), len(starts)), strict=True):
-        rng = np.random.default_rng(start)
-        count = min(CHUNK, num_rows - start)
-        places = SPREAD * rng.standard_normal((-(-count // PHOTOS), SIZE), dtype=np.float32)
-        database[start : start + count] = make_descriptors(rng, places.repeat(PHOTOS, axis=0)[:count])
-        queries[rows] = make_descriptors(rng, places[rng.integers(len(places), size=len(rows))])
-    database.flush()
-    np.save(folder / "queries.npy", queries)
+    shares = [len(part) for part in np.array_split(np.arange(num_queries), len(starts))]
+    queries, truth = [], []
+
+    def make_all():
+        with ThreadPoolExecutor(2) as pool:
+            for group in range(0, len(starts), 8):  # limits the memory
+                jobs = zip(starts[group : group + 8], shares[group : group + 8], strict=True)
+                for rows, asked, place in pool.map(lambda job: make_chunk(job[0], num_rows, job[1]), jobs):
+                    queries.append(asked)
+                    truth.append(place)
+                    yield rows
+
+    write_array(folder / "database.npy", num_rows, make_all())
+    np.savez(folder / "queries.npz", queries=np.concatenate(queries), truth=np.concatenate(truth))
 
 
-def search_once(folder, index, nprobe):
-    """The child's work: seconds and indices into <index>.npz."""
-    database, queries = np.load(folder / "database.npy", mmap_mode="r"), np.load(folder / "queries.npy")
-    start = time.perf_counter()
-    built = build_ivf(database) if index == "ivf" else None
-    ready = time.perf_counter()
-    _, rows = search_ivf(built, queries, K, nprobe) if built else search_database(database, queries, K, device="cpu")
-    end = time.perf_counter()
-    np.savez(folder / f"{index}.npz", build_s=ready - start, search_s=end - ready, indices=rows)
+def run_search(folder, kind):
+    """The child's work: a JSON row for each nprobe into <kind>.json, and exact.npy."""
+    peak, done = [0.0], threading.Event()
+    threading.Thread(target=watch_memory, args=(peak, done), daemon=True).start()
+    database = np.load(folder / "database.npy", mmap_mode="r")
+    files = np.load(folder / "queries.npz")
+    queries, truth = files["queries"], files["truth"]
+    rows = []
+    if kind != "exact":
+        start = time.perf_counter()
+        build_index(database, folder / kind, kind)
+        build_s = time.perf_counter() - start
+        index = open_index(folder / kind, database, kind)
+        search_index(index, database, queries[:10], K)  # reads what every search needs
+    for nprobe in (None,) if kind == "exact" else NPROBES:
+        start = time.perf_counter()
+        if kind == "exact":
+            indices = search_database(database, queries, K, device="cpu")[1]
+            np.save(folder / "exact.npy", indices)
+        else:
+            indices = search_index(index, database, queries, K, nprobe)[1]
+        seconds = time.perf_counter() - start
+        right = (indices >= truth[:, None]) & (indices < truth[:, None] + PHOTOS)
+        row = {"nprobe": nprobe or "", "search ms/query": f"{1000 * seconds / len(queries):.1f}"}
+        row |= {f"R@{k}": f"{100 * right[:, :k].any(1).mean():.1f}" for k in (1, K)}
+        if kind != "exact" and (folder / "exact.npy").exists():
+            overlap = measure_overlap(indices, np.load(folder / "exact.npy"), (1, K))
+            row["overlap"] = " / ".join(f"{overlap[k]:.1f}" for k in (1, K))
+        rows.append(row)
+    done.set()
+    files = [folder / "database.npy"] if kind == "exact" else [*(folder / kind).iterdir()]
+    disk = sum(path.stat().st_size for path in files) / 1e9
+    for row in rows:
+        row |= {"disk GB": f"{disk:.2f}", "memory GB": f"{max(peak):.1f}", "build s": ""}
+    if kind != "exact":
+        rows[0]["build s"] = f"{build_s:.0f}"
+    (folder / f"{kind}.json").write_text(json.dumps(rows))
 
 
-def measure(folder, index, nprobe):
-    """What `search_once` wrote, and the peaks (RSS, anonymous) in GB of the process that ran it."""
-    process = multiprocessing.get_context("spawn").Process(target=search_once, args=(folder, index, nprobe))
-    process.start()
-    peaks = {"VmHWM": 0.0, "RssAnon": 0.0}
-    while process.is_alive():
-        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in peaks:
-                peaks[name] = max(peaks[name], int(value.split()[0]) * 1024 / 1e9)
-        time.sleep(0.01)
-    if process.exitcode:
-        sys.exit(f"the search with index {index} failed with exit code {process.exitcode}")
-    return dict(np.load(folder / f"{index}.npz")), "{VmHWM:.2f} / {RssAnon:.2f}".format(**peaks)
+def watch_memory(peak, done):
+    """Append the GB of anonymous memory of this process, until done."""
+    while not done.wait(0.02):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        peak[0] = max(peak[0], *(int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("RssAnon")))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000, 5_000_000])
+    parser.add_argument("--kinds", nargs="+", default=INDEXES, choices=INDEXES)
     parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--nprobe", type=int, default=IVF_NPROBE, help="lists each query is compared with")
     parser.add_argument("--dir", type=Path, help="where the files go, on a disk (the system's temporary folder)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.dir) as name:
-        folder = Path(name)
-        needed, free = max(options.rows) * SIZE * 4, shutil.disk_usage(folder).free
-        if free < 1.1 * needed:
-            sys.exit(f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free in {folder}; choose another --dir")
-        print(
-            f"{torch.get_num_threads()} threads, {options.queries} queries, {SIZE}-D, k = {K}, nprobe {options.nprobe}"
-        )
-        print(
-            FORMAT.format("rows", "file GB", "exact s", "ivf build", "ivf s", "overlap %", "exact RSS / anon GB", "ivf")
-        )
-        for num_rows in options.rows:
+    print(f"{torch.get_num_threads()} threads, {options.queries} queries, {SIZE} numbers, k = {K}", flush=True)
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    for num_rows in options.rows:
+        with tempfile.TemporaryDirectory(dir=options.dir) as name:
+            folder = Path(name)
+            needed, free = 2.3 * num_rows * SIZE * 4, shutil.disk_usage(folder).free
+            if free < needed:
+                sys.exit(f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free in {folder}; choose another --dir")
             write_files(folder, num_rows, options.queries)
-            exact, exact_gb = measure(folder, "exact", options.nprobe)
-            ivf, ivf_gb = measure(folder, "ivf", options.nprobe)
-            overlap = measure_overlap(ivf["indices"], exact["indices"], (1, K))
-            seconds = [f"{value:.2f}" for value in (exact["search_s"], ivf["build_s"], ivf["search_s"])]
-            shares = " / ".join(f"{overlap[k]:.1f}" for k in (1, K))
-            file_gb = f"{num_rows * SIZE * 4 / 1e9:.2f}"
-            print(FORMAT.format(f"{num_rows:,}", file_gb, *seconds, shares, exact_gb, ivf_gb), flush=True)
+            for kind in options.kinds:
+                process = multiprocessing.get_context("spawn").Process(target=run_search, args=(folder, kind))
+                process.start()
+                process.join()
+                if process.exitcode:
+                    sys.exit(f"the search with index {kind} failed with exit code {process.exitcode}")
+                for row in json.loads((folder / f"{kind}.json").read_text()):
+                    row |= {"rows": f"{num_rows:,}", "index": kind}
+                    print(f"| {' | '.join(str(row.get(column, '')) for column in COLUMNS)} |", flush=True)
+                shutil.rmtree(folder / kind, ignore_errors=True)
 
 
 if __name__ == "__main__":

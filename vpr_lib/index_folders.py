@@ -113,7 +113,7 @@ def open_index(folder: str | Path, database: np.ndarray, kind: str) -> Any:
     expected = _describe(database, kind)
     found = {key: settings.get(key) for key in expected}
     if found != expected:
-        raise ValueError(f"{folder} holds an index of {found}, expected {expected}; build it again, or choose another")
+        raise ValueError(f"{folder} holds an index of {found}, expected {expected}; remove it, and it is built again")
     for name, (size, checksum) in settings["files"].items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != size or checksum_file(path) != checksum:

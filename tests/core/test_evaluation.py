@@ -185,3 +185,36 @@ def test_queries_that_are_database_photos_are_a_warning(run, tmp_path, machine):
         shutil.copy(database.root / database.names[0], queries.root / photo_name(1e5, 4e6, pano=pano))
     with pytest.warns(UserWarning, match="2 queries of val are the same files"):
         evaluate_run(run, root, "val", machine)
+
+
+@pytest.mark.slow
+def test_an_index_is_built_once_and_checked(run, small, data_root, machine, monkeypatch, capsys):
+    monkeypatch.setattr("vpr_lib.search.IVF_MIN_ROWS", 5)
+    cpu = replace(machine, device="cpu")
+
+    def evaluate():
+        """With no saved predictions; what was printed, too."""
+        shutil.rmtree(run.folder / "predictions", ignore_errors=True)
+        return evaluate_run(run, data_root, "val", cpu, "ivf-sq8").indices, capsys.readouterr().out
+
+    expected, printed = evaluate()
+    assert "building index ivf-sq8 of 12 descriptors" in printed
+    again, printed = evaluate()
+    assert "building" not in printed
+    np.testing.assert_array_equal(again, expected)
+    (folder,) = (run.folder / "descriptors").glob("*.ivf-sq8")
+    path = folder / "index.faiss"
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    again, printed = evaluate()
+    assert f"{path} is damaged" in printed and "building index" in printed
+    np.testing.assert_array_equal(again, expected)
+
+    other = get_run(replace(small, seed=1), data_root, run.folder.parent, machine=machine)
+    evaluate_run(other, data_root, "val", cpu, "ivf-sq8")
+    (others,) = (other.folder / "descriptors").glob("*.ivf-sq8")
+    shutil.rmtree(folder)
+    shutil.copytree(others, folder)
+    with pytest.raises(ValueError, match=r"holds an index of .*it is built again"):
+        evaluate()
