@@ -6,11 +6,11 @@ Made-up descriptors: 1,024 numbers, unit norm, whose variance falls with the dim
 1/i. Half of the rows are places with 10 photos each; the queries are further photos of such places. The other half are
 distractors, single photos of places that no query shows; one in five of these looks like one of the places.
 
-Each size and kind runs in a process of its own on the CPU, from a file that is memory-mapped. R@1 and R@25: percent of
-the queries with a photo of their place among the first 1 and 25. Overlap: percent of the exact first 1 and first 25 that
+Each size and kind runs in a process of its own on the CPU, from a memory-mapped file. R@1 and R@25: percent of the
+queries with a photo of their place among the first 1 and 25. Overlap: percent of the exact first 1 and first 25 that
 the index finds. Memory, from Linux's /proc, is what the process itself holds (anonymous: Python, torch and faiss
-included), without mapped files, whose pages the system takes back when it needs them. Files are in the page cache as far
-as they fit.
+included), without mapped files, whose pages the system takes back when needed. Files are in the page cache as far as
+they fit.
 """
 
 import argparse
