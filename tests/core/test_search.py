@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from vpr_lib.ivf_index import build_ivf, search_index
 from vpr_lib.search import measure_overlap, search_database, search_sample, search_torch
 
 
@@ -144,24 +143,6 @@ def test_overlap_by_hand():
     exact = np.array([[1, 2, 3], [4, 5, 6]])
     found = np.array([[1, 3, 2], [9, 4, 8]])
     assert measure_overlap(found, exact, (1, 2, 3)) == {1: 50.0, 2: 50.0, 3: pytest.approx(200 / 3)}
-
-
-def test_ivf_reads_a_file_in_chunks_and_keeps_half_precision(tmp_path):
-    database = make_places(500, 4)
-    np.save(tmp_path / "d.npy", database.astype(np.float16))
-    index = build_ivf(np.load(tmp_path / "d.npy", mmap_mode="r"), chunk_size=300)
-    assert index.ntotal == 2000 and index.nlist == 44 and index.sa_code_size() <= 2 * 32 + 8
-    distances, indices = search_index(index, database, database[:50], 4, nprobe=44)  # all lists: exact but for rounding
-    expected_distances, expected = slow_search(database, database[:50], 4)
-    assert measure_overlap(indices, expected, (1, 4)) == {1: 100.0, 4: 100.0}
-    np.testing.assert_allclose(distances, expected_distances, atol=3e-3)
-
-
-def test_lists_with_too_few_rows_give_no_prediction():
-    database = make_descriptors(400)
-    distances, indices = search_index(build_ivf(database), database, database[:3], 200, nprobe=1)
-    assert (indices[:, -1] == -1).all() and np.isinf(distances[indices < 0]).all()
-    assert np.isfinite(distances[indices >= 0]).all()
 
 
 def test_a_small_database_is_searched_exactly_and_that_is_said():
