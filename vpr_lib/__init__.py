@@ -12,7 +12,8 @@ The core, in reading order:
     centroid_loss, optimization                          loss, miner, optimizer and schedule
     checkpoints, progress, trainer, training             one step, the training loop
     descriptors, features, whitening                     photos -> descriptors; features that runs share
-    search, recall, statistics                           nearest photos -> recall@k, intervals, tests
+    ivf_index, index_folders, search                     nearest photos, exact or approximate
+    recall, statistics                                   recall@k, intervals, tests
     identity, run_folders, predictions, evaluation, runs settings -> a run folder, and its recall on a split
     atomic_files, checked_files, devices, processes      used by several of these
 
