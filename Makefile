@@ -80,8 +80,9 @@ notebooks: $(READY)
 	$(BIN)/python notebooks/execute.py --preset $(PRESET)
 
 # Writes the kit's address into pyproject.toml, the notebooks' first cells and the README; `GITHUB=` removes it.
-address: $(READY)
-	$(BIN)/python notebooks/address.py "$(GITHUB)"
+address:
+	@test "$(origin GITHUB)" != undefined || { echo "run: make address GITHUB=owner/name"; exit 1; }
+	@$(PYTHON) notebooks/address.py "$(GITHUB)"
 
 clean:
 	rm -rf $(VENV) $(LOWEST) .pytest_cache .ruff_cache *.egg-info
