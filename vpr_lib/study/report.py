@@ -101,7 +101,8 @@ def make_report(
     for section in [Section("", lead), *made.values()]:
         tables = [table for block in section.list_blocks(Tables) for table in block.tables]
         for table in [*tables, *section.list_blocks(Table)]:
-            print(f"\n{table.caption}\n\n{format_markdown(table.rows)}")
+            caption = f"\n{table.caption}\n" if table.caption else ""
+            print(f"{caption}\n{format_markdown(table.rows)}")
     print()
     return page
 
@@ -173,7 +174,7 @@ def _make_reading_section(data: StudyData) -> Section:
         lines.append(f"No published numbers for {', '.join(unknown)}; there are some for {known}.")
     if not data.labels:
         lines.append("No scenarios.csv in the data root: recall of each scenario is left out.")
-    lines += [f"The published study: {CITATION}.", Links({"its code": CODE})]
+    lines += [f"The published study: {CITATION}.", Links({"Code of the study": CODE})]
     return Section("How to read this page", lines)
 
 

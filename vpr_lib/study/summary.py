@@ -23,7 +23,7 @@ def make_lead(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
     """Three sentences, a table for each split, and recall against k."""
     evaluations = {split: data.evaluate(runs, split) for split in data.splits}
     comparisons = {split: compare_evaluations(by_name) for split, by_name in evaluations.items()}
-    tables = [Table(published_rows({split: by_name}), split) for split, by_name in comparisons.items()]
+    tables = [Table(published_rows({split: by_name})) for split, by_name in comparisons.items()]
     blocks: list[Block] = [" ".join(list_results(evaluations, choose_split(data))), Tables(tables)]
     reasons = {split: data.explain_no_plot(split) for split in data.splits}
     if plotted := [split for split, reason in reasons.items() if not reason]:
@@ -68,11 +68,12 @@ def _compare_orders(evaluations: Mapping[str, Mapping[str, Evaluation]]) -> str:
     """The order of the models by R@1 on each split beside the published one, which is the same on all its splits."""
     names = next(iter(evaluations.values()))
     published = format_order({name: RECALLS[name][PUBLISHED_SPLITS[0]][1] for name in names if name in RECALLS})
-    ours = {split: format_order({n: by_name[n].recall[1] for n in by_name}) for split, by_name in evaluations.items()}
-    same = [split for split, order in ours.items() if order == published]
-    parts = [f"the same on {' and '.join(same)}"] if same else []
-    parts += [f"{order} on {split}" for split, order in ours.items() if order != published]
-    return f"Published, on real photos: {published}; here: {', '.join(parts)}."
+    splits: dict[str, list[str]] = {}  # {order: where it is found}
+    for split, by_name in evaluations.items():
+        order = format_order({name: evaluation.recall[1] for name, evaluation in by_name.items()})
+        splits.setdefault("the same order" if order == published else order, []).append(split)
+    found = [f"{order} on {' and '.join(where)}" for order, where in splits.items()]
+    return f"Published, on real photos: {published}; here: {', and '.join(found)}."
 
 
 def format_order(recalls: Mapping[str, float]) -> str:
