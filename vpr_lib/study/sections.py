@@ -187,10 +187,7 @@ def _draw_bars(
     caption = f"R@1 on {split}, by {kind}; n queries each, lines are 95% intervals."
     number = len(data.data_root.read_split(split).queries)
     if num_others := number - sum(counts[label] for label in enough):
-        caption += (
-            f" {num_others} of the {number} queries have none of these labels: fewer than {MIN_QUERIES} of a kind "
-        )
-        caption += "are in the table only."
+        caption += f" The other {num_others} queries have no label, or one that fewer than {MIN_QUERIES} of them have."
     alt = f"Bars with 95% intervals: R@1 on {split}, by {kind}, of {', '.join(recalls)}."
     figure = plot_bars(recalls, {label: titles[label] for label in enough}, split)
     return data.save_picture(f"{kind}_{split}".replace("/", "-"), figure, alt, caption)
