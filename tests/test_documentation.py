@@ -20,6 +20,7 @@ from PIL import ExifTags, Image
 
 from vpr_lib.command_line.parser import main, make_parser
 from vpr_lib.settings import PRESETS, get_preset
+from vpr_lib.study.published import CITATION, CODE
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -199,3 +200,8 @@ def test_lists_hold_nothing_that_no_page_needs():
     for part in (*PARSED_ONLY, *NOT_RUN):
         assert any(part in command for command in commands), part
     assert set(BEFORE) <= set(PAGES)
+
+
+def test_the_readme_begins_with_the_study_it_repeats():
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n- ")[0]
+    assert CITATION in " ".join(text.split()) and CODE in text

@@ -44,7 +44,7 @@ def test_equal_models_are_not_ranked():
     runs = {"AVG": evaluate("home", first(5)), "GeM": evaluate("home", first(5))}
     one, two, three = list_results({"home": runs}, "home")
     assert "AVG finds 12.5%" in one and two == "AVG is 0.0 points above GeM (not significant, p = 1)."
-    assert three == "Published, on real photos: AVG < GeM; here: AVG = GeM on home."
+    assert three == "Published by M. Bracco et al., on real photos: AVG < GeM; here: AVG = GeM on home."
 
 
 def test_the_published_order_is_the_same_on_all_splits():

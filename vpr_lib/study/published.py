@@ -1,10 +1,9 @@
 """The published numbers of the study the kit reproduces: recalls in percent, losses without unit.
 
-Source: M. Bracco, F. Geusa, C. D'Alleva, "Optimizing Neural Networks for Urban Visual Geo-Localization: A Comparative
-Approach", Politecnico di Torino; code: https://github.com/fracrumatte/geoloc-fcm-gsv-cities
-
 The tables (Fig. 1, Fig. 2) are printed in the publication with two decimals; the curves (Fig. 3, Fig. 4) were read off
 its plots. All are on the real sets (gsv_xs, sf_xs, tokyo_xs), ResNet-18 with ImageNet weights, 320 px, 10 epochs.
+
+Source: `CITATION`; the authors' code is at `CODE`.
 """
 
 from collections.abc import Mapping

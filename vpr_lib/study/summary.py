@@ -73,7 +73,7 @@ def _compare_orders(evaluations: Mapping[str, Mapping[str, Evaluation]]) -> str:
         order = format_order({name: evaluation.recall[1] for name, evaluation in by_name.items()})
         splits.setdefault("the same order" if order == published else order, []).append(split)
     found = [f"{order} on {' and '.join(where)}" for order, where in splits.items()]
-    return f"Published, on real photos: {published}; here: {', and '.join(found)}."
+    return f"Published by M. Bracco et al., on real photos: {published}; here: {', and '.join(found)}."
 
 
 def format_order(recalls: Mapping[str, float]) -> str:
