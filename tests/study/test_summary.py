@@ -37,7 +37,7 @@ def test_three_sentences_state_the_result():
         f"ConvAP is 5.0 points above MixVPR (not significant, p = {p_values[0]:.2g}), "
         f"and 50.0 points above AVG (significant, p = {p_values[1]:.2g})."
     )
-    assert "AVG < GeM < ConvAP < MixVPR; here: the same order on sf_val, and AVG < GeM < MixVPR < ConvAP on" in three
+    assert "AVG < GeM < ConvAP < MixVPR; here: that order on sf_val, and AVG < GeM < MixVPR < ConvAP on" in three
 
 
 def test_equal_models_are_not_ranked():

@@ -30,6 +30,7 @@ from vpr_lib.study.summary import choose_split, make_lead, make_title
 
 GALLERY_QUERIES = 200  # of a larger split, so many are in the page of the gallery
 
+Histories = dict[Path, list[dict[str, float]]]  # {run folder: `Run.history`}, each read once
 # (runs, data root, split, rows of the queries, path) -> writes the page of a gallery; the rooms above can.
 MakeGallery = Callable[[Mapping[str, Run], DataRoot, str, np.ndarray, Path], object]
 
@@ -78,11 +79,13 @@ def make_report(
     title = make_title(data, list(plan_study(base, ["aggregators"])["aggregators"]))
     page = data.out / "index.html"
     done: Runs = {}
+    histories: Histories = {}
     lead: list[Block] = []
     made: dict[str, Section] = {}
 
     def add_part(part: str, runs: dict[str, Run]) -> None:
         done[part] = runs
+        histories.update({run.folder: run.history for run in runs.values() if run.folder not in histories})
         if part == "aggregators":
             lead.extend(make_lead(data, runs))
             lead.extend(_link_gallery(data, runs, make_gallery) if make_gallery else [])
@@ -91,8 +94,8 @@ def make_report(
                 made[heading] = Section(heading, make_blocks(data, runs))
         sections = [made[heading] for heading in SECTIONS if heading in made and made[heading].blocks]
         sections += [_make_reading_section(data), _make_data_section(data)]
-        sections += [_make_runs_section(done, Path(runs_dir)), _make_settings_section(data, preset)]
-        sections.append(_make_machine_section(data, done, time.perf_counter() - start))
+        sections += [_make_runs_section(done, histories, Path(runs_dir)), _make_settings_section(data, preset)]
+        sections.append(_make_machine_section(data, done, histories, time.perf_counter() - start))
         write_page(page, title, [*_say_incomplete(data, parts, done), *lead], sections)
 
     train_study(base, data.data_root, runs_dir, data.machine, parts, add_part)
@@ -178,7 +181,7 @@ def _make_reading_section(data: StudyData) -> Section:
     return Section("How to read this page", lines)
 
 
-def _make_runs_section(done: Runs, runs_dir: Path) -> Section:
+def _make_runs_section(done: Runs, histories: Histories, runs_dir: Path) -> Section:
     """A row for each run: its folder, and the settings that the study varies."""
     head = ["shown as", "folder", "optimizer", "lr", "weight decay", "scheduler", "seed", "epochs"]
     rows = [[*head, "last loss"]]
@@ -187,7 +190,7 @@ def _make_runs_section(done: Runs, runs_dir: Path) -> Section:
         for label, run in by_label.items():
             shown.setdefault(run.folder, (run, []))[1].append(f"{part}: {label}")
     for folder, (run, names) in shown.items():
-        settings, history = run.settings, run.history
+        settings, history = run.settings, histories[folder]
         row = ["; ".join(names), f"{runs_dir.name}/{folder.name}", settings.optimizer, f"{settings.lr:g}"]
         row += [f"{settings.weight_decay:g}", str(settings.scheduler), str(settings.seed), str(len(history))]
         rows.append([*row, f"{history[-1]['loss']:.3f}"])
@@ -205,11 +208,11 @@ def _make_settings_section(data: StudyData, preset: str) -> Section:
     return Section("Settings", blocks)
 
 
-def _make_machine_section(data: StudyData, done: Runs, seconds: float) -> Section:
+def _make_machine_section(data: StudyData, done: Runs, histories: Histories, seconds: float) -> Section:
     """Training times, the machine that wrote the page, versions and date."""
     photos = count_steps(data.base, data.data_root.train).photos
     runs = {run.folder: run for by_label in done.values() for run in by_label.values()}
-    times = {folder: sum(photos / row["photos_per_s"] for row in run.history) for folder, run in runs.items()}
+    times = {folder: sum(photos / row["photos_per_s"] for row in histories[folder]) for folder in runs}
     rows = [["aggregator", "runs", "training, seconds a run"]]
     for name in dict.fromkeys(run.settings.aggregator for run in runs.values()):
         own = [times[folder] for folder, run in runs.items() if run.settings.aggregator == name]

@@ -68,11 +68,11 @@ def _compare_orders(evaluations: Mapping[str, Mapping[str, Evaluation]]) -> str:
     """The order of the models by R@1 on each split beside the published one, which is the same on all its splits."""
     names = next(iter(evaluations.values()))
     published = format_order({name: RECALLS[name][PUBLISHED_SPLITS[0]][1] for name in names if name in RECALLS})
-    splits: dict[str, list[str]] = {}  # {order: where it is found}
+    splits: dict[str, list[str]] = {"that order": []}  # {order: where it is found}
     for split, by_name in evaluations.items():
         order = format_order({name: evaluation.recall[1] for name, evaluation in by_name.items()})
-        splits.setdefault("the same order" if order == published else order, []).append(split)
-    found = [f"{order} on {' and '.join(where)}" for order, where in splits.items()]
+        splits.setdefault("that order" if order == published else order, []).append(split)
+    found = [f"{order} on {' and '.join(where)}" for order, where in splits.items() if where]
     return f"Published by M. Bracco et al., on real photos: {published}; here: {', and '.join(found)}."
 
 
