@@ -3,7 +3,7 @@
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -101,13 +101,17 @@ def make_report(
     train_study(base, data.data_root, runs_dir, data.machine, parts, add_part)
     if len(done) < len(parts):
         return None
-    for section in [Section("", lead), *made.values()]:
+    _print_tables([Section("", lead), *made.values()])
+    return page
+
+
+def _print_tables(sections: Iterable[Section]) -> None:
+    for section in sections:
         tables = [table for block in section.list_blocks(Tables) for table in block.tables]
         for table in [*tables, *section.list_blocks(Table)]:
             caption = f"\n{table.caption}\n" if table.caption else ""
             print(f"{caption}\n{format_markdown(table.rows)}")
     print()
-    return page
 
 
 def _open_study_data(base: Settings, data_root: DataRoot, out: Path, machine: Machine) -> StudyData:
