@@ -50,11 +50,12 @@ def make_root(root, num_places=8, photos=4):
 
 
 class ParsedPage(HTMLParser):
-    """An HTML page as a browser would read it: its tags, texts, table rows, images and links."""
+    """An HTML page as a browser would read it: its tags, texts, headings, table rows, images, links and anchors."""
 
     def __init__(self, path):
         super().__init__()
         self.path, self.images, self.tags, self.links, self.text, self.rows = path, [], [], [], [], []
+        self.headings, self.anchors = [], []
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
@@ -62,18 +63,25 @@ class ParsedPage(HTMLParser):
         self.tags.append(tag)
         self.images += [attrs] if tag == "img" else []
         self.links += [attrs[name] for name in ("src", "href") if name in attrs]
+        self.anchors += [attrs["id"]] if "id" in attrs else []
         self.rows += [[]] if tag == "tr" else []
 
     def handle_data(self, data):
         self.text.append(data)
         if data.strip() and self.tags[-1] in ("td", "th"):
             self.rows[-1].append(data)
+        if data.strip() and self.tags[-1] in ("h1", "h2"):
+            self.headings.append(data)
 
-    def check(self):
-        """Images are described, links lead somewhere, no script runs."""
+    def check(self, *addresses):
+        """Images are described, links lead somewhere or to one of the addresses, no script runs."""
         assert self.images and all(image["alt"].strip() for image in self.images)
+        assert len(self.anchors) == len(set(self.anchors))
         for link in self.links:
-            assert link.startswith("data:image/") or (self.path.parent / unquote(link)).is_file(), link
+            if link.startswith("#"):
+                assert unquote(link[1:]) in self.anchors, link
+            elif not link.startswith("data:image/") and link not in addresses:
+                assert (self.path.parent / unquote(link)).is_file(), link
         assert "script" not in self.tags
 
 

@@ -17,6 +17,7 @@ from vpr_lib.options import check_choice, parse_change, set_values
 from vpr_lib.settings import Settings, get_preset
 
 if TYPE_CHECKING:
+    from vpr_lib.data_roots import DataRoot
     from vpr_lib.evaluation import Evaluation, SearchLoss
     from vpr_lib.prepare.manifest import SplitSummary
     from vpr_lib.run_folders import Run
@@ -188,12 +189,16 @@ def compare_aggregators(options: argparse.Namespace) -> None:
 
 
 def write_report(options: argparse.Namespace) -> None:
-    """Train the whole study and write its page."""
+    """Train the whole study and write its page, and the gallery of one split as a second page."""
+    from vpr_lib.gallery import open_gallery
     from vpr_lib.study.report import make_report
+
+    def make_gallery(runs: Mapping[str, "Run"], data_root: "DataRoot", split: str, rows: Any, path: Path) -> None:
+        open_gallery(runs, data_root, split).export_html(path, rows)
 
     settings, machine = _read_settings(options, "report trains the study's four aggregators")
     out = options.out or f"reports/{options.preset}"
-    page = make_report(settings, options.data, out, options.runs, machine, options.preset)
+    page = make_report(settings, options.data, out, options.runs, machine, options.preset, make_gallery)
     if page is None:
         raise KeyboardInterrupt
     print(f"page: {page}")

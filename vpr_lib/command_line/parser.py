@@ -16,11 +16,7 @@ RERANK = "order the first photos by local features, of all queries or the uncert
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, by default that of this process; its exit status is 1 after an error, 130 after Ctrl-C."""
     warnings.simplefilter("default", UserWarning)
-    parser = ArgumentParser(prog="python -m vpr_lib", description="Visual place recognition.")
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_data_commands(subparsers)
-    _add_model_commands(subparsers)
-    options = parser.parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     try:
         with _join_others(options.command):
             return options.command(options) or 0
@@ -30,6 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def make_parser() -> ArgumentParser:
+    """The parser of all commands; its result holds the function of the command as `command`."""
+    parser = ArgumentParser(prog="python -m vpr_lib", description="Visual place recognition.")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_data_commands(subparsers)
+    _add_model_commands(subparsers)
+    return parser
 
 
 def _join_others(command: Callable[..., int | None]) -> AbstractContextManager:

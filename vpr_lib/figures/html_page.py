@@ -2,7 +2,8 @@
 
 import base64
 import mimetypes
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -36,7 +37,19 @@ class Details(NamedTuple):
     lines: Sequence[str]
 
 
-Block = str | Table | Picture | Details  # a str is a paragraph
+class Tables(NamedTuple):
+    """Tables side by side where the page is wide enough."""
+
+    tables: Sequence[Table]
+
+
+class Links(NamedTuple):
+    """A line of links to files beside the page, or to other addresses."""
+
+    addresses: Mapping[str, str]  # {text: address}
+
+
+Block = str | Table | Tables | Picture | Details | Links  # a str is a paragraph
 
 
 class Section(NamedTuple):
@@ -50,13 +63,25 @@ class Section(NamedTuple):
         return [block for block in self.blocks if isinstance(block, kind)]
 
 
-def write_page(path: Path, title: str, sections: Sequence[Section]) -> Path:
-    """Write a page, whose pictures lie in the same folder, atomically; returns its path."""
-    pictures = [block.path for section in sections for block in section.list_blocks(Picture)]
+def write_page(path: Path, title: str, lead: Sequence[Block], sections: Sequence[Section]) -> Path:
+    """Write a page, whose pictures lie in the same folder, atomically; returns its path.
+
+    Args:
+        path: of the page.
+        title: its heading.
+        lead: blocks between the heading and the table of contents.
+        sections: with different titles; each is listed in the contents.
+    """
+    everything = Section("", [*lead, *(block for section in sections for block in section.blocks)])
+    pictures = [block.path for block in everything.list_blocks(Picture)]
     embed = sum(picture.stat().st_size for picture in pictures) * 4 / 3 < EMBED_BYTES  # base64 is a third longer
-    parts = []
+    anchors = {section.title: re.sub(r"\W+", "-", section.title).strip("-").lower() for section in sections}
+    contents = [f'<li><a href="#{quote(anchor)}">{escape(text)}</a></li>' for text, anchor in anchors.items()]
+    parts = [_render_block(block, embed) for block in lead]
+    parts.append(f'<nav aria-label="Contents"><ul>{"".join(contents)}</ul></nav>')
     for section in sections:
-        parts += [f"<h2>{escape(section.title)}</h2>", *(_render_block(block, embed) for block in section.blocks)]
+        heading = f'<h2 id="{escape(anchors[section.title])}">{escape(section.title)}</h2>'
+        parts += [heading, *(_render_block(block, embed) for block in section.blocks)]
     template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     page = template.substitute(title=escape(title), body="\n".join(parts))
     # Names of files that are not valid UTF-8 hold characters that cannot be encoded.
@@ -68,6 +93,12 @@ def _render_block(block: Block, embed: bool) -> str:
     match block:
         case Table(rows, caption):
             return render_table(rows, caption)
+        case Tables(tables):
+            parts = [f"<div>{render_table(*table)}</div>" for table in tables]
+            return f'<div class="beside">{"".join(parts)}</div>'
+        case Links(addresses):
+            links = [f'<a href="{escape(address)}">{escape(text)}</a>' for text, address in addresses.items()]
+            return f"<p>{' · '.join(links)}</p>"
         case Picture(path, alt, caption):
             source = escape(quote(path.name))
             if embed:

@@ -2,6 +2,8 @@
 
 The tables (Fig. 1, Fig. 2) are printed in the publication with two decimals; the curves (Fig. 3, Fig. 4) were read off
 its plots. All are on the real sets (gsv_xs, sf_xs, tokyo_xs), ResNet-18 with ImageNet weights, 320 px, 10 epochs.
+
+Source: `CITATION`; the authors' code is at `CODE`.
 """
 
 from collections.abc import Mapping
@@ -9,6 +11,11 @@ from collections.abc import Mapping
 from vpr_lib.evaluation import Comparison
 from vpr_lib.figures.tables import Rows, join_recalls
 
+CITATION = (
+    "M. Bracco, F. Geusa, C. D'Alleva, \"Optimizing Neural Networks for Urban Visual Geo-Localization: A Comparative "
+    'Approach", Politecnico di Torino'
+)
+CODE = "https://github.com/fracrumatte/geoloc-fcm-gsv-cities"
 PUBLISHED_KS = (1, 10, 25)  # ranks in the published tables
 PUBLISHED_SPLITS = ("sf_val", "sf_test", "tokyo_test")
 

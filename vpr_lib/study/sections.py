@@ -1,6 +1,7 @@
 """Runs of the study -> sections of the report: each one evaluates runs, draws figures and states the results."""
 
 from collections.abc import Callable, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,15 +15,16 @@ from vpr_lib.evaluation import Comparison, Evaluation, compare_evaluations, eval
 from vpr_lib.figures.html_page import Block, Details, Picture, Table
 from vpr_lib.figures.photo_grids import draw_examples
 from vpr_lib.figures.plots import plot_bars, plot_grids, plot_losses, plot_recalls, plot_schedules, save_figure
-from vpr_lib.figures.tables import comparison_rows, label_rows, list_differences
+from vpr_lib.figures.tables import ALPHA, comparison_rows, label_rows, list_differences
 from vpr_lib.machine import Machine
 from vpr_lib.run_folders import Run
 from vpr_lib.settings import Settings
-from vpr_lib.statistics import group_cells, recall_by_label
+from vpr_lib.statistics import LabelRecall, group_cells, paired_test, recall_by_label
 from vpr_lib.study.experiments import count_steps, learning_rates
-from vpr_lib.study.published import GRID, LOSSES, OPTIMIZERS, PUBLISHED_KS, published_rows
+from vpr_lib.study.published import GRID, LOSSES, OPTIMIZERS, PUBLISHED_KS
 
 SHOWN = ("MixVPR", "ConvAP")  # the models of Fig. 4 and 5
+MIN_QUERIES = 10  # recall of fewer queries is not plotted: each of them would move a point by more than 10 points
 
 
 class StudyData(NamedTuple):
@@ -40,6 +42,12 @@ class StudyData(NamedTuple):
         """Evaluate runs on a split; saved predictions are read."""
         return evaluate_all(runs, self.data_root, split, self.machine)
 
+    def explain_no_plot(self, split: str) -> str:
+        """Why recall on a split is not plotted; "" if it has enough queries."""
+        number = len(self.data_root.read_split(split).queries)
+        share = f"each of them is {100 / number:.0f} points of recall"
+        return f"{split} has {number} queries, too few for a plot: {share}." if number < MIN_QUERIES else ""
+
     def save_picture(self, name: str, figure: Figure, alt: str, caption: str) -> Picture:
         """Write a figure into the page's folder and print its path."""
         path = save_figure(figure, self.out / f"{name}.png")
@@ -47,35 +55,65 @@ class StudyData(NamedTuple):
         return Picture(path, alt, caption)
 
 
-def _show_recalls(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
-    comparisons = {split: compare_evaluations(data.evaluate(runs, split)) for split in data.splits}
-    recalls = {split: {name: row.recall for name, row in by_run.items()} for split, by_run in comparisons.items()}
-    alt = f"Lines: recall against k of {', '.join(runs)}, a panel for each of {', '.join(data.splits)}."
-    picture = data.save_picture("fig1_recall", plot_recalls(recalls), alt, "Recall against k, one seed.")
-    tested = [block for split, by_run in comparisons.items() for block in _list_comparisons(by_run, split, split)]
-    return [Table(published_rows(comparisons), "Fig. 1, ours beside the published"), picture, *tested]
+def _test_aggregators(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
+    """The tests of Fig. 1, whose table and curves begin the page."""
+    blocks: list[Block] = []
+    for split in data.splits:
+        blocks += _list_comparisons(compare_evaluations(data.evaluate(runs, split)), split, split)
+    return blocks
 
 
 def _show_grid(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
     val = data.val_splits[0]
-    comparisons = compare_evaluations(data.evaluate(runs, val))
+    evaluations = data.evaluate(runs, val)
+    tests = _compare_cells(runs, evaluations, val)
+    if reason := data.explain_no_plot(val):
+        return [reason, *tests]
     ours = {}
-    for run, comparison in zip(runs.values(), comparisons.values(), strict=True):
-        recall = {k: percent for k, percent in comparison.recall.items() if k in PUBLISHED_KS}
+    for run, evaluation in zip(runs.values(), evaluations.values(), strict=True):
+        recall = {k: percent for k, percent in evaluation.recall.items() if k in PUBLISHED_KS}
         ours[run.settings.lr, run.settings.weight_decay] = recall
-    cells = "; ".join(f"{label}: R@1 {comparison.recall[1]:.1f}" for label, comparison in comparisons.items())
+    cells = "; ".join(f"{label}: R@1 {evaluation.recall[1]:.1f}" for label, evaluation in evaluations.items())
     picture = data.save_picture(
         "fig2_grid",
         plot_grids({f"ours, {val}": ours, "published, sf_val": GRID}),
         f"Two heat maps of recall over learning rate and weight decay. Ours: {cells}.",
         "ConvAP with AdamW on the validation split; each panel has its own color scale.",
     )
-    return [picture, *_list_comparisons(comparisons, val, f"ConvAP, learning rate and weight decay on {val}")]
+    return [picture, *tests]
+
+
+def _compare_cells(runs: Mapping[str, Run], evaluations: Mapping[str, Evaluation], val: str) -> list[Block]:
+    """Paired tests of those cells of Fig. 2 that differ in the learning rate only, or in the weight decay only."""
+    rows, significant = [["changed", "at", f"R@1 on {val}", "points", "p"]], []
+    factors = {"learning rate": "lr", "weight decay": "weight_decay"}
+    cells = {
+        label: {title: getattr(run.settings, key) for title, key in factors.items()} for label, run in runs.items()
+    }
+    for factor, other in (list(factors), list(factors)[::-1]):
+        for first, second in combinations(cells, 2):
+            if cells[first][other] != cells[second][other]:
+                continue
+            before, after = evaluations[first], evaluations[second]
+            row = [
+                f"{factor} {cells[first][factor]:g} to {cells[second][factor]:g}",
+                f"{other} {cells[first][other]:g}",
+            ]
+            row += [f"{before.recall[1]:.1f} to {after.recall[1]:.1f}", f"{after.recall[1] - before.recall[1]:+.1f}"]
+            p_value = paired_test(before.hits, after.hits)
+            rows.append([*row, f"{p_value:.2g}"])
+            significant += [f"{row[0]} at {row[1]}"] if p_value < ALPHA else []
+    found = f"Significant: {'; '.join(significant)}." if significant else "None of the differences is significant."
+    caption = f"ConvAP on {val}: cells that differ in one factor"
+    return [Table(rows, caption), f"{found} Cells that differ in both factors are not compared."]
 
 
 def _show_optimizers(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
     val = data.val_splits[0]
     comparisons = compare_evaluations(data.evaluate(runs, val))
+    tests = _list_comparisons(comparisons, val, f"MixVPR, optimizers on {val}")
+    if reason := data.explain_no_plot(val):
+        return [reason, *tests]
     settings = {label: run.settings for label, run in runs.items()}
     rates = ", ".join(f"{label} lr {own.lr:g} weight decay {own.weight_decay:g}" for label, own in settings.items())
     picture = data.save_picture(
@@ -84,7 +122,7 @@ def _show_optimizers(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
         f"Lines: recall of MixVPR against k on {val} with {', '.join(runs)}; published curves thin and dashed.",
         f"MixVPR on the validation split: {rates}. Dashed: published on sf_val, read off its plot.",
     )
-    return [picture, *_list_comparisons(comparisons, val, f"MixVPR, optimizers on {val}")]
+    return [picture, *tests]
 
 
 def _show_losses(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
@@ -97,6 +135,9 @@ def _show_losses(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
 def _show_schedules(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
     val = data.val_splits[0]
     comparisons = compare_evaluations(data.evaluate(runs, val))
+    tests = _list_comparisons(comparisons, val, f"MixVPR, schedulers on {val}")
+    if reason := data.explain_no_plot(val):
+        return [reason, *tests]
     steps = count_steps(data.base, data.data_root.train).steps
     rates = {label: learning_rates(run, steps) for label, run in runs.items()}
     recalls = {label: [row[f"{val} R@1"] for row in run.history] for label, run in runs.items()}
@@ -108,7 +149,7 @@ def _show_schedules(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
         f"{data.base.warmup_steps} steps. Right: R@1 on {val} after each epoch. ReduceLROnPlateau uses this R@1 in "
         "training, so its result on the split is biased.",
     )
-    return [picture, *_list_comparisons(comparisons, val, f"MixVPR, schedulers on {val}")]
+    return [picture, *tests]
 
 
 def _show_scenarios(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
@@ -130,14 +171,26 @@ def _show_scenarios(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
                 name: recall_by_label(evaluation.hits, labels, group_cells(evaluation.query_utm))
                 for name, evaluation in data.evaluate(runs, split).items()
             }
-            caption = f"R@1 on {split}, by {kind}; n queries each, lines are 95% intervals."
-            if num_others := int((labels == "").sum()):
-                caption += f" {num_others} of the {len(labels)} queries have another label or none."
-            alt = f"Bars with 95% intervals: R@1 on {split}, by {kind}, of {', '.join(runs)}."
-            name = f"{kind}_{split}".replace("/", "-")
-            blocks.append(data.save_picture(name, plot_bars(recalls, titles, split), alt, caption))
+            blocks.append(_draw_bars(data, recalls, titles, split, kind))
             blocks.append(Table(label_rows(recalls, titles), f"{split}, by {kind}"))
     return blocks
+
+
+def _draw_bars(
+    data: StudyData, recalls: Mapping[str, Mapping[str, LabelRecall]], titles: Mapping[str, str], split: str, kind: str
+) -> Block:
+    """Bars of R@1 for each scenario or light that enough queries have, or a sentence if there is none."""
+    counts = {label: recall.num_queries for label, recall in next(iter(recalls.values())).items()}
+    enough = [label for label in titles if counts.get(label, 0) >= MIN_QUERIES]
+    if not enough:
+        return f"No {kind} has {MIN_QUERIES} or more queries on {split}, too few for a plot."
+    caption = f"R@1 on {split}, by {kind}; n queries each, lines are 95% intervals."
+    number = len(data.data_root.read_split(split).queries)
+    if num_others := number - sum(counts[label] for label in enough):
+        caption += f" The other {num_others} queries have no label, or one that fewer than {MIN_QUERIES} of them have."
+    alt = f"Bars with 95% intervals: R@1 on {split}, by {kind}, of {', '.join(recalls)}."
+    figure = plot_bars(recalls, {label: titles[label] for label in enough}, split)
+    return data.save_picture(f"{kind}_{split}".replace("/", "-"), figure, alt, caption)
 
 
 def _show_examples(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
@@ -162,7 +215,7 @@ def _show_examples(data: StudyData, runs: Mapping[str, Run]) -> list[Block]:
 
 # The page's sections in order: {title: (the part of the study whose runs it shows, the function that makes it)}.
 SECTIONS: dict[str, tuple[str, Callable[[StudyData, Mapping[str, Run]], list[Block]]]] = {
-    "Fig. 1: aggregators": ("aggregators", _show_recalls),
+    "Fig. 1: aggregators, tested": ("aggregators", _test_aggregators),
     "Fig. 2: learning rate and weight decay": ("grid", _show_grid),
     "Fig. 3: optimizers": ("optimizers", _show_optimizers),
     "Fig. 4: training loss": ("aggregators", _show_losses),
