@@ -11,34 +11,27 @@ import numpy as np
 class WrongAnswer(Exception):
     """An answer is wrong; the message says in which way."""
 
-    def _render_traceback_(self) -> list[str]:
-        """What Jupyter shows in place of a traceback."""
-        return [str(self)]
 
-
-def exercise(check: Callable[[Any], None]) -> Callable[..., None]:
+def exercise(check: Callable[[Any], None]) -> Callable[[Any], None]:
     """Make a check, which takes the student's function and raises `WrongAnswer`, print its verdict instead.
 
-    It never raises, so the rest of the notebook still runs; with `strict=True` it raises a `WrongAnswer` that holds
-    the verdict, for grading.
+    It never raises, so the rest of the notebook still runs.
     """
 
     @functools.wraps(check)
-    def print_verdict(answer: Any, strict: bool = False) -> None:
+    def print_verdict(answer: Any) -> None:
         try:
             check(_require_return(answer))
-            verdict = "✓ right"
         except WrongAnswer as wrong:
-            verdict = f"✗ not yet: {wrong}"
+            print(f"✗ not yet: {wrong}")
         except NotImplementedError:
-            verdict = "… to do: complete the cell above and run both again"
+            print("… to do: complete the cell above and run both again")
         except Exception as error:
             frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
             where = f", in line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
-            verdict = f"✗ it stops with {type(error).__name__}: {error}{where}"
-        if strict and verdict != "✓ right":
-            raise WrongAnswer(verdict)
-        print(verdict)
+            print(f"✗ it stops with {type(error).__name__}: {error}{where}")
+        else:
+            print("✓ right")
 
     return print_verdict
 
