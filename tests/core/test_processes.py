@@ -66,10 +66,9 @@ def train(settings, root, folder, machine):
 
 
 @pytest.mark.parametrize("number, changes", [
-    (2, {}), (3, {}), (2, {"randaugment_ops": 1, "crop_min": 0.5}),
-    (3, {"optimizer": "SGD", "loss": "ArcFaceLoss", "miner": None}),
-    (3, {"num_places": 9, "randaugment_ops": 1}),  # the last batch has 2 places
-], ids=["2", "3", "augmented", "loss with weights", "an empty part"])  # fmt: skip
+    (3, {}), (2, {"randaugment_ops": 1, "crop_min": 0.5}),
+    (3, {"num_places": 9, "optimizer": "SGD", "loss": "ArcFaceLoss", "miner": None}),  # the last batch has 2 places
+], ids=["features", "augmented", "an empty part, a loss with weights"])  # fmt: skip
 def test_processes_train_what_one_does(root, tmp_path, machine, number, changes, summary):
     settings = replace(FROZEN, **changes)
     alone, history, printed = train(settings, root, tmp_path / "one" / "run", machine)
@@ -346,7 +345,7 @@ def test_what_processes_tell_each_other():
 # torchrun
 
 COMMAND = [
-    *("train", "--preset", "smoke", "--aggregator", "ConvAP", "--image-size", "32", "--epochs", "30"),
+    *("train", "--preset", "smoke", "--aggregator", "ConvAP", "--image-size", "32", "--epochs", "12"),
     *("--set", "crop_after=layer1", "--set", "freeze_until=layer1", "--set", "num_places=4", "--set", "ks=[1,5]"),
     *("--set", "randaugment_ops=1", "--set", "save_every_s=0", "--set", "progress=false", "--set", "num_workers=0"),
     *("--set", "device=cpu", "--set", "keep=last", "--set", "val_splits=[]"),
@@ -386,8 +385,8 @@ def test_a_killed_process_ends_all_and_the_same_command_continues(root, tmp_path
     assert launcher.returncode != 0
     assert "process 0 of 2 has lost another one" in printed and "The same command continues" in printed
     step = load_checkpoint(tmp_path / "run")["progress"]["step"]
-    assert 0 < step < 90 and not (tmp_path / "run" / "model.pt").exists()
+    assert 0 < step < 36 and not (tmp_path / "run" / "model.pt").exists()
     launcher = start_torchrun(root, tmp_path / "run")
     printed = launcher.communicate(timeout=120)[0]
-    assert launcher.returncode == 0 and printed.count("epoch 30:") == 1, printed
+    assert launcher.returncode == 0 and printed.count("epoch 12:") == 1, printed
     assert "BatchNorm" not in printed

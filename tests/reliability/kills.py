@@ -188,9 +188,11 @@ def read_result(folder: Path, pattern: str) -> dict[str, object]:
 def run_campaign(seconds: float, seed: int, only: str = "") -> list[tuple[str, int, int, int]]:
     """Command, kills, those before its end, failures; each command gets an equal share of the time.
 
-    The report, whose trials take long, is left out of campaigns of a minute or less.
+    The report and commands of several processes, whose trials take long, are left out of campaigns of a minute or less.
     """
-    commands = [command for command in COMMANDS if only in command.name and (command.name != "report" or seconds > 60)]
+    commands = [command for command in COMMANDS if only in command.name]
+    if seconds <= 60:
+        commands = [command for command in commands if command.name != "report" and command.processes == 1]
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         pristine, folder = Path(temporary) / "pristine", Path(temporary) / "work"
