@@ -118,14 +118,14 @@ def open_index(folder: str | Path, database: np.ndarray, kind: str) -> Any:
         path = folder / name
         if not path.is_file() or path.stat().st_size != size or checksum_file(path) != checksum:
             raise DamagedFile(path, "it is missing or its checksum is wrong", _ADVICE)
+    flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE  # see `make_index`
     try:
-        index = faiss.read_index(str(folder / _INDEX_FILE), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+        index = faiss.read_index(str(folder / _INDEX_FILE), flags)
     except RuntimeError as error:  # the checksums are right, so it is the version
         text = f"faiss {faiss.__version__} can't read the index that {settings['faiss']} wrote in {folder}"
         raise ValueError(f"{text} ({error}); {_ADVICE}") from None
-    lists = faiss.downcast_InvertedLists(get_ivf(index).invlists)
-    lists.prefetch_nthread = 0  # or threads read all lists of a search a second time
-    if _LISTS_FILE in settings["files"]:  # else they are in the index file
+    if _LISTS_FILE in settings["files"]:  # else the lists are in the index file
+        lists = faiss.downcast_InvertedLists(get_ivf(index).invlists)
         lists.filename = str(folder / _LISTS_FILE)
         lists.do_mmap()
     return index
@@ -135,8 +135,9 @@ def _check_space(folder: Path, index: Any, num_rows: int, num_blocks: int) -> No
     """Raise an OSError if the index, and the blocks it is merged from, won't fit."""
     ivf = get_ivf(index)
     lists = num_rows * (ivf.code_size + ROW_BYTES)
-    trained = 4 * index.d * (ivf.nlist + index.d + 256)  # at most: means of lists and of codes, a PCA
-    needed = lists + trained if num_blocks == 1 else 2 * lists + (num_blocks + 1) * trained
+    # At most: means of lists and of codes, a PCA with all directions; where each list is; the rest of the settings.
+    trained = 4 * index.d * (ivf.nlist + 256 + 2 * index.d) + 32 * ivf.nlist + 10_000
+    needed = lists * (1 if num_blocks == 1 else 2) + trained * (num_blocks + 1)
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
         space = f"the index needs {needed / 1e9:.1f} GB while it is built, {folder.parent} has {free / 1e9:.1f} GB free"
