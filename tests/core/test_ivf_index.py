@@ -1,7 +1,10 @@
 """Approximate search: what each kind of index finds, and its folder on disk."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +13,13 @@ import pytest
 from vpr_lib import index_folders
 from vpr_lib.checked_files import DamagedFile, write_array
 from vpr_lib.index_folders import build_index, open_index
-from vpr_lib.ivf_index import build_ivf, search_index
+from vpr_lib.ivf_index import build_ivf, get_ivf, search_index
 from vpr_lib.search import measure_overlap, search_database
 
 pytestmark = pytest.mark.slow  # each index takes a second
 KINDS = ["ivf", "ivf-sq8", "ivf-pq"]
 NUM_PLACES, PHOTOS, SIZE = 400, 5, 24
+BLOCK_BYTES = 30_000  # the index of the descriptors below is merged from several blocks
 
 
 def make_places(seed):
@@ -74,7 +78,7 @@ def test_all_lists_and_all_candidates_are_an_exact_search(database, queries, fol
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_index_in_memory_and_one_of_several_blocks_find_the_same(database, queries, folders, tmp_path, kind):
     expected = search_index(open_index(folders[kind], database, kind), database, queries, 5)
-    in_blocks = build_index(database, tmp_path / "blocks", kind, chunk_size=300, block_bytes=30_000)
+    in_blocks = build_index(database, tmp_path / "blocks", kind, chunk_size=300, block_bytes=BLOCK_BYTES)
     moved = in_blocks.rename(tmp_path / "moved")
     for index in (build_ivf(database, kind), open_index(moved, database, kind)):
         assert index.ntotal == len(database)
@@ -100,9 +104,59 @@ def test_product_quantization_takes_any_number_of_dimensions(size, code_bytes):
     index = build_ivf(rows, "ivf-pq")
     indices = search_index(index, rows, rows[:20], 1, nprobe=32)[1]
     assert (indices[:, 0] == np.arange(20)).all() and index.sa_code_size() <= code_bytes + 8
-    import faiss
+    assert get_ivf(index).code_size == code_bytes
 
-    assert faiss.downcast_index(faiss.extract_index_ivf(index)).code_size == code_bytes
+
+def test_large_descriptors_are_projected_before_the_pca(monkeypatch):
+    monkeypatch.setattr("vpr_lib.ivf_index.PCA_MAX_DIMENSIONS", 50)
+    monkeypatch.setattr("vpr_lib.ivf_index.PQ_MAX_DIMENSIONS", 40)
+    rows = np.random.default_rng(0).normal(size=(2000, 72)).astype(np.float32)
+    index = build_ivf(rows, "ivf-pq")
+    assert get_ivf(index).d == 40
+    assert (search_index(index, rows, rows[::40], 1, nprobe=1000)[1][:, 0] == np.arange(0, 2000, 40)).all()
+
+
+def test_candidates_are_ranked_by_their_descriptors():
+    """Codes can't tell photos apart that are as similar as these."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(60, SIZE)).repeat(30, axis=0)
+    rows = (rows + rng.normal(0, 1e-3, rows.shape)).astype(np.float32)
+    expected = np.argsort(slow_distances(rows, rows[::31], [slice(None)] * 59), axis=1)[:, :3]
+    index = build_ivf(rows, "ivf-pq")
+    assert measure_overlap(index.search(rows[::31], 3)[1], expected, (3,))[3] < 95
+    distances, indices = search_index(index, rows, rows[::31], 3)
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_allclose(distances, slow_distances(rows, rows[::31], indices), atol=1e-6)
+
+
+def test_equal_photos_come_in_the_order_of_the_database(database):
+    rows = database[::PHOTOS].repeat(PHOTOS, axis=0)
+    for kind in KINDS:
+        distances, indices = search_index(build_ivf(rows, kind), rows, rows[::50], PHOTOS)
+        np.testing.assert_array_equal(indices, np.arange(0, len(rows), 50)[:, None] + np.arange(PHOTOS))
+        assert (distances == 0).all()
+
+
+def test_many_queries_are_ranked_in_parts(database, folders, monkeypatch):
+    index = open_index(folders["ivf-pq"], database, "ivf-pq")
+    whole = search_index(index, database, database, 7)
+    monkeypatch.setattr("vpr_lib.ivf_index._SEARCH_PAIRS", 500)  # ten queries
+    monkeypatch.setattr("vpr_lib.ivf_index._SEARCH_BYTES", 9000)  # 46 pairs
+    parts = search_index(index, database, database, 7)
+    np.testing.assert_array_equal(parts[1], whole[1])
+    np.testing.assert_array_equal(parts[0], whole[0])
+    distances, indices = search_index(index, database, database[:0], 7)
+    assert distances.shape == indices.shape == (0, 7)
+
+
+@pytest.mark.parametrize("block_bytes", [2**30, BLOCK_BYTES])
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_builds_give_equal_files(database, tmp_path, kind, block_bytes):
+    names = ("first", "second", "other")
+    for name, chunk_size, seed in zip(names, (65536, 300, 65536), (0, 0, 1), strict=True):
+        build_index(database, tmp_path / name, kind, chunk_size, seed, block_bytes)
+    first, second, other = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in names)
+    assert first == second and first["index.faiss"] != other["index.faiss"]
 
 
 def test_rows_of_a_file_and_in_half_precision(database, queries, folders, tmp_path):
@@ -119,11 +173,40 @@ def test_rows_of_a_file_and_in_half_precision(database, queries, folders, tmp_pa
     assert measure_overlap(found[1], expected[1], (5,))[5] > 99
 
 
-def test_rows_that_are_not_finite_are_never_found(database, queries):
+def test_a_view_of_a_mapped_file_is_not_taken_for_the_file(database, tmp_path):
+    write_array(tmp_path / "sealed.npy", len(database), np.array_split(database, 3))
+    np.save(tmp_path / "plain.npy", database)
+    sealed = np.load(tmp_path / "sealed.npy", mmap_mode="r")
+    folder = build_index(sealed, tmp_path / "index", "ivf-sq8")
+    for array in (np.load(tmp_path / "plain.npy", mmap_mode="r"), np.load(tmp_path / "sealed.npy", mmap_mode="r+")):
+        open_index(folder, array, "ivf-sq8")
+    for view in (sealed[:-1], sealed[::-1], sealed.reshape(1000, 48), sealed.view(np.int32)):
+        with pytest.raises(ValueError, match="holds an index of"):
+            open_index(folder, view, "ivf-sq8")
+
+
+@pytest.mark.parametrize("block_bytes", [2**30, BLOCK_BYTES])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_finite_is_never_found(database, tmp_path, kind, block_bytes):
     broken = database.copy()
-    broken[::10], broken[5::10] = np.nan, np.inf
-    indices = search_index(build_ivf(broken), broken, queries, 5, nprobe=1000)[1]
-    assert (indices % 5 != 0)[indices >= 0].all() and (indices >= 0).all()
+    broken[::9, 2], broken[4::9, 0] = np.nan, np.inf
+    index = open_index(build_index(broken, tmp_path / "index", kind, block_bytes=block_bytes), broken, kind)
+    queries = broken[[1, 10, 0, 4]]  # the last two aren't finite
+    distances, indices = search_index(index, broken, queries, 1900, nprobe=1000)
+    finite = np.flatnonzero(np.isfinite(broken).all(axis=1))
+    for found in indices[:2]:
+        np.testing.assert_array_equal(np.sort(found[: len(finite)]), finite)
+    assert (indices[:2, len(finite) :] == -1).all() and (indices[2:] == -1).all()
+    np.testing.assert_array_equal(np.isinf(distances), indices == -1)
+
+
+def test_too_few_rows_to_train_on():
+    rows = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    with pytest.raises(ValueError, match=r"255 .* needs 256"):
+        build_ivf(rows[:255], "ivf-pq")
+    rows[:290] = np.nan
+    with pytest.raises(ValueError, match=r"10 of 300 .* finite"):
+        build_ivf(rows, "ivf")
 
 
 def test_lists_with_too_few_rows_give_no_prediction(database, queries, folders):
@@ -142,6 +225,8 @@ def test_wrong_arguments_are_named(database, queries, folders):
     ):  # fmt: skip
         with pytest.raises(ValueError, match=text):
             search_index(index, *arguments)
+    with pytest.raises(ValueError, match="index of 2000 descriptors, but 1999"):
+        search_index(index, database[:-1], queries, 1)
     with pytest.raises(ValueError, match=r"'ivf-pr'.*valid: ivf, ivf-sq8, ivf-pq"):
         build_ivf(database, "ivf-pr")
 
@@ -153,7 +238,7 @@ def test_wrong_arguments_are_named(database, queries, folders):
 def test_every_damage_is_noticed(database, folders, tmp_path, in_blocks):
     folder = folders["ivf-pq"]
     if in_blocks:
-        folder = build_index(database, tmp_path / "blocks", "ivf-pq", block_bytes=30_000)
+        folder = build_index(database, tmp_path / "blocks", "ivf-pq", block_bytes=BLOCK_BYTES)
     rng = np.random.default_rng(0)
     for path in folder.iterdir():
         size = path.stat().st_size
@@ -210,12 +295,64 @@ def test_a_build_that_fails_leaves_nothing_and_the_old_index(database, queries, 
         build_index(database, tmp_path, "ivf")
 
 
-def test_what_a_killed_build_left_is_removed(database, tmp_path):
-    import os
-    import platform
+@pytest.mark.parametrize("block_bytes", [2**30, BLOCK_BYTES])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_space_asked_for_is_what_is_used(database, tmp_path, monkeypatch, kind, block_bytes):
+    usage, peak = shutil.disk_usage(tmp_path), [0]
 
-    left = tmp_path / f"index.{platform.node()[:12]}.999999999.tmp"
-    left.mkdir()
-    (left / "block0.faiss").write_bytes(b"half")
-    build_index(database, tmp_path / "index", "ivf")
-    assert os.listdir(tmp_path) == ["index"]
+    def watch(function):
+        def watched(*args, **options):
+            result = function(*args, **options)
+            peak[0] = max(peak[0], sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()))
+            return result
+
+        return watched
+
+    def build(free):
+        monkeypatch.setattr(index_folders.shutil, "disk_usage", lambda path: usage._replace(free=free))
+        shutil.rmtree(build_index(database, tmp_path / "index", kind, block_bytes=block_bytes))
+
+    monkeypatch.setattr(index_folders, "_write_index", watch(index_folders._write_index))
+    monkeypatch.setattr(index_folders.subprocess, "run", watch(subprocess.run))  # merges
+    build(usage.free)
+    assert peak[0] > 0
+    with pytest.raises(OSError, match="GB free"):
+        build(peak[0] - 1)
+    build(3 * peak[0])  # not far too much
+
+
+SCRIPT = """
+import os, resource, signal
+import numpy as np
+from vpr_lib import index_folders
+"""
+
+
+def test_what_a_killed_build_left_is_removed(database, tmp_path):
+    np.save(tmp_path / "d.npy", database)
+    script = f"""{SCRIPT}
+index_folders.write_json = lambda *args: os.kill(os.getpid(), signal.SIGTERM)
+index_folders.build_index(np.load("d.npy"), "index", "ivf-pq", block_bytes={BLOCK_BYTES})
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path)
+    assert done.returncode
+    assert len(os.listdir(tmp_path)) == 2 and not (tmp_path / "index").exists()
+    open_index(build_index(database, tmp_path / "index", "ivf"), database, "ivf")
+    assert sorted(os.listdir(tmp_path)) == ["d.npy", "index"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+@pytest.mark.parametrize("block_bytes", [2**30, BLOCK_BYTES])
+def test_a_disk_that_fills_up_is_an_oserror(database, tmp_path, block_bytes):
+    """With small blocks, only the merged lists are too large, which faiss writes in a process of its own."""
+    np.save(tmp_path / "d.npy", database)
+    script = f"""{SCRIPT}
+resource.setrlimit(resource.RLIMIT_FSIZE, ({BLOCK_BYTES + 10_000},) * 2)
+try:
+    index_folders.build_index(np.load("d.npy"), "index", "ivf-sq8", block_bytes={block_bytes})
+except OSError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "File too large" in done.stdout and ("merged" in done.stdout) == (block_bytes == BLOCK_BYTES)
+    assert os.listdir(tmp_path) == ["d.npy"]
