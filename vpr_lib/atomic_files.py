@@ -27,9 +27,8 @@ class TemporaryFiles:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        self._prefix = f"{self._path.name}.{platform.node()[:12]}."  # several machines may share a disk
+        self._prefix = _begin_name(self._path)
         self._written: list[Path] = []
-        _remove_stale(self._path, self._prefix)
 
     def __enter__(self) -> "TemporaryFiles":
         return self
@@ -60,9 +59,7 @@ class TemporaryFiles:
 def make_folder_atomically(path: str | Path) -> Iterator[Path]:
     """Make a temporary folder beside `path`, for files; it replaces `path` at the end, or vanishes after an error."""
     path = Path(path)
-    prefix = f"{path.name}.{platform.node()[:12]}."
-    _remove_stale(path, prefix)
-    partial = path.with_name(f"{prefix}{os.getpid()}.tmp")
+    partial = path.with_name(f"{_begin_name(path)}{os.getpid()}.tmp")
     shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had this one's number
     try:
         partial.mkdir()
@@ -87,8 +84,9 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         raise OSError(error.errno, f"{path} can't be written ({error.strerror}){kept}") from None
 
 
-def _remove_stale(path: Path, prefix: str) -> None:
-    """Remove what killed processes left of this file or folder; `prefix` begins the names of this machine's."""
+def _begin_name(path: Path) -> str:
+    """How temporary names of this machine begin, once what killed processes left of a file or folder is removed."""
+    prefix = f"{path.name}.{platform.node()[:12]}."  # several machines may share a disk
     for name in os.listdir(path.parent):
         if name.startswith(f"{path.name}.") and name.endswith(".tmp"):
             process = re.fullmatch(rf"{re.escape(prefix)}(\d+)(-\d+)?\.tmp", name)
@@ -98,6 +96,7 @@ def _remove_stale(path: Path, prefix: str) -> None:
                 is_old = time.time() - newest > STALE_S
                 if is_old or (process and not _is_running(int(process[1]))):
                     shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+    return prefix
 
 
 def _is_running(process: int) -> bool:

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -172,10 +172,16 @@ def checksum_array(array: np.ndarray) -> int:
 
 def checksum_file(path: str | Path) -> int:
     """The CRC-32 of a file's bytes."""
-    checksum = 0
     with open(path, "rb") as file:
-        while data := file.read(2**22):
-            checksum = zlib.crc32(data, checksum)
+        return _checksum_next(file, Path(path).stat().st_size)
+
+
+def _checksum_next(file: BinaryIO, number: int) -> int:
+    """The CRC-32 of the next bytes of a file, as many as there are if they are fewer."""
+    checksum = 0
+    while data := file.read(max(0, min(number, 2**22))):
+        checksum = zlib.crc32(data, checksum)
+        number -= len(data)
     return checksum
 
 
@@ -198,10 +204,7 @@ def is_usable(path: str | Path, advice: str) -> bool:
 
 def check_array(path: str | Path, advice: str) -> None:
     """Raise a `DamagedFile` unless a file is as `write_array` wrote it."""
-    checksum, left = 0, Path(path).stat().st_size - _CRC_BYTES
     with open(path, "rb") as file:
-        while data := file.read(max(0, min(left, 2**22))):
-            checksum = zlib.crc32(data, checksum)
-            left -= len(data)
-        if left or file.read() != checksum.to_bytes(_CRC_BYTES, "little"):
+        checksum = _checksum_next(file, Path(path).stat().st_size - _CRC_BYTES)
+        if file.read() != checksum.to_bytes(_CRC_BYTES, "little"):
             raise DamagedFile(path, "its checksum is wrong", advice)

@@ -203,4 +203,5 @@ def load_batches(
 
 def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training loop, which then saves
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler of the parent's says what became of the parent
     cv2.setNumThreads(0)  # OpenCV's thread pool doesn't survive a fork

@@ -1,11 +1,14 @@
 """Several processes, started by torchrun, that work as one: who they are and what they tell each other.
 
-All processes call these functions, in the same order. With a single process they do nothing.
+All processes call these functions, in the same order. With a single process they tell nobody anything: a value that is
+gathered is its own, an error is raised as it is.
 """
 
 import atexit
 import contextlib
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,9 +64,17 @@ def is_main() -> bool:
 
 @contextmanager
 def work_together() -> Iterator[None]:
-    """Join the others; within, only the main process prints and warns, and a lost process is a ConnectionError."""
+    """Join the others; within, only the main process prints and warns, and a lost process is a ConnectionError.
+
+    torchrun ends the others by SIGTERM when it finds that one has ended, which may be before they find it: they end
+    with the same message, as a SystemExit.
+    """
     join_processes()
     with contextlib.ExitStack() as stack:
+        is_main_thread = threading.current_thread() is threading.main_thread()  # only this one has signal handlers
+        if count_processes() > 1 and is_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _end)
+            stack.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
         if not is_main():
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
             stack.enter_context(warnings.catch_warnings())
@@ -72,10 +83,17 @@ def work_together() -> Iterator[None]:
             yield
         except RuntimeError as error:
             if count_processes() > 1 and _is_lost(error):
-                what = f"process {get_rank()} of {count_processes()} has lost another one, which was killed or failed"
-                advice = "any error of its own is printed above. The same command continues from the last checkpoint"
-                raise ConnectionError(f"{what}; {advice}") from error
+                raise ConnectionError(_explain("has lost another one, which was killed or failed")) from error
             raise
+
+
+def _end(signum: int, frame: Any) -> None:
+    raise SystemExit(_explain("was ended by SIGTERM, because another one was killed or failed or torchrun was stopped"))
+
+
+def _explain(what: str) -> str:
+    advice = "any error of its own is printed above. The same command continues from the last checkpoint"
+    return f"process {get_rank()} of {count_processes()} {what}; {advice}"
 
 
 def _is_lost(error: RuntimeError) -> bool:
@@ -91,11 +109,6 @@ def gather_objects(value: T) -> list[T]:
     values: list[Any] = [None] * count_processes()
     dist.all_gather_object(values, value)
     return values
-
-
-def wait_for_all() -> None:
-    """Return when all processes have come this far."""
-    gather_objects(None)
 
 
 def is_any(flag: bool) -> bool:
@@ -172,7 +185,7 @@ def check_same(facts: Mapping[str, Any]) -> None:
     for rank, other in enumerate(others, 1):
         if names := [name for name in first if first[name] != other.get(name)]:
             details = "; ".join(f"{name}: {first[name]} and {other.get(name)}" for name in names)
-            raise ValueError(f"processes 0 and {rank} differ in {details}. All must have the same code and photos")
+            raise ValueError(f"processes 0 and {rank} differ in {details}. Start all with the same code and photos")
 
 
 def share_rows(number: int, multiple: int = 1) -> slice:

@@ -128,7 +128,7 @@ def _train_or_open(
         settings, aggregator = _resolve_aggregator(settings, aggregator)
         with share_errors():
             identity = _make_identity(settings, data_root, aggregator)
-        check_same(identity | {"library": hash_library()})
+        check_same(_flatten(identity) | {"kit": hash_library()})
         folder = folder or _name_folder(runs_dir, settings, identity)
         run = Run(folder, settings, aggregator)
         if not run_on_main(lambda: _check_folder(run, identity)):
@@ -148,7 +148,7 @@ def _check_folder(run: Run, identity: Identity) -> bool:
     if (folder / "settings.json").is_file():
         saved = read_run_file(folder)
         if has_weights(folder):  # else nothing is lost by another run there
-            _check_same(folder, saved, identity)
+            _refuse_other(folder, saved, identity)
     elif folder.exists() and not (folder.is_dir() and all(_is_leftover(path.name) for path in folder.iterdir())):
         raise ValueError(f"{folder} is not empty and no run folder; choose another one")
     return run.complete
@@ -230,10 +230,14 @@ def _make_identity(settings: Settings, data_root: DataRoot, aggregator: nn.Modul
     return identity
 
 
-def _check_same(folder: Path, saved: Identity, wanted: Identity) -> None:
-    """Raise a ValueError that lists how a run folder differs from what is asked for."""
+def _flatten(identity: Identity) -> dict[str, Any]:
+    """{setting or what else there is: value}, under names for messages."""
     names = {"data": "photos", "code": "model code", "weights": "weights file", "aggregator_weights": "initial weights"}
     names["default_options"] = "default options of loss and miner"
-    old, new = (state["settings"] | {name: state.get(k) for k, name in names.items()} for state in (saved, wanted))
-    if changes := list_changes(old, new):
+    return identity["settings"] | {name: identity.get(key) for key, name in names.items()}
+
+
+def _refuse_other(folder: Path, saved: Identity, wanted: Identity) -> None:
+    """Raise a ValueError that lists how a run folder differs from what is asked for."""
+    if changes := list_changes(_flatten(saved), _flatten(wanted)):
         raise ValueError(f"{folder} holds another run: {'; '.join(changes)}. Choose another folder")

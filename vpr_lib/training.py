@@ -114,14 +114,9 @@ def train(
                 if transform and not on_cpu:
                     inputs = transform(inputs, batch.seed, part=batch.part)
                 first, total = batch.part  # photos beyond the total are repeated ones
-                is_own = torch.arange(first, first + len(batch.rows)) < total
-                places = labels[batch.rows].where(is_own, -1).to(device)
-                try:
-                    loss, pairs = trainer.step(inputs, places)
-                except FloatingPointError as error:
-                    names = "\n  ".join(np.concatenate(gather_objects(table.names[batch.rows[is_own].numpy()])))
-                    complete = FloatingPointError(f"{error}. Photos of the batch:\n  {names}")
-                    raise_together(complete if is_main() else None)
+                counts = torch.arange(first, first + len(batch.rows)) < total
+                with _name_photos(table.names[batch.rows[counts].numpy()]):
+                    loss, pairs = trainer.step(inputs, labels[batch.rows].where(counts, -1).to(device))
                 now = time.monotonic()
                 trivial = share_of_trivial_anchors(pairs, total)
                 progress.add_batch(loss, trivial, total, seconds=now - last_batch)
@@ -171,6 +166,19 @@ def share_of_trivial_anchors(pairs: tuple[torch.Tensor, ...] | None, batch_size:
         return 0.0
     anchors = torch.cat([pairs[0], pairs[2]]) if len(pairs) == 4 else pairs[0]
     return 1.0 - len(torch.unique(anchors)) / batch_size
+
+
+@contextlib.contextmanager
+def _name_photos(names: np.ndarray) -> Iterator[None]:
+    """Add the photos of the batch, those of all processes, to the error that its loss isn't finite."""
+    message = None
+    try:
+        yield
+    except FloatingPointError as error:  # in all processes, as all have the same loss
+        message = str(error)
+    if message:
+        photos = "\n  ".join(np.concatenate(gather_objects(names)))
+        raise_together(FloatingPointError(f"{message}. Photos of the batch:\n  {photos}") if is_main() else None)
 
 
 @contextlib.contextmanager

@@ -154,6 +154,7 @@ def test_evaluate_has_three_ways_to_rerank(run_folder, data_root, capsys):
     (["--rerank", "all", "--rerank-top", "13"], "13 predictions"),
     (["--rerank", "all", "--rerank-top", "0"], "0 predictions"),
     (["--rerank-top", "7"], "--rerank-top 7"),
+    (["--nprobe", "8"], "--nprobe 8"),
     (["--rerank", "none", "--rerank-top", "7"], "--rerank-top 7"),
     (["--index", "ivff"], "'ivff'"),
     (["--whiten", "-1", "--set", "progress=false"], "-1 components"),

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from vpr_lib.evaluation import evaluate_run
 from vpr_lib.loading import PhotoDataset
 from vpr_lib.models import build_model, synchronize_batchnorm
 from vpr_lib.predictions import find_descriptors
-from vpr_lib.processes import get_rank, is_any, iterate_together, join_processes, run_on_main, share_rows
+from vpr_lib.processes import get_rank, is_any, iterate_together, join_processes, run_on_main, share_rows, work_together
 from vpr_lib.runs import train_run
 from vpr_lib.search import search_database, search_together
 from vpr_lib.settings import get_preset
@@ -58,11 +59,12 @@ def largest_difference(first, second):
 
 
 def train(settings, root, folder, machine):
-    """Weights, history without times, and what was printed."""
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
+    """Weights, history without times, and what was printed, on both streams."""
+    printed, bars = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(bars):
         run = train_run(settings, root, folder, machine=machine)
     history = [{name: value for name, value in row.items() if name != "photos_per_s"} for row in run.history]
-    return read_weights(folder), history, printed.getvalue()
+    return read_weights(folder), history, printed.getvalue(), bars.getvalue()
 
 
 @pytest.mark.parametrize("number, changes", [
@@ -71,21 +73,23 @@ def train(settings, root, folder, machine):
 ], ids=["features", "augmented", "an empty part, a loss with weights"])  # fmt: skip
 def test_processes_train_what_one_does(root, tmp_path, machine, number, changes, summary):
     settings = replace(FROZEN, **changes)
-    alone, history, printed = train(settings, root, tmp_path / "one" / "run", machine)
-    results = run_together(number, train, settings, root, tmp_path / "many" / "run", machine)
+    alone, history, printed, _ = train(settings, root, tmp_path / "one" / "run", machine)
+    with_bars = replace(machine, progress=True)
+    results = run_together(number, train, settings, root, tmp_path / "many" / "run", with_bars)
     far = largest_difference(alone, results[0][0])
     summary(f"{number} processes, {changes}: largest difference of a weight {far:.1e}")
     start = {name: value.numpy() for name, value in build_model(settings).state_dict().items()}
     assert far < 1e-5 and largest_difference(alone, start) > 1e-4
-    for rank, (weights, other, text) in enumerate(results):
+    for rank, (weights, other, text, bars) in enumerate(results):
         assert largest_difference(weights, results[0][0]) == 0
         assert [row.keys() for row in other] == [row.keys() for row in history]
         for row, expected in zip(other, history, strict=True):
             assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
-        assert (len(text) > 0) == (rank == 0)  # the main process prints, and what one prints
-    assert [line.split()[0] for line in results[0][2].splitlines()] == [
-        line.split()[0] for line in printed.splitlines()
-    ]
+        if rank:  # only the main process prints
+            assert text == bars == ""
+        else:
+            lines = [[line.split()[0] for line in each.splitlines()] for each in (text, printed)]
+            assert lines[0] == lines[1] and "epoch 1/2" in bars
     names = [{path.name for path in (tmp_path / which / "run").iterdir()} for which in ("one", "many")]
     assert names[0] == names[1]
 
@@ -103,13 +107,13 @@ def train_until(step, settings, root, folder, machine):
 
 def test_a_stopped_training_is_resumed_by_any_number_of_processes(root, tmp_path, machine):
     settings = replace(FROZEN, epochs=3)
-    expected, expected_history, _ = run_together(2, train, settings, root, tmp_path / "whole" / "run", machine)[0]
+    expected, expected_history, *_ = run_together(2, train, settings, root, tmp_path / "whole" / "run", machine)[0]
     assert run_together(2, train_until, 4, settings, root, tmp_path / "stopped" / "run", machine) == [None, None]
     assert load_checkpoint(tmp_path / "stopped" / "run")["progress"]["step"] == 3  # within the second epoch
     for number in (1, 2, 3):
         shutil.copytree(tmp_path / "stopped", tmp_path / str(number))
         result = run_together(number, train, settings, root, tmp_path / str(number) / "run", machine)
-        weights, history, _ = result[0]
+        weights, history, *_ = result[0]
         far = largest_difference(weights, expected)
         assert far == 0 if number == 2 else far < 1e-5, number
         assert history[0] == expected_history[0] and len(history) == 3
@@ -141,17 +145,17 @@ def test_a_photo_that_one_process_can_not_read_stops_all(root, tmp_path, machine
 def train_differently(what, settings, root, other_root, folder, machine):
     join_processes()
     rank = get_rank()
-    if what == "library" and rank == 1:
+    if what == "kit" and rank == 1:
         runs.hash_library = lambda: "another version"
-    settings = replace(settings, seed=rank) if what == "settings" else settings
-    train(settings, other_root if what == "data" and rank == 1 else root, folder, machine)
+    settings = replace(settings, seed=rank) if what == "seed" else settings
+    train(settings, other_root if what == "photos" and rank == 1 else root, folder, machine)
 
 
-@pytest.mark.parametrize("what", ["settings", "data", "library"])
+@pytest.mark.parametrize("what", ["seed", "photos", "kit"])
 def test_processes_with_different_arguments_train_nothing(root, data_root, tmp_path, machine, what):
     arguments = (what, FROZEN, root, data_root, tmp_path / "run", machine)
     for error in run_together(2, train_differently, *arguments):
-        assert isinstance(error, ValueError) and f"processes 0 and 1 differ in {what}" in str(error)
+        assert isinstance(error, ValueError) and f"processes 0 and 1 differ in {what}: " in str(error)
     assert not (tmp_path / "run").exists()
 
 
@@ -164,9 +168,9 @@ def test_places_that_processes_can_not_share_are_an_error_before_anything_is_wri
 
 def test_a_batch_in_chunks_on_two_processes(root, tmp_path, machine):
     settings = replace(FROZEN, num_places=10)
-    alone, _, _ = train(settings, root, tmp_path / "one" / "run", machine)
+    alone, *_ = train(settings, root, tmp_path / "one" / "run", machine)
     chunked = replace(machine, train_chunk_size=3)
-    weights, _, _ = run_together(2, train, settings, root, tmp_path / "two" / "run", chunked)[0]
+    weights, *_ = run_together(2, train, settings, root, tmp_path / "two" / "run", chunked)[0]
     assert largest_difference(weights, alone) < 1e-5
 
 
@@ -342,6 +346,20 @@ def test_what_processes_tell_each_other():
         assert errors[1] == ("FileNotFoundError", "no photo 2", rank == 0)
 
 
+def receive_sigterm():
+    try:
+        with work_together():
+            signal.raise_signal(signal.SIGTERM)
+            return "went on"
+    except SystemExit as error:
+        return str(error), signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_process_says_why_it_was_ended_by_sigterm():
+    for rank, (message, is_default_again) in enumerate(run_together(2, receive_sigterm)):
+        assert f"process {rank} of 2 " in message and "SIGTERM" in message and is_default_again
+
+
 # torchrun
 
 COMMAND = [
@@ -383,7 +401,10 @@ def test_a_killed_process_ends_all_and_the_same_command_continues(root, tmp_path
     finally:
         launcher.kill()
     assert launcher.returncode != 0
-    assert "process 0 of 2 has lost another one" in printed and "The same command continues" in printed
+    # process 0 finds that the other one is gone, or torchrun ends it first
+    assert re.search(
+        r"process 0 of 2 (has lost another one|was ended by SIGTERM).* The same command continues", printed
+    )
     step = load_checkpoint(tmp_path / "run")["progress"]["step"]
     assert 0 < step < 36 and not (tmp_path / "run" / "model.pt").exists()
     launcher = start_torchrun(root, tmp_path / "run")

@@ -102,8 +102,12 @@ def evaluate_model(options: argparse.Namespace) -> None:
     (machine,) = _apply_changes(options.set, Machine())
     if options.rerank_top is not None and options.rerank in (None, "none"):
         raise ValueError(f"--rerank-top {options.rerank_top} does nothing without --rerank all or --rerank adaptive")
+    search = {"index": options.index, "whiten": options.whiten}
+    if options.nprobe is not None:
+        if options.index == "exact":
+            raise ValueError(f"--nprobe {options.nprobe} does nothing without --index")
+        search["nprobe"] = options.nprobe
     run = open_run(options.run)
-    search = {"index": options.index, "whiten": options.whiten, "nprobe": options.nprobe}
     if options.rerank is None:
         evaluation = evaluate_run(run, options.data, options.split, machine, **search)
         content = evaluation.to_dict()
