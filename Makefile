@@ -1,4 +1,4 @@
-# make setup | test | quick | lowest | lint | demo [DATA=folder] | lab | notebooks [PRESET=mini]
+# make setup | test | quick | lowest | lint | demo [DATA=folder] | lab | handout | notebooks [PRESET=mini]
 #      | address GITHUB=owner/name | clean
 # lowest: the tests of quick with the lowest versions that pyproject.toml allows, in an environment of its own.
 SHELL := /bin/bash
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOWEST := .venv-lowest
 
-.PHONY: setup test quick lowest lint format demo lab notebooks address clean
+.PHONY: setup test quick lowest lint format demo lab handout notebooks address clean
 
 setup: $(READY)
 
@@ -65,20 +65,24 @@ endif
 	@echo "== Running the study"
 	@$(BIN)/python -m vpr_lib report --data "$(DATA)" --preset $(PRESET) --out "reports/$(notdir $(patsubst %/,%,$(DATA)))"
 
+# Opens copies of the notebooks, so that git pull doesn't meet a student's changes. The file browser shows the whole
+# kit: runs/ and reports/ too.
 lab: $(READY)
-	$(BIN)/jupyter lab --notebook-dir notebooks
+	@$(BIN)/python notebooks/copy_to_work.py
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/work
+
+# The notebooks for students, without solutions and outputs, and for teachers, with them.
+handout: $(READY)
+	$(BIN)/python notebooks/handout.py
 
 # Runs all six from top to bottom and saves their outputs in place.
 notebooks: $(READY)
 	$(BIN)/python notebooks/execute.py --preset $(PRESET)
 
-# Replaces the kit's address in the notebooks' first cells, the README's badges and pyproject.toml.
+# Writes the kit's address into pyproject.toml, the notebooks' first cells and the README; `GITHUB=` removes it.
 address:
-	@test -n "$(GITHUB)" || { echo "run: make address GITHUB=owner/name"; exit 1; }
-	@old=$$(sed -n 's#^Repository = "https://github.com/\(.*\)"#\1#p' pyproject.toml) && \
-		sed -i.old "s#github.com/$$old#github.com/$(GITHUB)#g; s#/github/$$old/#/github/$(GITHUB)/#g" \
-		pyproject.toml README.md notebooks/0*.ipynb && rm -f *.old notebooks/*.old
-	@echo "The notebooks' code has changed: run make notebooks, and commit."
+	@test "$(origin GITHUB)" != undefined || { echo "run: make address GITHUB=owner/name"; exit 1; }
+	@$(PYTHON) notebooks/address.py "$(GITHUB)"
 
 clean:
 	rm -rf $(VENV) $(LOWEST) .pytest_cache .ruff_cache *.egg-info

@@ -1,6 +1,7 @@
 """The project's own promises: packages, imports, layout."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -110,10 +111,31 @@ def test_every_package_has_a_tested_version():
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
     assert extras["dev"][0] == "vpr_lib[lab,pretrained]"
-    for requirement in project["dependencies"] + extras["lab"] + extras["pretrained"] + extras["dev"][1:]:
+    optional = extras["lab"] + extras["pretrained"] + extras["grading"] + extras["dev"][1:]
+    for requirement in project["dependencies"] + optional:
         name, bound = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement).groups()  # lower bounds only
         numbers = [[int(n) for n in version.split(".")[:3]] for version in (bound, pinned[name])]
         assert numbers[0] <= numbers[1], requirement
+
+
+def test_hosted_machines_run_targets_that_exist():
+    """GitHub's workflows and the development container are valid and call `make` only."""
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
+    commands = [container["postCreateCommand"]]
+    paths = sorted((ROOT / ".github" / "workflows").glob("*"))
+    assert [path.name for path in paths] == ["notebooks.yml", "test.yml"]
+    for path in paths:
+        workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert workflow[True] and workflow["permissions"] == {"contents": "read"}  # YAML reads "on" as True
+        for job in workflow["jobs"].values():
+            assert job["runs-on"] and job["timeout-minutes"] <= 60
+            assert all(("run" in step) != ("uses" in step) for step in job["steps"])
+            assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in job["steps"] if "uses" in step)
+            commands += [step["run"] for step in job["steps"] if "run" in step]
+    targets = re.findall(r"^([a-z ]+):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = {name for line in targets for name in line.split()}
+    called = [re.fullmatch(r"make (\w+)( [A-Z]+=\w+)?", command)[1] for command in commands]
+    assert {"setup", "lint", "test", "notebooks"} <= set(called) <= targets
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from vpr_lib.course import exercises, reranking_exercises
+from vpr_lib.course.checking import WrongAnswer
 from vpr_lib.recall import find_positives
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("0*.ipynb"))
@@ -48,6 +49,14 @@ def test_an_unfinished_answer_stops_nothing_and_the_solution_is_accepted(name, c
         exec(code, names)
         CHECKS[name](names[answer])
         assert capsys.readouterr().out.startswith(verdict)
+
+
+def test_a_strict_check_raises_what_is_printed_otherwise(capsys):
+    for answer in (lambda name: None, lambda name: 1 / 0, lambda name: ("1", 2)):
+        exercises.check_read_utm(answer)
+        with pytest.raises(WrongAnswer) as raised:
+            exercises.check_read_utm(answer, strict=True)
+        assert str(raised.value) == capsys.readouterr().out.strip()
 
 
 class DependsOnItsBatch(torch.nn.Module):

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tomllib
 from pathlib import Path
 
 import nbformat
@@ -90,16 +89,17 @@ def test_exercises_are_unfinished_and_stop_nothing(committed):
     assert all("to do" in cell.outputs[0].text for cell in checks)
 
 
-def test_the_kit_is_found_alike_and_its_address_is_one(committed):
-    first = {code_cells(nbformat.read(path, as_version=4))[0].source for path in PATHS}
-    assert len(first) == 1
-    address = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
-    assert re.findall(r'"(https://[^"]+)"', *first) == [address]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    badge = address.replace("https://github.com/", "https://colab.research.google.com/github/")
-    assert [f"{name}.ipynb" for name in NAMES] == re.findall(
-        rf"{re.escape(badge)}/blob/main/notebooks/([^)]+)\)", readme
-    )
+def test_the_kit_is_found_alike_by_a_short_first_cell():
+    (first,) = {code_cells(nbformat.read(path, as_version=4))[0].source for path in PATHS}
+    assert len([line for line in first.splitlines() if line]) <= 15
+
+
+def test_outputs_stay_valid_when_the_kit_gets_an_address(committed):
+    before, first = hash_code(committed), code_cells(committed)[0]
+    first.source = first.source.replace('"VPR_KIT", ""', '"VPR_KIT", "https://example.org/kit"')
+    assert "example.org" in first.source and hash_code(committed) == before
+    first.source += "\nprint(KIT)"
+    assert hash_code(committed) != before
 
 
 def test_cells_are_short_and_hold_no_path(committed):
@@ -146,8 +146,9 @@ def test_runs_from_top_to_bottom(executed, name):
 
 
 @pytest.fixture
-def colab(tmp_path):
+def colab(tmp_path, monkeypatch):
     """An empty folder, a Python that has the packages but not the kit, a stand-in for `google.colab`."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     script = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
@@ -164,51 +165,67 @@ def colab(tmp_path):
     return tmp_path, python
 
 
-def make_repository(folder):
-    """A git repository of the files as they are now, committed or not."""
+def copy_kit(folder):
+    """A copy of the kit's files as they are now, committed or not."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines():
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def make_repository(folder):
     who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
     for command in (["init", "--quiet"], ["add", "--all"], [*who, "commit", "--quiet", "-m", "kit"]):
         subprocess.run(["git", *command], cwd=folder, check=True)
-    return folder
+    return f"file://localhost{folder}"
 
 
 NUM_CELLS = 11  # of notebook 01, up to its first figure
 
 
-def execute_alone(colab, **env):
+def execute_alone(colab, num_cells=NUM_CELLS, **env):
     folder, python = colab
     name = PATHS[0].name
     notebook = nbformat.read(PATHS[0], as_version=4)
-    notebook.cells = notebook.cells[:NUM_CELLS]
+    notebook.cells = notebook.cells[:num_cells]
     nbformat.write(notebook, folder / "content" / name)
     env = {k: v for k, v in os.environ.items() if not k.startswith("VPR_")} | {"VPR_PRESET": "smoke"} | env
     command = [python, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", name]
     return subprocess.run(command, cwd=folder / "content", env=env, capture_output=True, text=True, timeout=300)
 
 
+OFFLINE = {"PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_INDEX": "1"}  # its packages are there: nothing is fetched
+
+
 @pytest.mark.slow
 def test_runs_from_an_empty_folder_as_in_colab(colab):
     folder, _ = colab
-    kit = make_repository(folder / "kit")
-    offline = {"PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_INDEX": "1"}  # its packages are there: nothing is fetched
     place = {"PYTHONPATH": str(folder / "stub"), "VPR_DRIVE": "1", "VPR_KEEP": str(folder / "drive")}
-    done = execute_alone(colab, VPR_KIT=str(kit), **place, **offline)
+    done = execute_alone(colab, VPR_KIT=make_repository(copy_kit(folder / "kit")), **place, **OFFLINE)
     assert done.returncode == 0, done.stderr
     assert (folder / "content" / "mounted.txt").read_text(encoding="utf-8") == "/content/drive"
-    assert (folder / "content" / "vpr-course-kit" / "vpr_lib" / "__init__.py").is_file()
     notebook = nbformat.read(folder / "content" / PATHS[0].name, as_version=4)
     check_outputs(notebook)
     assert sorted(p.name for p in (folder / "drive/reports/smoke").iterdir()) == sorted(figure_names(notebook))
-    assert (folder / "content" / "vpr-course-kit" / "data" / "smoke" / "city.json").is_file()  # on the local disk
+    assert (folder / "content" / "data" / "smoke" / "city.json").is_file()  # on the local disk
 
 
 @pytest.mark.slow
-def test_without_the_kit_and_without_colab_the_first_cell_says_what_to_do(colab):
+def test_installs_the_kit_from_a_zip_beside_the_notebook(colab):
+    folder, python = colab
+    copy_kit(folder / "kit-main")  # as code hosts pack it: all in one folder
+    shutil.make_archive(folder / "content" / "kit-main", "zip", folder, "kit-main")
+    done = execute_alone(colab, num_cells=2, **OFFLINE)
+    assert done.returncode == 0, done.stderr
+    script = "import vpr_lib; from vpr_lib.city import CitySettings; print(vpr_lib.__file__)"
+    found = subprocess.run([python, "-c", script], check=True, capture_output=True, text=True, cwd=folder / "content")
+    assert found.stdout.startswith(str(folder / "venv"))
+
+
+@pytest.mark.slow
+def test_without_the_kit_the_first_cell_says_what_to_do(colab):
     done = execute_alone(colab)
     assert done.returncode != 0
-    assert "open this notebook in a checkout" in done.stderr
+    assert all(remedy in done.stderr for remedy in ("make lab", "zip", "VPR_KIT"))

@@ -1,7 +1,9 @@
 """The session of a notebook: photos are found or rendered, runs and figures are kept, errors say what to do."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -113,6 +115,24 @@ def test_a_figure_of_pyplot_is_shown_once(session):
     pyplot.switch_backend("agg")
     session.show(pyplot.figure(), "f", "nothing")
     assert pyplot.get_fignums() == []
+
+
+def test_an_exported_page_is_linked_from_the_folder_of_the_notebook(session, monkeypatch):
+    page = session.reports_dir / "page of all & one.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("<p>", encoding="utf-8")
+    notebooks = session.runs_dir.parent / "work"
+    notebooks.mkdir()
+    monkeypatch.chdir(notebooks)
+    (link,) = re.findall('<a href="([^"]+)" download>', session.link(page).data)
+    assert link.startswith("../reports/smoke/") and Path(unquote(link)).samefile(page)
+    assert "page of all &amp; one.html</a>" in session.link(str(page)).data
+
+
+def test_drive_outside_of_colab_is_an_error(monkeypatch):
+    monkeypatch.setenv("VPR_DRIVE", "1")
+    with pytest.raises(ModuleNotFoundError, match="VPR_DRIVE"):
+        open_session("smoke")
 
 
 def test_a_table_is_shown_as_markdown():

@@ -11,27 +11,34 @@ import numpy as np
 class WrongAnswer(Exception):
     """An answer is wrong; the message says in which way."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What Jupyter shows in place of a traceback."""
+        return [str(self)]
 
-def exercise(check: Callable[[Any], None]) -> Callable[[Any], None]:
+
+def exercise(check: Callable[[Any], None]) -> Callable[..., None]:
     """Make a check, which takes the student's function and raises `WrongAnswer`, print its verdict instead.
 
-    It never raises, so the rest of the notebook still runs.
+    It never raises, so the rest of the notebook still runs; with `strict=True` it raises a `WrongAnswer` that holds
+    the verdict, for grading.
     """
 
     @functools.wraps(check)
-    def print_verdict(answer: Any) -> None:
+    def print_verdict(answer: Any, strict: bool = False) -> None:
         try:
             check(_require_return(answer))
+            verdict = "✓ right"
         except WrongAnswer as wrong:
-            print(f"✗ not yet: {wrong}")
+            verdict = f"✗ not yet: {wrong}"
         except NotImplementedError:
-            print("… to do: complete the cell above and run both again")
+            verdict = "… to do: complete the cell above and run both again"
         except Exception as error:
             frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
             where = f", in line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
-            print(f"✗ it stops with {type(error).__name__}: {error}{where}")
-        else:
-            print("✓ right")
+            verdict = f"✗ it stops with {type(error).__name__}: {error}{where}"
+        if strict and verdict != "✓ right":
+            raise WrongAnswer(verdict)
+        print(verdict)
 
     return print_verdict
 

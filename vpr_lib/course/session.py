@@ -1,16 +1,18 @@
 """A preset's name -> what a notebook works with: settings, photos, and folders for runs and figures.
 
 Notebooks contain no paths; environment variables change the defaults: VPR_PRESET (the preset), VPR_DATA (the data
-root), VPR_KEEP (the folder of runs/ and reports/; in Colab, a folder on Drive).
+root), VPR_KEEP (the folder of runs/ and reports/), VPR_DRIVE ("1" mounts Google Drive in Colab, and keeps them there).
 """
 
+import html
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
-from IPython.display import Image, Markdown
+from IPython.display import HTML, Image, Markdown
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
@@ -102,16 +104,32 @@ class Session:
         pyplot.close(figure)
         return Image(data=path.read_bytes(), width=round(100 * figure.get_figwidth()), metadata={"alt": alt})
 
+    def link(self, path: str | Path) -> HTML:
+        """A link that downloads an exported file, to be the last value of a cell.
+
+        JupyterLab serves files below the folder that it was started in; `make lab` starts it in the checkout, so
+        everything in runs/ and reports/ can be downloaded. In Colab, use its file browser.
+
+        Args:
+            path: the file, such as `gallery.export_html` returns.
+        """
+        target = Path(os.path.relpath(path)).as_posix()  # the kernel works in the notebook's folder
+        return HTML(f'<a href="{quote(target)}" download>Download {html.escape(Path(path).name)}</a>')
+
 
 def open_session(preset: str | None = None, machine: Machine | None = None) -> Session:
     """Find the photos of a preset, by default VPR_PRESET or "mini", and choose the folders for its runs and figures.
 
-    A city that is missing or incomplete is rendered. Packs in VPR_KEEP are copied to the local disk.
+    A city that is missing or incomplete is rendered. Packs in VPR_KEEP are copied to the local disk. With VPR_DRIVE=1,
+    Google Drive is mounted first, and VPR_KEEP is a folder there unless it is set.
 
     Raises:
+        ModuleNotFoundError: VPR_DRIVE=1 outside of Colab.
         ValueError: no such preset.
         FileNotFoundError: the photos are missing; the message says how to get them.
     """
+    if os.environ.get("VPR_DRIVE") == "1":
+        _mount_drive()
     preset = preset or os.environ.get("VPR_PRESET") or "mini"
     settings = get_preset(preset)
     # Saved notebooks are executed with TQDM_DISABLE: a saved progress bar would only say "loading".
@@ -139,3 +157,13 @@ def open_session(preset: str | None = None, machine: Machine | None = None) -> S
 def show_table(rows: Rows) -> Markdown:
     """A table to be the last value of a cell; the first row is the header."""
     return Markdown(format_markdown(rows))
+
+
+def _mount_drive() -> None:
+    """Mount Google Drive in Colab."""
+    try:
+        from google.colab import drive
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("VPR_DRIVE=1 mounts Google Drive, which only Colab can; set it to 0") from None
+    drive.mount("/content/drive")
+    os.environ.setdefault("VPR_KEEP", "/content/drive/MyDrive/vpr-course-kit")
