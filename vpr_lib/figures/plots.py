@@ -32,6 +32,7 @@ _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
 _STYLES = {"AVG": 0, "GeM": 1, "ConvAP": 2, "MixVPR": 3}  # the same style in every figure
 
 Recalls = Mapping[str, Mapping[int, float]]  # {label: {k: percent}}
+History = Sequence[Mapping[str, float]]  # a row for each epoch
 
 
 def make_figure(height_in: float) -> Figure:
@@ -98,6 +99,27 @@ def plot_losses(
         axes.plot(range(1, len(loss) + 1), loss, label=escape_math(label), **style_of(label, list(losses)))
     _label_epochs(axes, "training loss")
     axes.legend()
+    return figure
+
+
+def plot_epochs(histories: Mapping[str, Sequence[History]], columns: Mapping[str, str]) -> Figure:
+    """Columns of histories against the epoch, a panel each of {column: title}: mean and range over runs of equal length.
+
+    Args:
+        histories: {label: one history for each run, for example of each seed}.
+        columns: of `history.csv`.
+    """
+    figure = make_figure(3.0)
+    panels = figure.subplots(1, len(columns), squeeze=False)[0]
+    for axes, (column, title) in zip(panels, columns.items(), strict=True):
+        for label, runs in histories.items():
+            values = np.array([[row[column] for row in history] for history in runs])
+            style = style_of(label, list(histories))
+            epochs = range(1, values.shape[1] + 1)
+            axes.plot(epochs, values.mean(0), label=escape_math(label), **style)
+            axes.fill_between(epochs, values.min(0), values.max(0), color=style["color"], alpha=0.2, linewidth=0)
+        _label_epochs(axes, title)
+    panels[0].legend(fontsize=8)
     return figure
 
 
