@@ -11,6 +11,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from PIL import Image
 
+from vpr_lib.course import session as session_module
 from vpr_lib.course.session import Session, open_session, show_table
 from vpr_lib.data_roots import DataRoot
 from vpr_lib.machine import Machine
@@ -147,12 +148,14 @@ def test_strangers_are_training_photos_where_no_city_is_rendered(session):
 
 
 @pytest.mark.slow
-def test_strangers_of_a_rendered_city_are_of_another_one(tmp_path, monkeypatch):
-    monkeypatch.setenv("VPR_DATA", str(tmp_path / "city"))
-    session = open_session("smoke", Machine(device="cpu", progress=False))
+def test_strangers_of_a_rendered_city_are_of_another_one(session, rendered_city, monkeypatch):
+    monkeypatch.setattr(session_module, "NUM_STRANGERS", 7)
+    monkeypatch.setitem(session_module.STRANGERS, "test_queries", 9)
+    session = replace(session, data_root=DataRoot(rendered_city))
     strangers = session.read_strangers()
-    assert strangers.root == tmp_path / "city-strangers" / "sf_test" / "queries" and len(strangers) == 100
+    folder = rendered_city.with_name(f"{rendered_city.name}-strangers")
+    assert strangers.root == folder / "sf_test" / "queries" and len(strangers) == 7
     assert not set(strangers.names) & set(session.data_root.read_split("sf_test").queries.names)
-    before = (tmp_path / "city-strangers" / "city.json").stat().st_mtime_ns
+    before = (folder / "city.json").stat().st_mtime_ns
     session.read_strangers()
-    assert (tmp_path / "city-strangers" / "city.json").stat().st_mtime_ns == before
+    assert (folder / "city.json").stat().st_mtime_ns == before

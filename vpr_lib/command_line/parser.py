@@ -94,7 +94,7 @@ def _add_model_commands(subparsers: _SubParsersAction) -> None:
     evaluate.add_argument("--split", required=True, help="name of a folder with database/ and queries/, or of a pack")
     evaluate.add_argument("--json", metavar="FILE", help="also write the recalls to this file")
     evaluate.add_argument("--index", default="exact", metavar="I", help=INDEX)
-    evaluate.add_argument("--nprobe", type=int, metavar="N", help="lists of the index that a query reads (32)")
+    evaluate.add_argument("--nprobe", type=int, metavar="N", help="lists of the index that a query reads (128)")
     evaluate.add_argument("--whiten", type=int, default=0, metavar="D", help="PCA-whiten to D components (0: don't)")
     evaluate.add_argument("--rerank", choices=("none", "all", "adaptive"), help=RERANK)
     evaluate.add_argument("--rerank-top", type=int, metavar="K", help="predictions verified for each query (10)")
