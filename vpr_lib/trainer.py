@@ -140,11 +140,13 @@ class Trainer:
     @torch.no_grad()
     def _measure_descriptor(self) -> int:
         """D, measured on one black image; a model that fails on it, or returns nothing, is a ValueError."""
-        size = self.settings.image_size
+        size, was_training = self.settings.image_size, self.model.training
         try:
             descriptor = self.model.eval()(torch.zeros(1, 3, size, size, device=self.device))  # (1, D)
         except RuntimeError as error:
             raise ValueError(f"the model can't compute a descriptor of {size} x {size} pixels: {error}") from error
+        finally:
+            self.model.train(was_training)
         if not descriptor.shape[1]:
             raise ValueError("the model's descriptor is empty; check aggregator_options")
         return descriptor.shape[1]
