@@ -18,6 +18,7 @@ from vpr_lib.checked_files import write_json
 from vpr_lib.data_roots import DataRoot
 from vpr_lib.evaluation import evaluate_run
 from vpr_lib.models import build_model, save_model
+from vpr_lib.optimization import DEFAULT_OPTIONS
 from vpr_lib.run_folders import lock_folder, open_run
 from vpr_lib.runs import get_run, train_all, train_run
 from vpr_lib.settings import PRESETS, Settings, get_preset, replace
@@ -387,7 +388,7 @@ def test_an_aggregator_that_cannot_work_is_an_error_without_a_traceback(small, d
 @pytest.mark.slow
 def test_other_default_options_of_the_loss_are_another_run(small, data_root, tmp_path, machine, monkeypatch):
     first = get_run(small, data_root, tmp_path, machine=machine)
-    monkeypatch.setitem(runs_module.DEFAULT_OPTIONS, small.loss, {"alpha": 3.0})
+    monkeypatch.setitem(DEFAULT_OPTIONS, small.loss, {"alpha": 3.0})
     assert get_run(small, data_root, tmp_path, machine=machine).folder != first.folder
     with pytest.raises(ValueError, match="default options"):
         runs_module.train_run(small, data_root, first.folder, machine=machine)
