@@ -223,11 +223,11 @@ def test_a_typo_writes_nothing_and_blocks_no_folder(small, data_root, tmp_path, 
     for typo in TYPOS:
         with pytest.raises((ValueError, FileNotFoundError)):
             get_run(replace(small, **typo), data_root, tmp_path, machine=machine)
-        with pytest.raises((ValueError, FileNotFoundError)):
-            train_run(replace(small, **typo), data_root, tmp_path / "run", machine=machine)
         assert not [*tmp_path.iterdir()], typo
     with pytest.raises(ValueError, match="'cuad'; valid: auto, "):
         get_run(small, data_root, tmp_path, machine=replace(machine, device="cuad"))
+    with pytest.raises(ValueError, match="option of GeM 'q'"):
+        train_run(replace(small, aggregator_options={"GeM": {"q": 3}}), data_root, tmp_path / "run", machine=machine)
     assert not [*tmp_path.iterdir()]
     assert train_run(small, data_root, tmp_path / "run", machine=machine).complete
 

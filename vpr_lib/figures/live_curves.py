@@ -140,8 +140,9 @@ def _draw_panel(
         f'<text x="{_LEFT - 5}" y="{_TOP + 8}" text-anchor="end">{high:.4g}</text>',
         f'<text x="{_LEFT - 5}" y="{bottom}" text-anchor="end">{low:.4g}</text>',
         f'<text x="{right}" y="{bottom + 15}" text-anchor="end">step {steps}</text>',
-        f'<polyline points="{" ".join(place(thin))}" fill="none" stroke="{GRAY}"/>',
     ]
+    if thin:
+        parts.append(f'<polyline points="{" ".join(place(thin))}" fill="none" stroke="{GRAY}"/>')
     for number, (name, points) in enumerate(curves.items()):
         color, marker = COLORS[number % len(COLORS)], "●■▲◆"[number % 4]
         parts.append(f'<polyline points="{" ".join(place(points))}" fill="none" stroke="{color}" stroke-width="2"/>')
