@@ -97,7 +97,7 @@ def draw_curves(losses: Sequence[float], first_step: int, progress: Progress) ->
     highest = max(loss for _, loss in [*batches, *mean_losses["mean of an epoch"]])
     panels = [
         _draw_panel("loss of each batch", mean_losses, batches, (0.0, highest or 1.0), steps),
-        _draw_panel("R@1 in percent, after each epoch", curves, [], _choose_bounds(curves), steps),
+        _draw_panel("R@1, percent", curves, [], _choose_bounds(curves), steps),
     ]
     values = [
         f"step {progress.step}: loss {losses[-1]:.3f}",
@@ -114,7 +114,7 @@ def draw_curves(losses: Sequence[float], first_step: int, progress: Progress) ->
 def _choose_bounds(curves: Mapping[str, Sequence[tuple[float, float]]]) -> tuple[float, float]:
     """The tens around all recalls."""
     values = [value for curve in curves.values() for _, value in curve] or [0.0, 100.0]
-    low = 10.0 * int(min(values) // 10)
+    low = 10.0 * min(9, int(min(values) // 10))
     return low, max(low + 10.0, 10.0 * -int(-max(values) // 10))
 
 
@@ -152,7 +152,7 @@ def _draw_panel(
         ]
         if points:
             legend = f"{marker} {html.escape(name)} {points[-1][1]:.4g}"
-            y = bottom - 6 - 14 * number
+            y = 12 + 14 * number
             parts.append(f'<text x="{right}" y="{y}" text-anchor="end" fill="{color}">{legend}</text>')
     return "".join(parts)
 
