@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpr_lib.machine import Machine
-from vpr_lib.options import check_choice, parse_change, set_values
+from vpr_lib.options import check_choice, parse_change
 from vpr_lib.settings import Settings, get_preset
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def _apply_changes(changes: Sequence[str], *dataclasses: Any) -> tuple[Any, ...]
     for change in changes:
         owner, key, value = parse_change(change, values)
         values[owner][key] = value
-    return tuple(set_values(instance, values[type(instance)]) for instance in dataclasses)
+    return tuple(replace(instance, **values[type(instance)]) for instance in dataclasses)
 
 
 def _print_splits(splits: Mapping[str, "SplitSummary"]) -> None:

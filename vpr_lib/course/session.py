@@ -20,6 +20,7 @@ from vpr_lib.city import CitySettings, write_city
 from vpr_lib.data_roots import DataRoot
 from vpr_lib.devices import choose_device
 from vpr_lib.evaluation import Evaluation, evaluate_all
+from vpr_lib.figures.live_curves import LiveCurves
 from vpr_lib.figures.plots import save_figure
 from vpr_lib.figures.tables import Rows, format_markdown
 from vpr_lib.images import ImageTable
@@ -63,10 +64,13 @@ class Session:
     def train(self, variants: Mapping[str, Settings]) -> dict[str, Run]:
         """Train a run for each {label: settings}, or open the saved one; prints one line for each.
 
+        While a run is trained, a notebook shows curves of its loss and recall.
+
         Raises:
             KeyboardInterrupt: a training was stopped. Running the cell again resumes it.
         """
-        runs = train_all(variants, self.data_root, self.runs_dir, self.machine)
+        with LiveCurves(self.machine.progress) as curves:
+            runs = train_all(variants, self.data_root, self.runs_dir, self.machine, on_batch=curves)
         for label, run in runs.items():
             if not run.complete:
                 raise KeyboardInterrupt(f"the training of {label} was stopped; run the cell again to resume it")
