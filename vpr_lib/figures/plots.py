@@ -34,9 +34,9 @@ _STYLES = {"AVG": 0, "GeM": 1, "ConvAP": 2, "MixVPR": 3}  # the same style in ev
 Recalls = Mapping[str, Mapping[int, float]]  # {label: {k: percent}}
 
 
-def make_figure(height_in: float) -> Figure:
-    """An empty figure, 8 inches wide, 150 dots per inch."""
-    return Figure((8.0, height_in), dpi=150, layout="constrained")
+def make_figure(height_in: float, width_in: float = 8.0) -> Figure:
+    """An empty figure, 150 dots per inch."""
+    return Figure((width_in, height_in), dpi=150, layout="constrained")
 
 
 def plot_recalls(recalls: Mapping[str, Recalls], published: Mapping[str, Recalls] | None = None) -> Figure:
