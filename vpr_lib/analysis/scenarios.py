@@ -82,9 +82,18 @@ def label_scenarios(names: Sequence[str], labels: Mapping[str, Label]) -> np.nda
 
 def group_queries(names: Sequence[str], labels: Mapping[str, Label]) -> QueryGroups:
     """Group queries by scenario, in the order of `SCENARIOS`; without any label, all queries are one group."""
-    kinds = label_scenarios(names, labels)
-    titles = {scenario: title for scenario, title in SCENARIOS.items() if (kinds == scenario).any()}
-    return QueryGroups(kinds, titles) if titles else QueryGroups(np.full(len(names), "all"), {"all": "All queries"})
+    return _keep_groups(label_scenarios(names, labels), SCENARIOS)
+
+
+def group_lights(names: Sequence[str], labels: Mapping[str, Label]) -> QueryGroups:
+    """Group queries by day, sunset and night, where that is known; without any label, all queries are one group."""
+    lights = label_lights(names, labels)
+    return _keep_groups(np.where(np.isin(lights, LIGHTS), lights, ""), {light: light for light in LIGHTS})
+
+
+def _keep_groups(kinds: np.ndarray, titles: Mapping[str, str]) -> QueryGroups:
+    titles = {kind: title for kind, title in titles.items() if (kinds == kind).any()}
+    return QueryGroups(kinds, titles) if titles else QueryGroups(np.full(len(kinds), "all"), {"all": "All queries"})
 
 
 def label_lights(names: Sequence[str], labels: Mapping[str, Label]) -> np.ndarray:
