@@ -40,6 +40,18 @@ def test_opens_on_the_preset_and_root_that_the_environment_names(data_root, tmp_
     assert session.runs_dir == Path(__file__).parents[2] / "runs"  # of the checkout
 
 
+@pytest.mark.parametrize(
+    ("splits", "validation", "tests"), [(["val"], "val", ["val"]), (["val", "a", "b"], "val", ["a", "b"])]
+)
+def test_test_splits_are_those_that_are_not_for_validation(session, tmp_path, splits, validation, tests):
+    for split in splits:
+        for half in ("queries", "database"):
+            (tmp_path / "root" / split / half).mkdir(parents=True)
+            (tmp_path / "root" / split / half / "@1@2@10@S@@@@@@@@@@@.jpg").write_bytes(b"")
+    session = replace(session, data_root=DataRoot(tmp_path / "root"))
+    assert (session.validation, session.tests) == (validation, tests)
+
+
 @pytest.mark.slow
 def test_a_rendered_preset_renders_its_city_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VPR_DATA", str(tmp_path / "city"))

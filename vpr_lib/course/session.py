@@ -17,7 +17,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from vpr_lib.city import CitySettings, write_city
-from vpr_lib.data_roots import DataRoot
+from vpr_lib.data_roots import DataRoot, is_validation
 from vpr_lib.devices import choose_device
 from vpr_lib.evaluation import Evaluation, evaluate_all
 from vpr_lib.figures.live_curves import LiveCurves
@@ -60,6 +60,16 @@ class Session:
     def splits(self) -> list[str]:
         """Names of the evaluation splits, validation splits first."""
         return self.data_root.splits
+
+    @property
+    def validation(self) -> str:
+        """Name of the split on which thresholds are chosen."""
+        return self.splits[0]
+
+    @property
+    def tests(self) -> list[str]:
+        """Names of the test splits; the validation split if there is no other."""
+        return [split for split in self.splits if not is_validation(split)] or [self.validation]
 
     def train(self, variants: Mapping[str, Settings]) -> dict[str, Run]:
         """Train a run for each {label: settings}, or open the saved one; prints one line for each.

@@ -35,9 +35,9 @@ Recalls = Mapping[str, Mapping[int, float]]  # {label: {k: percent}}
 History = Sequence[Mapping[str, float]]  # a row for each epoch
 
 
-def make_figure(height_in: float) -> Figure:
-    """An empty figure, 8 inches wide, 150 dots per inch."""
-    return Figure((8.0, height_in), dpi=150, layout="constrained")
+def make_figure(height_in: float, width_in: float = 8.0) -> Figure:
+    """An empty figure, 150 dots per inch."""
+    return Figure((width_in, height_in), dpi=150, layout="constrained")
 
 
 def plot_recalls(recalls: Mapping[str, Recalls], published: Mapping[str, Recalls] | None = None) -> Figure:
