@@ -1,6 +1,6 @@
 """The queries of a split with the predictions of one or two models: views, selections, counts. No widgets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -213,6 +213,18 @@ class Browser:
             evaluation = self.evaluations[self.models[0]]
             self.suggestions[row] = suggest_scenarios(self.database, self.queries, evaluation, [row])[0]
         return self.suggestions[row]
+
+    def suggest_all(self, rows: np.ndarray, report: Callable[[str], None]) -> str:
+        """Suggest for several queries and report progress; returns why there is nothing for some, or ""."""
+        failure = ""
+        for i, row in enumerate(rows):
+            if i % 50 == 0:
+                report(f"Suggestions for {i:,} of {len(rows):,} queries ...")
+            try:
+                self.suggest(int(row))
+            except (OSError, ValueError) as error:
+                failure = f"No suggestions for some queries: {error}"
+        return failure
 
     def list_predictions(self, model: str, row: int, count: int) -> list[Prediction]:
         """The first predictions of a model for a query; fewer if an approximate search returned fewer."""

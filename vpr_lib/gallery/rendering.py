@@ -39,6 +39,11 @@ def read_style() -> str:
     return Path(__file__).with_name("gallery.css").read_text(encoding="utf-8")
 
 
+def read_script() -> str:
+    """Script of the HTML made in this room."""
+    return Path(__file__).with_name("gallery.js").read_text(encoding="utf-8")
+
+
 def render_query(browser: Browser, row: int, make_img: MakeImg, num_shown: int, show_positives: bool) -> str:
     """Render a query, its map, the first photos of each model and, if wanted, the first positives."""
     name = browser.queries.names[row]
@@ -51,16 +56,28 @@ def render_query(browser: Browser, row: int, make_img: MakeImg, num_shown: int, 
         sections.append(f'<p class="vg-note">{note}</p>')
     elif show_positives:
         sections.append(_render_positives(browser, row, make_img, num_shown))
+    if not browser.without_positive[row]:
+        sections.append(_render_nearest(browser, row, make_img))
     query_map = _render_map(browser, row, num_shown)
     return _render_columns(
-        f"<figure>{make_img('queries', row, f'The query {name}')}<figcaption><b>Query</b> {_join_facts(facts)} "
+        f"<figure>{make_img('queries', row, 'Query')}<figcaption><b>Query</b> {_join_facts(facts)} "
         f"<code>{html.escape(name)}</code></figcaption></figure>{query_map}",
         sections,
     )
 
 
-def render_regions(browser: Browser, row: int, rank: int, load_model: LoadModel, image_sizes: Mapping[str, int]) -> str:
-    """Render, for each model, the query and its photo of a rank with the regions that account for their similarity."""
+def render_regions(
+    browser: Browser,
+    row: int,
+    rank: int,
+    load_model: LoadModel,
+    image_sizes: Mapping[str, int],
+    models: Sequence[str] = (),
+) -> str:
+    """Render, for each model, the query and its photo of a rank with the regions that account for their similarity.
+
+    `models` may name the wanted ones.
+    """
 
     def render(model: str, pair: Pair) -> str:
         maps = explain_similarity(load_model(model), *(read_photo(*item, image_sizes[model]) for item in pair))
@@ -71,11 +88,14 @@ def render_regions(browser: Browser, row: int, rank: int, load_model: LoadModel,
             cards.append(_render_card(format_img(encode_photo(picture), alt), "", title, []))
         return _render_section(model, "regions that account for the similarity", cards)
 
-    return _render_pairs(browser, row, rank, "regions", render)
+    return _render_pairs(browser, row, rank, "regions", render, models)
 
 
-def render_matches(browser: Browser, row: int, rank: int) -> str:
-    """Render, for each model, the query beside its photo of a rank, with lines between their inliers."""
+def render_matches(browser: Browser, row: int, rank: int, models: Sequence[str] = ()) -> str:
+    """Render, for each model, the query beside its photo of a rank, with lines between their inliers.
+
+    `models` may name the wanted ones.
+    """
 
     def render(model: str, pair: Pair) -> str:
         photos = [read_thumbnail(*item, MAX_PIXELS) for item in pair]
@@ -90,13 +110,15 @@ def render_matches(browser: Browser, row: int, rank: int) -> str:
         card = _render_card(format_img(encode_photo(picture), alt), "", title, facts)
         return _render_section(model, "points found in both photos", [card])
 
-    return _render_pairs(browser, row, rank, "matches", render)
+    return _render_pairs(browser, row, rank, "matches", render, models)
 
 
-def _render_pairs(browser: Browser, row: int, rank: int, what: str, render: Callable[[str, Pair], str]) -> str:
+def _render_pairs(
+    browser: Browser, row: int, rank: int, what: str, render: Callable[[str, Pair], str], models: Sequence[str]
+) -> str:
     """A section for each model about the query and the model's photo of a rank, or why there is none."""
     sections = []
-    for model in browser.models:
+    for model in models or browser.models:
         photo = next((each.photo for each in browser.list_predictions(model, row, rank) if each.rank == rank), None)
         if photo is None:
             sections.append(render_warning(f"{model} has no photo of rank {rank}."))
@@ -174,10 +196,14 @@ def _render_section(title: str, note: str, cards: Iterable[str], kind: str = "")
     )
 
 
-def _render_card(img: str, kind: str, title: str, facts: Iterable[str]) -> str:
-    """A framed photo with text below it; `kind` is "right", "wrong", "positive" or ""."""
+def _render_card(img: str, kind: str, title: str, facts: Iterable[str], pair: str = "") -> str:
+    """A framed photo with text below it; `kind` is "right", "wrong", "positive" or "".
+
+    `pair`, "number of the model, rank", lets the enlarged photo show regions and matches.
+    """
     text = f"<b>{html.escape(title)}</b> {_join_facts(facts)}"
-    return f'<figure class="vg-card vg-{kind}">{img}<figcaption>{text}</figcaption></figure>'
+    data = f' data-pair="{pair}"' if pair else ""
+    return f'<figure class="vg-card vg-{kind}"{data}>{img}<figcaption>{text}</figcaption></figure>'
 
 
 def _list_photo_facts(table: ImageTable, row: int) -> list[str]:
@@ -203,7 +229,7 @@ def _render_predictions(browser: Browser, row: int, number: int, make_img: MakeI
         if inliers >= 0:
             facts.append(f"{inliers} inliers")
         facts += _list_photo_facts(browser.database, photo)
-        cards.append(_render_card(img, word, f"{sign} {distance}", facts))
+        cards.append(_render_card(img, word, f"{sign} {distance}", facts, f"{number} {rank}"))
     num_predictions = browser.evaluations[model].indices.shape[1]
     rank, margin = browser.ranks[number, row], browser.margins[number, row]
     note = f"no right photo among the first {num_predictions}"
@@ -226,6 +252,16 @@ def _render_positives(browser: Browser, row: int, make_img: MakeImg, num_shown: 
         cards.append(_render_card(img, "positive", distance, _list_photo_facts(browser.database, positives[i])))
     note = f"the nearest {len(cards)} of {len(positives)}" if len(cards) < len(positives) else f"all {len(positives)}"
     return _render_section("Positives", note, cards, "vg-positives")
+
+
+def _render_nearest(browser: Browser, row: int, make_img: MakeImg) -> str:
+    """The nearest positive of a query, hidden: shown beside enlarged photos."""
+    positives = browser.positives[row]
+    distances_m = np.linalg.norm(browser.database.utm[positives] - browser.queries.utm[row], axis=1)
+    photo, distance = positives[distances_m.argmin()], format_distance(distances_m.min())
+    img = make_img("database", photo, f"Nearest positive, {distance} from the query")
+    text = f"<b>{distance}</b> {_join_facts(_list_photo_facts(browser.database, photo))}"
+    return f'<figure class="vg-nearest" hidden>{img}<figcaption>{text}</figcaption></figure>'
 
 
 def _render_map(browser: Browser, row: int, num_shown: int) -> str:
