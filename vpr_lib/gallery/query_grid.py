@@ -33,9 +33,11 @@ def render_pick(browser: Browser, row: int, make_img: MakeImg, is_current: bool 
     name = str(browser.queries.names[row])
     signs = "".join(f'<i class="vg-{word}">{"✓" if word == "right" else "✗"}</i>' for word in words)
     kinds = f"vg-first-{words[0]} vg-last-{words[-1]}"
+    img = make_img("queries", row, f"Query {row + 1}: {outcome}")
+    data = f'data-row="{row}" data-ask="query {row}" title="{html.escape(name)}"'
+    current = ' aria-current="true"' if is_current else ""
     return (
-        f'<button type="button" class="vg-pick {kinds}" data-row="{row}" data-ask="query {row}" '
-        f'{"aria-current=true " if is_current else ""}title="{html.escape(name)}">{make_img("queries", row, f"Query {row + 1}: {outcome}")}'
+        f'<button type="button" class="vg-pick {kinds}" {data}{current}>{img}'
         f'<span aria-hidden="true">{signs}</span></button>'
     )
 
