@@ -27,8 +27,10 @@ from vpr_lib.evaluation import read_evaluation
 from vpr_lib.figures.photo_grids import draw_examples
 from vpr_lib.figures.plots import save_figure
 from vpr_lib.gallery.browser import Browser, View, read_view
+from vpr_lib.gallery.embedding_panel import EmbeddingPanel
 from vpr_lib.gallery.export import write_gallery_page
-from vpr_lib.gallery.layout import Layout, OwnPhotoPanel, RecallPanel, SavePanel, wrap_html
+from vpr_lib.gallery.layout import Layout, RecallPanel, SavePanel, wrap_html
+from vpr_lib.gallery.own_photo import OwnPhotoPanel
 from vpr_lib.gallery.rendering import (
     render_matches,
     render_query,
@@ -37,6 +39,7 @@ from vpr_lib.gallery.rendering import (
     render_summary,
     render_warning,
 )
+from vpr_lib.gallery.split_descriptors import SplitDescriptors
 from vpr_lib.gallery.tags import Tags
 from vpr_lib.gallery.thumbnails import Thumbnails
 from vpr_lib.machine import Machine
@@ -58,7 +61,7 @@ def open_gallery(
         data_root: folder with the split.
         split: name of the split.
         state: `Gallery.state` of an earlier session, to restore its view.
-        machine: device for the user's own photos.
+        machine: device for descriptors: of the user's own photos and of the embedding map.
         reports_dir: default folder for saved figures and pages.
 
     Raises:
@@ -85,10 +88,7 @@ def open_gallery(
 
 
 class Gallery:
-    """Widgets to browse the queries of a split with the predictions of one or two models.
-
-    Args as those of `open_gallery`, but the browser holds the split and the predictions.
-    """
+    """The gallery's widgets. Args as those of `open_gallery`, but the browser holds the split and the predictions."""
 
     def __init__(
         self,
@@ -104,13 +104,15 @@ class Gallery:
         self.view = View()  # the present selection and display options
         self.rows = np.arange(len(browser))  # (n,) int64, the selected queries in their order
         self._load_model = functools.cache(lambda model: self.runs[model].load_model())
-        self._make_img = Thumbnails({"database": browser.database, "queries": browser.queries}).make_img
         self._updating = False  # while the program sets widgets, their events are ignored
         path = Path(reports_dir) / f"gallery-{browser.split.replace('/', '-')}"
-        own_photo = OwnPhotoPanel(browser.database, self.runs, self._load_model, self._make_img, machine or Machine())
+        tables = {"database": browser.database, "queries": browser.queries}
+        self._make_img = Thumbnails(tables).make_img
+        descriptors = SplitDescriptors(tables, self.runs, self._load_model, machine or Machine())
         self.panels = {  # {title: panel below the gallery}
             "Recall of each scenario": RecallPanel(browser),
-            "A photo of your own": own_photo,
+            "Embedding map": EmbeddingPanel(browser, descriptors.describe, self._make_img, self._change_view),
+            "A photo of your own": OwnPhotoPanel(browser, descriptors, self._make_img),
             "Save as PNG or as a page": SavePanel(self.save_png, self.export_html, path),
         }
         self.layout = Layout(browser)
@@ -146,7 +148,9 @@ class Gallery:
         self._updating = True
         self.layout.show_selection(view, len(self.rows), int(positions[0]) + 1 if len(positions) else 1)
         self._updating = False
-        text = render_summary(self.browser.summarize(self.rows), len(self.browser))
+        show_recall = not self.browser.chooses_by_outcome(view)
+        text = render_summary(self.browser.summarize(self.rows), len(self.browser), show_recall)
+        self.panels["Embedding map"].show_selection(self.rows)
         num_done = len(self.browser.suggestions)
         if view.source == "suggested" and num_done < len(self.browser):
             text += render_warning(f"Suggestions exist for {num_done:,} queries; 'suggest for all' adds the others.")
@@ -203,18 +207,19 @@ class Gallery:
         Args:
             path: path of the page.
             selection: rows of queries, or a view; None for the present selection.
-            options: `num_shown` and `max_mb` of `export.write_gallery_page`.
+            options: `num_shown`, `max_mb` and `report` of `export.write_gallery_page`.
         """
         rows = self.select(selection) if isinstance(selection, View) else selection
         rows = self.rows if rows is None else np.asarray(rows)
-        return write_gallery_page(Path(path), self.browser, rows, **options)
+        embed = self.panels["Embedding map"].embed
+        return write_gallery_page(Path(path), self.browser, rows, embed=embed, **options)
 
     # Events of the widgets
 
     def _connect_widgets(self, accordion: widgets.Accordion) -> None:
         layout = self.layout
         for field, control in layout.controls.items():
-            control.observe(functools.partial(self._change_view, field), "value")
+            control.observe(lambda change, field=field: self._change_view(**{field: change["new"]}), "value")
         layout.position.observe(lambda _: self._show_query(), "value")
         layout.previous.on_click(lambda _: self.step(-1))
         layout.next.on_click(lambda _: self.step(1))
@@ -226,12 +231,12 @@ class Gallery:
         accordion.observe(self._open_panel, "selected_index")
 
     def _open_panel(self, change: Mapping[str, Any]) -> None:
-        if change["new"] == 0:
-            self.panels["Recall of each scenario"].refresh()
+        if change["new"] in (0, 1):  # the others have nothing to compute
+            list(self.panels.values())[change["new"]].refresh()
 
-    def _change_view(self, field: str, change: Mapping[str, Any]) -> None:
+    def _change_view(self, **changes: Any) -> None:
         if not self._updating:
-            self.show(replace(self.view, **{field: change["new"]}))
+            self.show(replace(self.view, **changes))
 
     def _toggle_tag(self, scenario: str, _: widgets.Button) -> None:
         if self.row is not None:
@@ -265,6 +270,7 @@ class Gallery:
         if self._updating:
             return
         row = self.row
+        self.panels["Embedding map"].show_query(row)
         if row is None:
             text = "No query matches: choose another scenario, outcome or name."
             self.layout.screen.value = wrap_html(render_warning(text))
