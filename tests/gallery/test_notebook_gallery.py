@@ -384,7 +384,7 @@ def test_a_photo_of_ones_own_and_regions(settings, data_root, tmp_path, machine)
     gallery.layout.controls["regions"].value = 2
     view = Reader(gallery.layout.screen.value)
     assert len(view.all("section")) == 4 and len(view.all("img")) == 1 + 2 * 5 + 1 + 2 * 2
-    gallery.layout.request.value = "3 regions 1 2"  # of the second model and its second photo
+    gallery.layout.request.value = "3 regions b2"  # of the second model and its second photo
     reply = Reader(gallery.layout.reply.value)
     assert reply.all("div")[0]["data-reply"] == "3" and "AVG" in reply.text and "GeM" not in reply.text
     assert len(reply.all("section")) == 1 and len(reply.all("img")) == 2

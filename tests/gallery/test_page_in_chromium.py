@@ -133,7 +133,7 @@ def read_dialog(page):
 
 def check_enlarging(page):
     """In a notebook: large photos from the kernel, matches on request, Esc."""
-    card = page.locator(".vg-card[data-pair='1 2'] .vg-photo")
+    card = page.locator(".vg-card[data-mark='b2'] .vg-photo")
     card.click()
     page.wait_for_selector("dialog[open]")
     headings, loaded = read_dialog(page)
@@ -332,7 +332,7 @@ def test_names_run_no_script(runs, page, tmp_path):
 
 def test_a_photo_of_the_page_is_enlarged(gallery, page, tmp_path):
     page.goto(gallery.export_html(tmp_path / "page.html").as_uri())
-    card = page.locator(".vg-card[data-pair='0 3'] .vg-photo")
+    card = page.locator(".vg-card[data-mark='a3'] .vg-photo")
     card.press("Enter")
     dialog = page.get_by_role("dialog", name="Rank 3 of GeM")
     assert dialog.is_visible()

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from vpr_lib.analysis.scenarios import SCENARIOS, base_name
+from vpr_lib.analysis.suggestions import FROM_MISTAKES
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.figures.html_page import render_table
 from vpr_lib.figures.tables import label_rows
 from vpr_lib.gallery.browser import ORDERS, OUTCOMES, SOURCES, Browser
+from vpr_lib.gallery.embedding_map import Embed, render_page_maps
 from vpr_lib.gallery.layout import TOOLTIPS
 from vpr_lib.gallery.query_grid import describe_grid, render_pick
 from vpr_lib.gallery.rendering import LEGEND, read_script, read_style, render_query, render_suggestions
@@ -31,9 +33,17 @@ SAMPLE = 20  # queries rendered to estimate the size
 
 
 def write_gallery_page(
-    path: Path, browser: Browser, rows: np.ndarray, num_shown: int = 5, max_mb: float = 50, report: Callable = print
+    path: Path,
+    browser: Browser,
+    rows: np.ndarray,
+    num_shown: int = 5,
+    max_mb: float = 50,
+    report: Callable = print,
+    embed: Embed | None = None,
 ) -> Path:
     """Write a page of some queries with the suggestions made so far; its size is reported before. Returns its path.
+
+    `embed` computes the embedding maps; if it can't, which is reported, or is None, the page has none.
 
     Raises:
         ValueError: the selection is empty, or the page would be too large.
@@ -53,7 +63,12 @@ def write_gallery_page(
     if size_mb > max_mb:
         raise ValueError(f"{text}, more than {max_mb:g} MB; select fewer queries, or pass max_mb={size_mb * 1.1:.0f}")
     report(f"{path.name}: {text}")
-    page = _fill_page(browser, [collect(row) for row in sorted(rows)], sources)
+    maps = ""
+    try:
+        maps = render_page_maps(browser, embed, rows) if embed else ""
+    except (OSError, ValueError) as error:
+        report(f"{path.name}: without embedding maps: {error}")
+    page = _fill_page(browser, [collect(row) for row in sorted(rows)], sources, maps)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, page.encode(errors="replace"))
     return path
@@ -101,7 +116,7 @@ def _round_finite(values: np.ndarray, digits: int) -> list[float | None]:
     return [round(float(value), digits) if np.isfinite(value) else None for value in values]
 
 
-def _fill_page(browser: Browser, queries: list[dict[str, Any]], sources: Mapping[str, str]) -> str:
+def _fill_page(browser: Browser, queries: list[dict[str, Any]], sources: Mapping[str, str], maps: str) -> str:
     tags = {query["name"]: browser.tags.list_scenarios(query["name"]) for query in queries}
     # Changed tags are stored in the browser under a key of split and tags, so another export does not see them.
     key = hashlib.sha256(json.dumps([browser.split, tags]).encode()).hexdigest()[:16]
@@ -111,6 +126,7 @@ def _fill_page(browser: Browser, queries: list[dict[str, Any]], sources: Mapping
         "ks": [k for k in KS if k <= num_predictions],
         "scenarios": SCENARIOS,
         "sources": SOURCES,
+        "fromMistakes": FROM_MISTAKES,
         "outcomes": browser.list_choices(OUTCOMES),
         "orders": browser.list_choices(ORDERS),
         "queries": queries,
@@ -129,6 +145,8 @@ def _fill_page(browser: Browser, queries: list[dict[str, Any]], sources: Mapping
         legend=LEGEND,
         grid=describe_grid(browser.models),
         script=read_script(),
+        embedding=f"<details id='embedding'><summary>Embedding map</summary>{maps}</details>" if maps else "",
+        embedding_script=Path(__file__).with_name("embedding_page.js").read_text(encoding="utf-8"),
         # "<" could end the script element or begin a comment; in a JSON string \\u003c means the same.
         data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     )

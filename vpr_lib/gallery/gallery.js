@@ -87,7 +87,7 @@ function enlarge(gallery, photo) {
   };
   addButton("−", "zoom out (key −)", () => zoomAll(1 / STEP));
   addButton("+", "zoom in (key +); the wheel or a click zooms one photo, dragging moves it", () => zoomAll(STEP));
-  const pair = photo.closest("figure").dataset.pair;
+  const pair = photo.closest("figure").dataset.mark;
   if (pair && canAsk(gallery)) {
     const about = {regions: "which regions of both photos account for their similarity", matches: "points found in both"};
     for (const [kind, label] of Object.entries(about)) {

@@ -33,10 +33,10 @@ class LargeView:
         Args:
             row: of the query.
             kind: "photos", "regions" or "matches".
-            words: of photos, "table:row" of each; else number of the model (from 0) and rank.
+            words: of photos, "table:row" of each; else the key of a photo's mark, as in "b2" of the last model.
         """
         if kind == "photos":
             photos = (word.split(":") for word in words)
             return "".join(self.make_img(table, int(photo), "") for table, photo in photos)
-        number, rank = map(int, words)
-        return self.render_pair(kind, row, rank, [self.browser.models[number]])
+        (key,) = words
+        return self.render_pair(kind, row, int(key[1:]), [self.browser.models[key[0] == "b"]])

@@ -8,28 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
-import numpy as np
 
-from vpr_lib.analysis.locating import locate_photo
 from vpr_lib.analysis.scenarios import SCENARIOS
-from vpr_lib.descriptors import extract_descriptors
+from vpr_lib.analysis.suggestions import FROM_MISTAKES
 from vpr_lib.figures.html_page import render_table
 from vpr_lib.figures.plots import plot_bars
 from vpr_lib.figures.tables import label_rows
 from vpr_lib.gallery.browser import NUM_SHOWN, ORDERS, OUTCOMES, PAIR_RANKS, SOURCES, Browser, View
-from vpr_lib.gallery.rendering import (
-    LEGEND,
-    LoadModel,
-    MakeImg,
-    read_script,
-    read_style,
-    render_location,
-    render_warning,
-)
+from vpr_lib.gallery.rendering import LEGEND, read_script, read_style, render_warning
 from vpr_lib.gallery.thumbnails import format_data_uri, format_img
-from vpr_lib.images import ImageTable
-from vpr_lib.machine import Machine
-from vpr_lib.run_folders import Run
 
 AUTO_WIDTH = {"width": "auto", "max_width": "100%"}  # as wide as the text
 AUTO_LABEL = {"description_width": "initial"}
@@ -53,7 +40,10 @@ TOOLTIPS = {  # of the controls, in a notebook and on a page
     "undo": "Take back the last change of a tag",
     "suggest_all": "Suggest scenarios for all queries of this selection",
 }
-UPLOAD_NOTE = "Photos of more than 10 MB exceed Jupyter's limit for uploads: give their path instead."
+MISTAKES_NOTE = (
+    f'<p class="vg-note">{" and ".join(SCENARIOS[name] for name in FROM_MISTAKES)}: left out. It is suggested where a '
+    "wrong photo is the most similar one, so its recall would be low by definition.</p>"
+)
 
 
 class Layout:
@@ -173,67 +163,7 @@ class RecallPanel:
         plot_bars(recalls, SCENARIOS, self.browser.split).savefig(buffer, format="png")
         bars = format_img(format_data_uri(buffer.getvalue(), "image/png"), "Bar chart of the table with 95% intervals")
         table = render_table(label_rows(recalls, SCENARIOS), "")
-        self.screen.value = wrap_html(table + bars)
-
-
-class OwnPhotoPanel:
-    """Shows a model's predictions for an uploaded photo and where it may have been taken."""
-
-    def __init__(
-        self, database: ImageTable, runs: Mapping[str, Run], load_model: LoadModel, make_img: MakeImg, machine: Machine
-    ) -> None:
-        self.database = database
-        self.runs = runs
-        self.load_model = load_model
-        self.make_img = make_img
-        self.machine = machine
-        self.extract_database = functools.cache(self._extract_database)
-        self.model = widgets.Dropdown(options=list(runs), description="model")
-        self.upload = widgets.FileUpload(accept="image/*", description="upload a photo", layout=AUTO_WIDTH)
-        self.path = widgets.Text(placeholder="or its path, then Enter", continuous_update=False)
-        self.upload.observe(lambda change: self._locate_upload(change["new"]), "value")
-        self.path.observe(lambda change: self._locate_path(change["new"].strip()), "value")
-        self.screen = widgets.HTML(wrap_html(f'<p class="vg-note">{UPLOAD_NOTE}</p>'))
-        self.widget = widgets.VBox([_make_row([self.model, self.upload, self.path]), self.screen])
-
-    def locate(self, photo: bytes) -> None:
-        """Show the predictions for a photo and its estimated position, or why there are none."""
-        name, k = self.model.value, min(10, len(self.database))
-        text = f"<p>Extracting {len(self.database):,} database descriptors (first time only) ...</p>"
-        self.screen.value = wrap_html(text)
-        try:
-            model, descriptors = self.load_model(name), self.extract_database(name)
-            settings = self.runs[name].settings
-            location = locate_photo(model, settings, self.database, descriptors, photo, k, self.machine)
-            content = render_location(location, name, self.database, self.make_img)
-        except (OSError, ValueError) as error:
-            content = render_warning(f"Not located: {error}")
-        self.screen.value = wrap_html(content)
-
-    def _extract_database(self, name: str) -> np.ndarray:
-        """(N, D) float32, saved in the run folder if that is writable."""
-        run, model = self.runs[name], self.load_model(name)
-        size, precision = run.settings.image_size, run.settings.precision
-        extract = functools.partial(extract_descriptors, model, self.database, size)
-        try:
-            return extract(run.folder / "descriptors", precision, self.machine)
-        except OSError:
-            return extract(None, precision, self.machine)
-
-    def _locate_path(self, path: str) -> None:
-        if not path:
-            return
-        try:
-            photo = Path(path).expanduser().read_bytes()
-        except OSError as error:
-            self.screen.value = wrap_html(render_warning(f"{path} can't be read ({error.strerror})."))
-            return
-        self.locate(photo)
-
-    def _locate_upload(self, value: Any) -> None:
-        """The value of a `FileUpload` is a tuple of files in ipywidgets 8 and a dict in 7."""
-        for file in list(value.values() if isinstance(value, Mapping) else value)[-1:]:
-            self.locate(bytes(file["content"]))
+        self.screen.value = wrap_html(table + bars + (MISTAKES_NOTE if self.source.value == "suggested" else ""))
 
 
 class SavePanel:
@@ -268,6 +198,14 @@ def _make_dropdown(label: str, titles: Mapping[Any, str]) -> widgets.Dropdown:
     """A menu of {value: title}."""
     options = [(title, value) for value, title in titles.items()]
     return widgets.Dropdown(options=options, description=label, layout=AUTO_WIDTH, style=AUTO_LABEL)
+
+
+def make_accordion(panels: Mapping[str, widgets.Widget]) -> widgets.Accordion:
+    """Closed panels of {title: content}."""
+    accordion = widgets.Accordion(list(panels.values()), selected_index=None)
+    for number, title in enumerate(panels):
+        accordion.set_title(number, title)
+    return accordion
 
 
 def _make_row(children: Sequence[widgets.Widget]) -> widgets.HBox:

@@ -26,16 +26,14 @@ from vpr_lib.evaluation import read_evaluation
 from vpr_lib.figures.plots import save_figure
 from vpr_lib.gallery.browser import Browser, View, read_view
 from vpr_lib.gallery.drawing import draw_queries, draw_scenarios
+from vpr_lib.gallery.embedding_panel import EmbeddingPanel
 from vpr_lib.gallery.export import write_gallery_page
 from vpr_lib.gallery.large_view import LargeView
-from vpr_lib.gallery.layout import Layout, OwnPhotoPanel, RecallPanel, SavePanel, wrap_html
+from vpr_lib.gallery.layout import Layout, RecallPanel, SavePanel, make_accordion, wrap_html
+from vpr_lib.gallery.own_photo import OwnPhotoPanel
 from vpr_lib.gallery.query_grid import GRID_PIXELS, render_grid
-from vpr_lib.gallery.rendering import (
-    render_query,
-    render_suggestions,
-    render_summary,
-    render_warning,
-)
+from vpr_lib.gallery.rendering import render_query, render_suggestions, render_summary, render_warning
+from vpr_lib.gallery.split_descriptors import SplitDescriptors
 from vpr_lib.gallery.tags import Tags
 from vpr_lib.gallery.thumbnails import Thumbnails
 from vpr_lib.machine import Machine
@@ -59,7 +57,7 @@ def open_gallery(
         data_root: folder with the split.
         split: name of the split.
         state: `Gallery.state` of an earlier session, to restore its view.
-        machine: device for the user's own photos.
+        machine: device for descriptors: of the user's own photos and of the embedding map.
         reports_dir: default folder for saved figures and pages.
 
     Raises:
@@ -86,10 +84,7 @@ def open_gallery(
 
 
 class Gallery:
-    """Widgets to browse the queries of a split with the predictions of one or two models.
-
-    Args as those of `open_gallery`, but the browser holds the split and the predictions.
-    """
+    """The gallery's widgets. Args as those of `open_gallery`, but the browser holds the split and the predictions."""
 
     def __init__(
         self,
@@ -107,20 +102,20 @@ class Gallery:
         self._load_model = functools.cache(lambda model: self.runs[model].load_model())
         sizes = {model: run.settings.image_size for model, run in self.runs.items()}
         self._large_view = LargeView(browser, sizes, self._load_model)
-        self._make_img = Thumbnails(self._large_view.tables, SHOWN_PIXELS).make_img
-        self._make_small_img = Thumbnails(self._large_view.tables, GRID_PIXELS).make_plain_img
+        tables = self._large_view.tables
+        self._make_img = Thumbnails(tables, SHOWN_PIXELS).make_img
+        self._make_small_img = Thumbnails(tables, GRID_PIXELS).make_plain_img
         self._updating = False  # while the program sets widgets, their events are ignored
         path = Path(reports_dir) / f"gallery-{browser.split.replace('/', '-')}"
-        own_photo = OwnPhotoPanel(browser.database, self.runs, self._load_model, self._make_img, machine or Machine())
+        descriptors = SplitDescriptors(tables, self.runs, self._load_model, machine or Machine())
         self.panels = {  # {title: panel below the gallery}
             "Recall of each scenario": RecallPanel(browser),
-            "A photo of your own": own_photo,
+            "Embedding map": EmbeddingPanel(browser, descriptors.describe, self._make_img, self._change_view),
+            "A photo of your own": OwnPhotoPanel(browser, descriptors, self._make_img),
             "Save as PNG or as a page": SavePanel(self.save_png, self.export_html, path),
         }
         self.layout = Layout(browser)
-        accordion = widgets.Accordion([panel.widget for panel in self.panels.values()], selected_index=None)
-        for number, title in enumerate(self.panels):
-            accordion.set_title(number, title)
+        accordion = make_accordion({title: panel.widget for title, panel in self.panels.items()})
         self.widget = self.layout.arrange(accordion)
         self._connect_widgets(accordion)
         self.show(read_view(state or {}))
@@ -150,7 +145,9 @@ class Gallery:
         self._updating = True
         self.layout.show_selection(view, len(self.rows), int(positions[0]) + 1 if len(positions) else 1)
         self._updating = False
-        text = render_summary(self.browser.summarize(self.rows), len(self.browser))
+        show_recall = not self.browser.chooses_by_outcome(view)
+        text = render_summary(self.browser.summarize(self.rows), len(self.browser), show_recall)
+        self.panels["Embedding map"].show_selection(self.rows)
         num_done = len(self.browser.suggestions)
         if view.source == "suggested" and num_done < len(self.browser):
             text += render_warning(f"Suggestions exist for {num_done:,} queries; 'suggest for all' adds the others.")
@@ -165,8 +162,8 @@ class Gallery:
 
     def reset(self) -> None:
         """Show all queries by name, from the first one; what is shown of each stays as it is."""
-        kept = ("num_shown", "positives", "regions", "matches")
-        self.show(View(**{field: getattr(self.view, field) for field in kept}))
+        cleared = ("scenario", "source", "outcome", "search", "picked", "order", "descending", "query")
+        self.show(replace(self.view, **{field: getattr(View(), field) for field in cleared}))
 
     def draw_queries(self, rows: Sequence[int] | np.ndarray) -> Figure:
         """Draw queries with the first photo of each model, two in a row, numbered in their order."""
@@ -196,18 +193,19 @@ class Gallery:
         Args:
             path: path of the page.
             selection: rows of queries, or a view; None for the present selection.
-            options: `num_shown` and `max_mb` of `export.write_gallery_page`.
+            options: `num_shown`, `max_mb` and `report` of `export.write_gallery_page`.
         """
         rows = self.select(selection) if isinstance(selection, View) else selection
         rows = self.rows if rows is None else np.asarray(rows)
-        return write_gallery_page(Path(path), self.browser, rows, **options)
+        embed = self.panels["Embedding map"].embed
+        return write_gallery_page(Path(path), self.browser, rows, embed=embed, **options)
 
     # Events of the widgets
 
     def _connect_widgets(self, accordion: widgets.Accordion) -> None:
         layout = self.layout
         for field, control in layout.controls.items():
-            control.observe(functools.partial(self._change_view, field), "value")
+            control.observe(lambda change, field=field: self._change_view(**{field: change["new"]}), "value")
         layout.position.observe(lambda _: self._show_query(), "value")
         layout.previous.on_click(lambda _: self.step(-1))
         layout.next.on_click(lambda _: self.step(1))
@@ -219,13 +217,17 @@ class Gallery:
             button.on_click(functools.partial(self._toggle_tag, scenario))
         layout.undo.on_click(self._undo_tag)
         layout.suggest_all.on_click(self._suggest_all)
-        recall_panel = self.panels["Recall of each scenario"]
-        accordion.observe(lambda change: change["new"] == 0 and recall_panel.refresh(), "selected_index")
+        accordion.observe(self._open_panel, "selected_index")
 
-    def _change_view(self, field: str, change: Mapping[str, Any]) -> None:
+    def _open_panel(self, change: Mapping[str, Any]) -> None:
+        if change["new"] in (0, 1):  # the others have nothing to compute
+            list(self.panels.values())[change["new"]].refresh()
+
+    def _change_view(self, **changes: Any) -> None:
         if not self._updating:
-            query = {"query": ""} if field in ("order", "descending") else {}  # another order starts at its first query
-            self.show(replace(self.view, **query, **{field: change["new"]}))
+            if {"order", "descending"} & set(changes):
+                changes["query"] = ""  # another order starts at its first query
+            self.show(replace(self.view, **changes))
 
     def _toggle_tag(self, scenario: str, _: widgets.Button) -> None:
         if self.row is not None:
@@ -252,6 +254,7 @@ class Gallery:
             return
         row = self.row
         self.layout.show_place(len(self.rows))
+        self.panels["Embedding map"].show_query(row)
         if row is None:
             text = "No query matches: choose another scenario, outcome or name."
             self.layout.screen.value = wrap_html(render_warning(text))
