@@ -1,7 +1,5 @@
 """The gallery in a notebook: browse the queries of a split with the predictions of one or two runs.
 
-    from vpr_lib.gallery import open_gallery
-
     open_gallery({"MixVPR": run_a, "ConvAP": run_b}, "data/mini", "sf_test")
 
 The number of widgets is fixed; photos are images inside one HTML widget, so a split may be large. gallery.js handles
