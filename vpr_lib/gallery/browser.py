@@ -209,9 +209,10 @@ class Browser:
         keys = values[kind][0 if letter == "a" else -1, rows]
         return rows[np.argsort(-keys if view.descending else keys, kind="stable")]  # NaN comes last
 
-    def chooses_by_outcome(self, view: View) -> bool:
-        """Whether a view selects queries by what models get right, so that recall of its selection says nothing."""
-        return view.outcome != "all" or (view.source == "suggested" and view.scenario in FROM_MISTAKES)
+    def shows_recall(self, view: View) -> bool:
+        """Whether recall of a view's selection is shown: not if queries are chosen by what models get right."""
+        by_mistakes = view.source == "suggested" and view.scenario in FROM_MISTAKES
+        return view.outcome == "all" and not by_mistakes and not view.hide_labels
 
     def find_query(self, name: str) -> int | None:
         """Row of a query by its name, with or without folders; None if there is none."""

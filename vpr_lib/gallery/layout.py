@@ -46,6 +46,7 @@ class Layout:
             "regions": _make_dropdown("regions of photo", ranks),
             "matches": _make_dropdown("matches with photo", ranks),
             "positives": widgets.ToggleButton(description="positives", layout=AUTO_WIDTH),
+            "hide_labels": widgets.ToggleButton(description="hide labels", layout=AUTO_WIDTH),
         }
         self.position = widgets.IntSlider(min=1, max=1, description="query", layout=widgets.Layout(flex="1 1 260px"))
         self.previous, self.next, self.random = map(_make_button, ("◀ previous", "next ▶", "random"))
