@@ -53,9 +53,8 @@ def pick(panel, text):
 
 def test_every_query_is_drawn_where_its_descriptor_is(mapped):
     panel = mapped.panels["Embedding map"]
-    expected = embed_descriptors(
-        *(describe("A", t, np.arange(n)) for t, n in (("database", 60), ("queries", 40))), "pca"
-    )
+    descriptors = (describe("A", name, np.arange(n)) for name, n in (("database", 60), ("queries", 40)))
+    expected = embed_descriptors(*descriptors, "pca")
     points = read_points(panel.screen.value)
     assert sorted(points) == list(range(40))
     drawn = np.array([[float(x) for x in re.search(r"translate\((.*?)\)", points[i])[1].split()] for i in range(40)])
