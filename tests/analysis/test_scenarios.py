@@ -2,7 +2,7 @@
 
 import pytest
 
-from vpr_lib.analysis.scenarios import SCENARIOS, Label, label_lights, label_scenarios, read_labels
+from vpr_lib.analysis.scenarios import SCENARIOS, Label, find_light, label_lights, label_scenarios, read_labels
 from vpr_lib.checked_files import write_sealed
 
 
@@ -56,3 +56,8 @@ def test_labels_that_are_no_csv_are_refused(tmp_path, data):
     (tmp_path / "scenarios.csv").write_bytes(data)
     with pytest.raises(ValueError, match=r"scenarios\.csv"):
         read_labels(tmp_path)
+
+
+def test_the_light_is_read_from_a_name():
+    names = ["a/@1@2@54@S@@@113q00168-night@@58@@@@@@.jpg", "@1@2@@@@@x@@@@@@@sunset@.jpg", "sunday.jpg", "night/x.jpg"]
+    assert [find_light(name) for name in names] == ["night", "sunset", "", ""]

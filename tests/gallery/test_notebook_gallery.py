@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,12 +12,12 @@ from conftest import photo_name, write_photo
 from PIL import Image
 
 from vpr_lib.analysis.local_features import MAX_PIXELS, extract_sift, find_inliers, match_features
+from vpr_lib.analysis.suggestions import Suggestion
 from vpr_lib.analysis.verification import verify_predictions
 from vpr_lib.data_roots import read_split
 from vpr_lib.evaluation import evaluate_run
 from vpr_lib.gallery import Gallery, View, open_gallery
 from vpr_lib.gallery.query_grid import render_grid
-from vpr_lib.gallery.query_map import Mark, draw_map
 from vpr_lib.gallery.thumbnails import Thumbnails
 from vpr_lib.images import read_images
 from vpr_lib.photos import read_thumbnail
@@ -129,19 +128,6 @@ def test_matches_are_drawn_on_request(gallery, machine):
     assert content.count("inliers of") == 1 and content.count("No matches") == 1 and "&lt;gone&gt;.jpg" in content
     gallery.layout.controls["matches"].value = 0
     assert "vg-matches" not in gallery.layout.screen.value
-
-
-def test_the_map_has_north_up_and_meters_to_scale():
-    marks = [Mark(np.array([30.0, 40.0]), "right", "north-east", "1"), Mark(np.array([0.0, -9e3]), "wrong", "far")]
-    svg = draw_map(np.array([0.0, 0.0]), 25.0, marks, heading_deg=90)
-    radius = float(re.search(r'<circle r="([\d.]+)"', svg).group(1))
-    places = {title: place for place, title in re.findall(r'translate\(([-\d. ]+)\)"><title>([^<]+)', svg)}
-    x, y = map(float, places["north-east"].split())
-    assert (x, y) == pytest.approx((30 * radius / 25, -40 * radius / 25), abs=0.2)  # up is less in SVG
-    x, y = map(float, places["far"].split())
-    assert x == pytest.approx(0, abs=0.1) and 100 < y < 120  # at the edge
-    assert 'fill="#fff" stroke="#D55E00"' in svg  # hollow
-    assert "rotate(90)" in svg and 'role="img"' in svg
 
 
 def test_a_broken_photo_is_named(tmp_path):
@@ -296,7 +282,24 @@ def test_recall_of_each_scenario(gallery):
     recall = gallery.browser.recall_by_scenario()["A"]["skyline"]
     assert f"{recall.recall:.1f} ({recall.interval[0]:.1f} to {recall.interval[1]:.1f})" in table.text
     assert table.all("img")[0]["src"].startswith("data:image/png")
+    gallery.layout.suggest_all.click()
+    gallery.browser.suggestions[0] = [Suggestion("repetitive", 0.9, "why"), Suggestion("skyline", 0.9, "why")]
     panel.children[0].value = "suggested"
+    shown = Reader(panel.children[1].value)
+    assert "Skyline" in shown.text and "Repetitive structures: left out" in shown.text
+    assert "repetitive" not in gallery.browser.recall_by_scenario("suggested")["A"]
+
+
+def test_recall_of_a_selection_by_outcome_is_not_shown(gallery):
+    assert "R@1" in gallery.layout.summary.value
+    for view in (View(outcome="a_right"), View(outcome="b_only"), View(outcome="no_positive"), View(hide_labels=True)):
+        gallery.show(view)
+        assert "of 40 queries" in gallery.layout.summary.value and "R@" not in gallery.layout.summary.value, view
+    gallery.browser.suggestions[0] = [Suggestion("repetitive", 0.9, "why"), Suggestion("skyline", 0.9, "why")]
+    gallery.show(View(scenario="repetitive", source="suggested"))
+    assert "R@" not in gallery.layout.summary.value
+    gallery.show(View(scenario="skyline", source="suggested"))
+    assert "R@1" in gallery.layout.summary.value
 
 
 @pytest.mark.slow
@@ -365,7 +368,7 @@ def test_names_are_escaped_and_a_photo_that_is_gone_is_named(gallery, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_photo_of_ones_own_and_regions(settings, data_root, tmp_path, machine):
+def test_regions_and_inliers_of_runs(settings, data_root, tmp_path, machine):
     small = replace(settings, epochs=1, ks=(1, 5))
     runs = {name: get_run(replace(small, aggregator=name), data_root, tmp_path / "runs", machine=machine)
             for name in ("GeM", "AVG")}  # fmt: skip
@@ -376,7 +379,7 @@ def test_a_photo_of_ones_own_and_regions(settings, data_root, tmp_path, machine)
     some[:, 3:] = some[4:] = -1
     counts = verify_predictions(read_split(data_root, "val"), some, tmp_path / "runs", "val", machine=machine).inliers
     gallery = open_gallery({name: run.folder for name, run in runs.items()}, data_root, "val", machine=machine)
-    assert gallery.tags.path == tmp_path / "runs" / "tags-val.csv"
+    assert gallery.tags.path == tmp_path / "runs" / f"tags-{data_root.name}-val.csv"
     verified = {(row, some[row, i]): counts[row, i] for row in range(4) for i in range(3)}  # pairs of photos
     for model, evaluation in gallery.browser.evaluations.items():
         expected = [[verified.get((row, photo), -1) for photo in line] for row, line in enumerate(evaluation.indices)]
@@ -388,18 +391,6 @@ def test_a_photo_of_ones_own_and_regions(settings, data_root, tmp_path, machine)
     reply = Reader(gallery.layout.reply.value)
     assert reply.all("div")[0]["data-reply"] == "3" and "AVG" in reply.text and "GeM" not in reply.text
     assert len(reply.all("section")) == 1 and len(reply.all("img")) == 2
-
-    panel = gallery.panels["A photo of your own"]
-    photo = data_root / "val" / "queries" / gallery.browser.queries.names[2]
-    panel.path.value = str(photo)
-    text = Reader(panel.screen.value).text
-    assert "estimate: 102" in text and "EXIF position" in text  # the third place stands at 102 km
-    assert list((runs["GeM"].folder / "descriptors").iterdir())
-    panel.path.value = str(tmp_path)
-    assert "Is a directory" in panel.screen.value
-    file = {"name": "a.jpg", "type": "image/jpeg", "size": 8, "content": b"no photo"}
-    panel.upload.value = (file | {"last_modified": datetime.now(UTC)},)
-    assert "Not located" in panel.screen.value
 
     with pytest.raises(ValueError, match="GeM 25 m, AVG 10 m"):
         narrow = Run(runs["AVG"].folder, replace(small, radius_m=10.0))

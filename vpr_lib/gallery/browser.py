@@ -209,9 +209,10 @@ class Browser:
         keys = values[kind][0 if letter == "a" else -1, rows]
         return rows[np.argsort(-keys if view.descending else keys, kind="stable")]  # NaN comes last
 
-    def chooses_by_outcome(self, view: View) -> bool:
-        """Whether a view selects queries by what models get right, so that recall of its selection says nothing."""
-        return view.outcome != "all" or (view.source == "suggested" and view.scenario in FROM_MISTAKES)
+    def shows_recall(self, view: View) -> bool:
+        """Whether recall of a view's selection is shown: not if queries are chosen by what models get right."""
+        by_mistakes = view.source == "suggested" and view.scenario in FROM_MISTAKES
+        return view.outcome == "all" and not by_mistakes and not view.hide_labels
 
     def find_query(self, name: str) -> int | None:
         """Row of a query by its name, with or without folders; None if there is none."""
@@ -221,8 +222,8 @@ class Browser:
     def suggest(self, row: int) -> Sequence[Suggestion]:
         """Scenarios suggested for a query from its photo and the first model's predictions; raises as `read_photo`."""
         if row not in self.suggestions:
-            evaluation = self.evaluations[self.models[0]]
-            self.suggestions[row] = suggest_scenarios(self.database, self.queries, evaluation, [row])[0]
+            first = self.evaluations[self.models[0]]
+            self.suggestions[row] = suggest_scenarios(self.database, self.queries, first, [row])[0]
         return self.suggestions[row]
 
     def suggest_all(self, rows: np.ndarray, report: Callable[[str], None]) -> str:
@@ -265,9 +266,8 @@ class Browser:
         Scenarios that are suggested because of a wrong answer are left out: their recall is low by definition.
         """
         recalls: dict[str, dict[str, LabelRecall]] = {model: {} for model in self.models}
-        for scenario in SCENARIOS:
-            if source == "suggested" and scenario in FROM_MISTAKES:
-                continue
+        left_out = FROM_MISTAKES if source == "suggested" else ()
+        for scenario in (each for each in SCENARIOS if each not in left_out):
             summary = self.summarize(np.flatnonzero(self.mark_scenario(scenario, source)), (1,))
             for model, recall in summary.recall.items():
                 recalls[model][scenario] = LabelRecall(summary.num_queries, recall[1], summary.intervals[model])

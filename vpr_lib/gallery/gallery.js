@@ -71,12 +71,13 @@ function enlarge(gallery, photo) {
     const key = figure.querySelector(".vg-photo").dataset.id;
     return !seen.has(key) && seen.add(key);
   });
-  const title = make("h2", {id: "vg-dialog-title", textContent: photo.querySelector("img").alt});
+  const isBlind = Boolean(view?.matches(".vg-blind"));  // what the models say is hidden
+  const title = make("h2", {id: "vg-dialog-title", textContent: nameOf(photo, isBlind)});
   const pairs = make("div", {className: "vg-dialog-pairs"});
   pairs.setAttribute("aria-live", "polite");
-  const photos = make("div", {className: "vg-dialog-photos"}, ...shown.map(makeFigure));
+  const photos = make("div", {className: "vg-dialog-photos"}, ...shown.map(each => makeFigure(each, isBlind)));
   const bar = make("div", {className: "vg-dialog-bar"}, title);
-  const dialog = make("dialog", {className: "vg vg-dialog"}, bar, photos, pairs);
+  const dialog = make("dialog", {className: `vg vg-dialog${isBlind ? " vg-blind" : ""}`}, bar, photos, pairs);
   dialog.setAttribute("aria-labelledby", title.id);
   const frames = [...dialog.querySelectorAll(".vg-frame")];
   const zoomAll = factor => frames.forEach(frame => zoom(frame, factor));
@@ -115,13 +116,18 @@ function enlarge(gallery, photo) {
   });
 }
 
-function makeFigure(figure) {
+function nameOf(photo, isBlind) {
+  const text = photo.querySelector("img").alt;
+  return isBlind ? text.split(/[:,]/)[0] : text;
+}
+
+function makeFigure(figure, isBlind) {
   const photo = figure.querySelector(".vg-photo"), caption = figure.querySelector("figcaption");
   const image = photo.querySelector("img");
-  const frame = make("div", {className: "vg-frame", tabIndex: 0}, make("img", {src: image.src, alt: image.alt}));
+  const frame = make("div", {className: "vg-frame", tabIndex: 0}, make("img", {src: image.src, alt: nameOf(photo, isBlind)}));
   frame.dataset.id = photo.dataset.id;
   frame.setAttribute("role", "group");
-  frame.setAttribute("aria-label", `${image.alt}, large; keys + and − zoom, arrow keys move`);
+  frame.setAttribute("aria-label", `${nameOf(photo, isBlind)}, large; keys + and − zoom, arrow keys move`);
   let start = null;
   frame.onwheel = event => {
     event.preventDefault();
@@ -147,7 +153,7 @@ function makeFigure(figure) {
     const box = frame.getBoundingClientRect(), isLarge = Number(frame.dataset.zoom || 1) > 1;
     zoom(frame, isLarge ? 1 / MAX_ZOOM : CLICK_ZOOM, event.clientX - box.left, event.clientY - box.top);
   };
-  const heading = make("h3", {textContent: image.alt});
+  const heading = make("h3", {textContent: nameOf(photo, isBlind)});
   const text = make("figcaption", {innerHTML: caption.innerHTML});
   const className = figure.matches(".vg-nearest") ? "vg-card vg-positive" : figure.className;
   return make("figure", {className}, heading, frame, text);

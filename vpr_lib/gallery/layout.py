@@ -31,6 +31,7 @@ TOOLTIPS = {  # of the controls, in a notebook and on a page
     "regions": "Show which regions of the query and of the photo with this rank account for their similarity",
     "matches": "Draw the points that the query and the photo with this rank have in common",
     "positives": "Show the database photos that would be right, nearest first",
+    "hide_labels": "Hide what the models and other people say, to tag queries without knowing it",
     "position": "Query in the chosen order; the keys ← and → step",
     "previous": "Previous query (key ←)",
     "next": "Next query (key →)",
@@ -64,6 +65,7 @@ class Layout:
             "regions": _make_dropdown("regions of photo", ranks),
             "matches": _make_dropdown("matches with photo", ranks),
             "positives": widgets.ToggleButton(description="positives", layout=AUTO_WIDTH),
+            "hide_labels": widgets.ToggleButton(description="hide labels", layout=AUTO_WIDTH),
         }
         slider = {"readout": False, "layout": widgets.Layout(flex="1 1 200px")}
         self.position = widgets.IntSlider(min=1, max=1, description="query", **slider)

@@ -32,7 +32,7 @@ from vpr_lib.gallery.own_photo import OwnPhotoPanel
 from vpr_lib.gallery.query_grid import GRID_PIXELS, render_grid
 from vpr_lib.gallery.rendering import render_query, render_suggestions, render_summary, render_warning
 from vpr_lib.gallery.split_descriptors import SplitDescriptors
-from vpr_lib.gallery.tags import Tags
+from vpr_lib.gallery.tags import open_tags
 from vpr_lib.gallery.thumbnails import Thumbnails
 from vpr_lib.machine import Machine
 from vpr_lib.run_folders import Run, open_run
@@ -75,7 +75,7 @@ def open_gallery(
         name: read_inliers(photos, evaluations[name].indices, run.folder.parent, split) for name, run in runs.items()
     }
     first = next(iter(runs.values()))
-    tags = Tags(first.folder.parent / f"tags-{split.replace('/', '-')}.csv", photos.queries.names)
+    tags = open_tags(first.folder.parent, data_root.folder, split, photos.queries.names)
     labels = read_labels(data_root.folder)
     browser = Browser(*photos, evaluations, labels, tags, first.settings.radius_m, inliers)
     return Gallery(browser, runs, state, machine, reports_dir)
@@ -143,8 +143,8 @@ class Gallery:
         self._updating = True
         self.layout.show_selection(view, len(self.rows), int(positions[0]) + 1 if len(positions) else 1)
         self._updating = False
-        show_recall = not self.browser.chooses_by_outcome(view)
-        text = render_summary(self.browser.summarize(self.rows), len(self.browser), show_recall)
+        summary = self.browser.summarize(self.rows)
+        text = render_summary(summary, len(self.browser), self.browser.shows_recall(view))
         self.panels["Embedding map"].show_selection(self.rows)
         num_done = len(self.browser.suggestions)
         if view.source == "suggested" and num_done < len(self.browser):
@@ -260,7 +260,7 @@ class Gallery:
             return
         self.view = view = replace(self.view, query=str(self.browser.queries.names[row]))
         content = render_query(self.browser, row, self._make_img, view.num_shown, view.positives)
-        content = f'<div class="vg-screen"><div class="vg-view">{content}</div></div>'
+        content = f'<div class="vg-screen"><div class="vg-view{" vg-blind" * view.hide_labels}">{content}</div></div>'
         for kind, rank in (("regions", view.regions), ("matches", view.matches)):
             content += self._large_view.render_pair(kind, row, rank) if rank else ""
         self.layout.screen.value = wrap_html(content)
@@ -272,7 +272,7 @@ class Gallery:
         position = self.layout.position.value - 1 if start is None else start
         is_shown = self.layout.grid_open.value and self.row is not None
         content = render_grid(self.browser, self.rows, position, self._make_small_img) if is_shown else ""
-        self.layout.grid.value = wrap_html(content)
+        self.layout.grid.value = wrap_html(f'<div class="{"vg-blind" * self.view.hide_labels}">{content}</div>')
 
     def _answer(self, request: str) -> None:
         """Do what gallery.js asks for: a number to answer to, a word, and its arguments."""
@@ -292,7 +292,7 @@ class Gallery:
             return
         self.layout.show_tags(self.tags.list_scenarios(self.browser.queries.names[self.row]))
         try:
-            content = render_suggestions(self.browser.suggest(self.row))
+            content = "" if self.view.hide_labels else render_suggestions(self.browser.suggest(self.row))
         except (OSError, ValueError) as error:
             content = render_warning(f"No suggestions: {error}")
         content += "".join(render_warning(text) for text in (self.tags.message, note) if text)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vpr_lib.analysis.local_features import MAX_PIXELS, extract_sift, find_inliers, match_features
-from vpr_lib.analysis.saliency import blend_map, explain_similarity
+from vpr_lib.analysis.saliency import HIGHLIGHT, OPACITY, blend_map, explain_similarity
 from vpr_lib.analysis.scenarios import SCENARIOS
 from vpr_lib.analysis.suggestions import Suggestion
 from vpr_lib.figures.photo_grids import MAX_LINES, draw_matches, format_distance
@@ -49,9 +49,9 @@ def read_script() -> str:
 def render_query(browser: Browser, row: int, make_img: MakeImg, num_shown: int, show_positives: bool) -> str:
     """Render a query, its map, the first photos of each model and, if wanted, the first positives."""
     name = browser.queries.names[row]
-    facts = list_photo_facts(browser.queries, row)
+    facts = _join_facts(list_photo_facts(browser.queries, row))
     if browser.known[row]:
-        facts.append(f"known scenario: {SCENARIOS[str(browser.known[row])]}")
+        facts += f' <span class="vg-label">known scenario: {SCENARIOS[str(browser.known[row])]}</span>'
     sections = [_render_predictions(browser, row, i, make_img, num_shown) for i in range(len(browser.models))]
     if browser.without_positive[row]:
         note = f"No positive exists: no database photo lies within {browser.radius_m:g} m of this query."
@@ -62,7 +62,7 @@ def render_query(browser: Browser, row: int, make_img: MakeImg, num_shown: int, 
         sections.append(_render_nearest(browser, row, make_img))
     query_map = _render_map(browser, row, num_shown)
     return render_columns(
-        f"<figure>{make_img('queries', row, 'Query')}<figcaption><b>Query</b> {_join_facts(facts)} "
+        f"<figure>{make_img('queries', row, 'Query')}<figcaption><b>Query</b> {facts} "
         f"<code>{html.escape(name)}</code></figcaption></figure>{query_map}",
         sections,
     )
@@ -88,9 +88,19 @@ def render_regions(
             alt = f"The {title}, with the regions that account for the similarity for {model}"
             picture = blend_map(read_thumbnail(*item, REGION_PIXELS), saliency)
             cards.append(render_card(format_img(encode_photo(picture), alt), "", title, []))
-        return render_section(model, "regions that account for the similarity", cards)
+        section = render_section(model, "regions that account for the similarity", cards)
+        return section + _render_scale()
 
     return _render_pairs(browser, row, rank, "regions", render, models)
+
+
+def _render_scale() -> str:
+    """The colors of `blend_map` with their values."""
+    red, green, blue = HIGHLIGHT
+    colors = f"rgba({red},{green},{blue},0), rgba({red},{green},{blue},{OPACITY})"
+    bar = f'<i style="background: linear-gradient(90deg, {colors})"></i>'
+    text = "contribution, relative to the photo's largest; the white line is at 0.5"
+    return f'<div class="vg-scale"><span>0</span>{bar}<span>1</span> <small>{text}</small></div>'
 
 
 def render_matches(browser: Browser, row: int, rank: int, models: Sequence[str] = ()) -> str:
