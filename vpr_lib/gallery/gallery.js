@@ -58,7 +58,8 @@ addEventListener("click", event => {
   const photo = event.target.closest(".vg-photo"), asking = event.target.closest("[data-ask]");
   if (photo) enlarge(gallery, photo);
   else if (asking && canAsk(gallery)) ask(gallery, asking.dataset.ask);
-  if (gallery !== document.body && !gallery.contains(document.activeElement) && !photo) focusGallery(gallery);
+  // A button of the grid disappears when it is clicked.
+  if (gallery !== document.body && !photo && (asking || !gallery.contains(document.activeElement))) focusGallery(gallery);
 }, {signal});
 
 // The dialog: the query, the photo that was clicked and the nearest positive, side by side.
