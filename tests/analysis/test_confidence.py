@@ -20,6 +20,7 @@ from vpr_lib.analysis.confidence import (
     recall_at_full_precision,
     similarity_confidence,
     spread_confidence,
+    to_similarity,
 )
 
 INF = math.inf
@@ -35,6 +36,7 @@ def test_similarity_is_the_cosine():
     by_hand = similarity_confidence(np.array([[0, 1], [math.sqrt(2), INF], [2, 2], [INF, INF]], dtype=np.float32))
     np.testing.assert_allclose(by_hand, [1, 0, -1, -1], atol=1e-6)
     assert by_hand.dtype == np.float64
+    np.testing.assert_allclose(to_similarity(distances[:, 0]), (first * second).sum(1), atol=1e-12)
 
 
 def test_the_ratio_is_that_of_the_first_two_distances():

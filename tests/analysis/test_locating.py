@@ -82,8 +82,15 @@ def estimate_slowly(positions, distances):
         total = sum(weights[i] for i in members)
         if total > best[0] + 1e-12:
             best = (total, sum(weights[i] * positions[i] for i in members) / total)
-    away = [np.hypot(*(p - best[1])) for p in positions]
-    return best[1], sum(w * d for w, d in zip(weights, away, strict=True)) / sum(weights)
+    return best[1]
+
+
+def measure_spread_slowly(positions, distances):
+    """The root of the variance of the positions, weighted by descriptor distance, averaged over both axes."""
+    weights = [np.exp(-100 * (float(d) - float(distances[0]))) for d in distances]
+    mean = sum(w * p for w, p in zip(weights, positions, strict=True)) / sum(weights)
+    offsets = [np.clip(p - mean, -500, 500) for p in positions]
+    return np.sqrt(sum(w * (o @ o) / 2 for w, o in zip(weights, offsets, strict=True)) / sum(weights))
 
 
 @pytest.fixture
@@ -109,9 +116,9 @@ def test_the_estimate_against_a_loop(locate_at):
         positions = np.array([5e5, 4e6]) + rng.normal(0, 30, (8, 2))
         location = locate_at(positions, np.sort(rng.uniform(0.5, 0.8, 8)))
         assert location.indices.tolist() == list(range(8))
-        expected, spread_m = estimate_slowly(positions, location.distances)
+        expected = estimate_slowly(positions, location.distances)
         np.testing.assert_allclose(location.utm, expected, atol=1e-3, rtol=0)
-        assert location.spread_m == pytest.approx(spread_m, rel=1e-4)
+        assert location.spread_m == pytest.approx(measure_spread_slowly(positions, location.distances), rel=1e-4)
 
 
 def test_far_wrong_photos_do_not_pull_the_estimate(locate_at):

@@ -129,13 +129,24 @@ def test_pairs_that_dont_fit_are_refused():
         explain_similarity(make_model("MixVPR"), first[:, :32], second[:, :32])
 
 
-def test_blended_photos_are_bright_where_the_map_is():
+def test_a_map_colors_its_photo_only_where_it_is_large():
     photo = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     regions = np.zeros((4, 6), np.float32)
     regions[:, 3:] = 1
     blended = blend_map(photo, regions)
     assert blended.shape == photo.shape and blended.dtype == np.uint8
-    left, right = blended[:, :20].astype(int), blended[:, 40:].astype(int)
-    assert np.ptp(left, axis=2).max() == 0  # gray
-    assert right.mean() > 2 * left.mean() and right[..., 2].mean() < right[..., :2].mean() - 50  # bright, yellow
-    np.testing.assert_allclose(blended[20, 50], (photo[20, 50].astype(int) + [240, 228, 66]) / 2, atol=1)
+    np.testing.assert_array_equal(blended[:, :20], photo[:, :20])  # not darkened
+    inside = (slice(5, 35), slice(40, 55))
+    by_hand = 0.25 * photo[inside] + 0.75 * np.array([214, 0, 147])
+    np.testing.assert_allclose(blended[inside], by_hand, atol=0.51)
+    is_white = (blended == 255).all(2)
+    assert is_white[5:35, 25:40].any(1).all()  # a line where the value is one half
+
+
+def test_more_of_the_photo_is_colored_where_the_value_is_larger():
+    photo = np.full((8, 8, 3), 128, np.uint8)
+    shifts = [
+        np.abs(blend_map(photo, np.full((2, 2), value, np.float32))[4, 4].astype(int) - 128).sum()
+        for value in (0, 0.2, 0.4, 0.6, 1)
+    ]
+    assert shifts[0] == 0 and shifts == sorted(shifts) and len(set(shifts)) == 5

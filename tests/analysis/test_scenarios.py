@@ -5,6 +5,7 @@ import pytest
 from vpr_lib.analysis.scenarios import (
     SCENARIOS,
     Label,
+    find_light,
     group_lights,
     group_queries,
     label_lights,
@@ -79,3 +80,8 @@ def test_labels_that_are_no_csv_are_refused(tmp_path, data):
     (tmp_path / "scenarios.csv").write_bytes(data)
     with pytest.raises(ValueError, match=r"scenarios\.csv"):
         read_labels(tmp_path)
+
+
+def test_the_light_is_read_from_a_name():
+    names = ["a/@1@2@54@S@@@113q00168-night@@58@@@@@@.jpg", "@1@2@@@@@x@@@@@@@sunset@.jpg", "sunday.jpg", "night/x.jpg"]
+    assert [find_light(name) for name in names] == ["night", "sunset", "", ""]

@@ -1,14 +1,19 @@
 """The session of a notebook: photos are found or rendered, runs and figures are kept, errors say what to do."""
 
+import base64
 import re
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
+import nbformat
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
+from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from nbconvert import HTMLExporter
 from PIL import Image
 
 from vpr_lib.course import session as session_module
@@ -122,6 +127,20 @@ def test_a_shown_figure_is_the_saved_one(session, name, kind, file):
     assert shown.data == (session.reports_dir / file).read_bytes()
     assert (shown.format, shown.width, shown.metadata) == (kind, 400, {"alt": "a line"})
     assert np.array(Image.open(session.reports_dir / file)).std() > 1
+
+
+@pytest.mark.parametrize("name", ["f", "f.jpg"])
+def test_the_description_of_a_figure_is_in_exported_html(session, name):
+    figure = Figure((4, 2))
+    figure.subplots()
+    shown = session.show(figure, name, 'R@1 < "50"')
+    data, metadata = InteractiveShell.instance().display_formatter.format(shown)
+    output = nbformat.v4.new_output("execute_result", data=data, metadata=metadata, execution_count=1)
+    cell = nbformat.v4.new_code_cell("session.show(...)", outputs=[output])
+    text, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    (image,) = BeautifulSoup(text, "html.parser").select(".jp-OutputArea img")
+    assert image["alt"] == 'R@1 < "50"' and image["width"] == "400"
+    assert base64.b64decode(image["src"].partition(",")[2]) == shown.data
 
 
 def test_a_figure_of_pyplot_is_shown_once(session):

@@ -35,6 +35,7 @@ from vpr_lib.figures.plots import (
     plot_schedules,
     plot_trade_off,
     save_figure,
+    style_of,
 )
 from vpr_lib.figures.tables import comparison_rows, format_markdown, label_rows, list_differences, suggestion_rows
 from vpr_lib.statistics import LabelRecall
@@ -103,6 +104,17 @@ def test_a_difference_is_significant_below_5_percent():
     assert sentence == "MixVPR against AVG: +10.0 points of R@1 on home, p = 0.04, significant."
     (sentence,) = list_differences({"AVG": compare(10.0), "GeM": compare(9.0, 0.05)}, "home")
     assert sentence.startswith("GeM against AVG: -1.0") and sentence.endswith("p = 0.05, not significant.")
+
+
+def test_colors_of_models_are_not_those_of_right_and_wrong():
+    study = ["AVG", "GeM", "ConvAP", "MixVPR"]
+    colors = [style_of(label, study)["color"] for label in study]
+    assert len(set(colors)) == 4 and not {GREEN, RED} & set(colors)
+    assert [style_of(label, ["MixVPR"])["color"] for label in study] == colors  # in every figure
+    labels = [f"run {i}" for i in range(12)]
+    styles = [style_of(label, labels) for label in labels]
+    assert not {GREEN, RED} & {style["color"] for style in styles}
+    assert len({(style["color"], style["marker"]) for style in styles}) == 12  # told apart
 
 
 def test_recall_against_k(tmp_path):

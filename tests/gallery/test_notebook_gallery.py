@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,11 +12,12 @@ from conftest import photo_name, write_photo
 from PIL import Image
 
 from vpr_lib.analysis.local_features import MAX_PIXELS, extract_sift, find_inliers, match_features
+from vpr_lib.analysis.suggestions import Suggestion
 from vpr_lib.analysis.verification import verify_predictions
 from vpr_lib.data_roots import read_split
 from vpr_lib.evaluation import evaluate_run
 from vpr_lib.gallery import Gallery, View, open_gallery
-from vpr_lib.gallery.query_map import Mark, draw_map
+from vpr_lib.gallery.query_grid import render_grid
 from vpr_lib.gallery.thumbnails import Thumbnails
 from vpr_lib.images import read_images
 from vpr_lib.photos import read_thumbnail
@@ -62,7 +62,7 @@ def test_photos_are_framed_by_their_distance(gallery):
     signs = re.findall("[✓✗]", gallery.layout.screen.value)
     assert signs == ["✓" if kind == "vg-right" else "✗" for kind in expected]  # a second cue beside the color
     images = view.all("img")
-    assert len(images) == 11 and all(image["alt"] for image in images)
+    assert len(images) == 12 and all(image["alt"] for image in images)
     decoded = Image.open(io.BytesIO(base64.b64decode(images[0]["src"].split(",")[1])))
     assert decoded.size == (72, 72)
     similarity = 1 - evaluations["A"].distances[0, 0] ** 2 / 2
@@ -130,19 +130,6 @@ def test_matches_are_drawn_on_request(gallery, machine):
     assert "vg-matches" not in gallery.layout.screen.value
 
 
-def test_the_map_has_north_up_and_meters_to_scale():
-    marks = [Mark(np.array([30.0, 40.0]), "right", "north-east", "1"), Mark(np.array([0.0, -9e3]), "wrong", "far")]
-    svg = draw_map(np.array([0.0, 0.0]), 25.0, marks, heading_deg=90)
-    radius = float(re.search(r'<circle r="([\d.]+)"', svg).group(1))
-    places = {title: place for place, title in re.findall(r'translate\(([-\d. ]+)\)"><title>([^<]+)', svg)}
-    x, y = map(float, places["north-east"].split())
-    assert (x, y) == pytest.approx((30 * radius / 25, -40 * radius / 25), abs=0.2)  # up is less in SVG
-    x, y = map(float, places["far"].split())
-    assert x == pytest.approx(0, abs=0.1) and 100 < y < 120  # at the edge
-    assert 'fill="#fff" stroke="#D55E00"' in svg  # hollow
-    assert "rotate(90)" in svg and 'role="img"' in svg
-
-
 def test_a_broken_photo_is_named(tmp_path):
     write_photo(tmp_path / photo_name(0, 0, pano="<b>"), 1)
     table = read_images(tmp_path)
@@ -189,6 +176,77 @@ def test_stepping_filtering_and_restoring(gallery, machine):
     assert count_widgets(gallery.widget) == number < 80  # never a widget for a query or photo
 
 
+def test_another_order_starts_at_its_first_query(gallery):
+    layout = gallery.layout
+    layout.position.value = 7
+    assert layout.place.value == "7 of 40"
+    layout.controls["order"].value = "error_a"
+    errors_m = [
+        np.linalg.norm(gallery.browser.database.utm[photos[0]] - utm)
+        for photos, utm in zip(gallery.browser.evaluations["A"].indices, gallery.browser.queries.utm, strict=True)
+    ]
+    assert gallery.row == np.argmin(errors_m) and layout.place.value == "1 of 40"
+    layout.position.value = 5
+    layout.controls["descending"].value = True
+    assert gallery.row == np.argmax(errors_m) and layout.place.value == "1 of 40"
+    layout.position.value = 5
+    layout.controls["num_shown"].value = 10  # not another order
+    assert layout.place.value == "5 of 40"
+    layout.controls["search"].value = "nowhere"
+    assert layout.place.value == "none"
+    layout.reset.click()
+    assert gallery.view == View(query=gallery.browser.queries.names[0], num_shown=10)
+    assert layout.controls["order"].value == "name" and layout.controls["search"].value == ""
+
+
+def test_the_grid_frames_queries_by_outcome_and_picks_one(gallery):
+    layout, browser = gallery.layout, gallery.browser
+    assert "vg-pick" not in layout.grid.value
+    gallery.show(View(order="margin_b"))
+    layout.grid_open.value = True
+    picks = Reader(layout.grid.value).all("button", "vg-pick")
+    assert [int(pick["data-row"]) for pick in picks] == gallery.rows.tolist()
+    expected = []
+    for row in gallery.rows:
+        right = [evaluation.indices[row, 0] in evaluation.positives[row] for evaluation in browser.evaluations.values()]
+        kinds = ["right" if each else "wrong" for each in right]
+        expected.append((f"vg-pick vg-first-{kinds[0]} vg-last-{kinds[1]}", ["✓" if each else "✗" for each in right]))
+    signs = re.findall(r"<i [^>]*>(.)</i><i [^>]*>(.)</i>", layout.grid.value)
+    assert [(pick["class"], list(pair)) for pick, pair in zip(picks, signs, strict=True)] == expected
+    assert len({kind for kind, _ in expected}) == 4
+    assert [pick["data-row"] for pick in picks if "aria-current" in pick] == [str(gallery.row)]
+    alts = [image["alt"] for image in Reader(layout.grid.value).all("img")]
+    assert alts[0].endswith(", ".join(f"{model} {kind.split('-')[2]}" for model, kind in
+                                      zip("AB", expected[0][0].split()[1:], strict=True)))  # fmt: skip
+    layout.request.value = f"1 {picks[5]['data-ask']}"
+    assert gallery.row == gallery.rows[5] and layout.grid.value.count("vg-pick") == 0 and not layout.grid_open.value
+
+
+def test_a_long_grid_has_parts(gallery):
+    rows = np.tile(np.arange(40), 7)  # 280
+
+    def make_img(table, row, alt):
+        return f'<img alt="{table} {row} {alt}">'
+
+    for position, expected in ((0, [120]), (119, [120]), (130, [0, 240]), (279, [120])):
+        grid = Reader(render_grid(gallery.browser, rows, position, make_img))
+        asked = [button["data-ask"] for button in grid.all("button") if button["data-ask"].startswith("grid")]
+        assert asked == [f"grid {start}" for start in expected]
+        shown = [int(pick["data-row"]) for pick in grid.all("button", "vg-pick")]
+        assert shown == rows[position // 120 * 120 :][:120].tolist()
+
+
+def test_enlarged_photos_are_sent_on_request(gallery, split):
+    write_photo(split / "large.jpg", 7, size=2000)
+    gallery.browser.queries.names[0] = "../../large.jpg"
+    gallery.layout.request.value = "a1 photos queries:0 database:4"
+    reply = Reader(gallery.layout.reply.value)
+    assert reply.all("div")[0]["data-reply"] == "a1"
+    assert [photo["data-id"] for photo in reply.all("button", "vg-photo")] == ["queries:0", "database:4"]
+    sizes = [Image.open(io.BytesIO(base64.b64decode(img["src"].split(",")[1]))).size for img in reply.all("img")]
+    assert sizes == [(1024, 1024), (72, 72)]
+
+
 def test_tagging_by_button(gallery):
     layout = gallery.layout
     button = layout.tag_buttons["occlusion"]
@@ -224,7 +282,24 @@ def test_recall_of_each_scenario(gallery):
     recall = gallery.browser.recall_by_scenario()["A"]["skyline"]
     assert f"{recall.recall:.1f} ({recall.interval[0]:.1f} to {recall.interval[1]:.1f})" in table.text
     assert table.all("img")[0]["src"].startswith("data:image/png")
+    gallery.layout.suggest_all.click()
+    gallery.browser.suggestions[0] = [Suggestion("repetitive", 0.9, "why"), Suggestion("skyline", 0.9, "why")]
     panel.children[0].value = "suggested"
+    shown = Reader(panel.children[1].value)
+    assert "Skyline" in shown.text and "Repetitive structures: left out" in shown.text
+    assert "repetitive" not in gallery.browser.recall_by_scenario("suggested")["A"]
+
+
+def test_recall_of_a_selection_by_outcome_is_not_shown(gallery):
+    assert "R@1" in gallery.layout.summary.value
+    for view in (View(outcome="a_right"), View(outcome="b_only"), View(outcome="no_positive"), View(hide_labels=True)):
+        gallery.show(view)
+        assert "of 40 queries" in gallery.layout.summary.value and "R@" not in gallery.layout.summary.value, view
+    gallery.browser.suggestions[0] = [Suggestion("repetitive", 0.9, "why"), Suggestion("skyline", 0.9, "why")]
+    gallery.show(View(scenario="repetitive", source="suggested"))
+    assert "R@" not in gallery.layout.summary.value
+    gallery.show(View(scenario="skyline", source="suggested"))
+    assert "R@1" in gallery.layout.summary.value
 
 
 @pytest.mark.slow
@@ -293,7 +368,7 @@ def test_names_are_escaped_and_a_photo_that_is_gone_is_named(gallery, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_photo_of_ones_own_and_regions(settings, data_root, tmp_path, machine):
+def test_regions_and_inliers_of_runs(settings, data_root, tmp_path, machine):
     small = replace(settings, epochs=1, ks=(1, 5))
     runs = {name: get_run(replace(small, aggregator=name), data_root, tmp_path / "runs", machine=machine)
             for name in ("GeM", "AVG")}  # fmt: skip
@@ -304,26 +379,18 @@ def test_a_photo_of_ones_own_and_regions(settings, data_root, tmp_path, machine)
     some[:, 3:] = some[4:] = -1
     counts = verify_predictions(read_split(data_root, "val"), some, tmp_path / "runs", "val", machine=machine).inliers
     gallery = open_gallery({name: run.folder for name, run in runs.items()}, data_root, "val", machine=machine)
-    assert gallery.tags.path == tmp_path / "runs" / "tags-val.csv"
+    assert gallery.tags.path == tmp_path / "runs" / f"tags-{data_root.name}-val.csv"
     verified = {(row, some[row, i]): counts[row, i] for row in range(4) for i in range(3)}  # pairs of photos
     for model, evaluation in gallery.browser.evaluations.items():
         expected = [[verified.get((row, photo), -1) for photo in line] for row, line in enumerate(evaluation.indices)]
         assert gallery.browser.inliers[model].tolist() == expected
     gallery.layout.controls["regions"].value = 2
     view = Reader(gallery.layout.screen.value)
-    assert len(view.all("section")) == 4 and len(view.all("img")) == 1 + 2 * 5 + 2 * 2
-
-    panel = gallery.panels["A photo of your own"]
-    photo = data_root / "val" / "queries" / gallery.browser.queries.names[2]
-    panel.path.value = str(photo)
-    text = Reader(panel.screen.value).text
-    assert "estimate: 102" in text and "EXIF position" in text  # the third place stands at 102 km
-    assert list((runs["GeM"].folder / "descriptors").iterdir())
-    panel.path.value = str(tmp_path)
-    assert "Is a directory" in panel.screen.value
-    file = {"name": "a.jpg", "type": "image/jpeg", "size": 8, "content": b"no photo"}
-    panel.upload.value = (file | {"last_modified": datetime.now(UTC)},)
-    assert "Not located" in panel.screen.value
+    assert len(view.all("section")) == 4 and len(view.all("img")) == 1 + 2 * 5 + 1 + 2 * 2
+    gallery.layout.request.value = "3 regions b2"  # of the second model and its second photo
+    reply = Reader(gallery.layout.reply.value)
+    assert reply.all("div")[0]["data-reply"] == "3" and "AVG" in reply.text and "GeM" not in reply.text
+    assert len(reply.all("section")) == 1 and len(reply.all("img")) == 2
 
     with pytest.raises(ValueError, match="GeM 25 m, AVG 10 m"):
         narrow = Run(runs["AVG"].folder, replace(small, radius_m=10.0))

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from vpr_lib.gallery.tags import Change, Tags
+from vpr_lib.gallery.tags import Change, Tags, open_tags
 
 QUERIES = ["a.jpg", "sub/b.jpg", "c,1.jpg"]
 
@@ -110,3 +110,24 @@ def test_a_file_that_lost_rows_is_told(tmp_path):
     tags.toggle("c,1.jpg", "skyline")
     assert "edited or damaged" in tags.message
     assert Tags(tags.path, QUERIES).message == ""  # saved again
+
+
+def test_two_data_roots_have_a_file_each(tmp_path):
+    runs = tmp_path / "runs"
+    first, second = (open_tags(runs, tmp_path / "data" / name, "val", QUERIES) for name in ("a", "b"))
+    first.toggle("a.jpg", "skyline")
+    assert first.path != second.path and second.toggle("a.jpg", "occlusion").added
+    assert open_tags(runs, tmp_path / "data" / "a", "val", QUERIES).list_scenarios("a.jpg") == ["skyline"]
+    assert open_tags(runs, tmp_path / "data" / "a", "test", QUERIES).list_scenarios("a.jpg") == []
+
+
+def test_tags_of_a_file_for_all_roots_are_taken_over_once(tmp_path):
+    earlier = Tags(tmp_path / "tags-val.csv", ["a.jpg", "other.jpg"])
+    earlier.toggle("a.jpg", "skyline")
+    earlier.toggle("other.jpg", "skyline")
+    tags = open_tags(tmp_path, tmp_path / "mini", "val", QUERIES)
+    assert read(tags.path)[1:] == [["a.jpg", "skyline"]] and tags.message == ""
+    tags.toggle("a.jpg", "skyline")  # taken off, and not taken over again
+    assert open_tags(tmp_path, tmp_path / "mini", "val", QUERIES).list_scenarios("a.jpg") == []
+    (tmp_path / "tags-val.csv").write_text("no table")
+    assert open_tags(tmp_path, tmp_path / "other", "val", QUERIES).message == ""

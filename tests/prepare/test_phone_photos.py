@@ -9,7 +9,12 @@ from PIL.TiffImagePlugin import IFDRational
 
 from vpr_lib.data_roots import read_split
 from vpr_lib.file_names import format_name, parse_name
-from vpr_lib.prepare.phone_photos import Position, import_phone_photos, project_to_zone
+from vpr_lib.prepare.phone_photos import (
+    Position,
+    import_phone_photos,
+    project_to_zone,
+    to_latitude_longitude,
+)
 from vpr_lib.recall import find_positives
 
 GPS = ExifTags.GPS
@@ -175,6 +180,18 @@ def test_positions_are_projected_to_a_neighboring_zone_only():
     for zone in ("2K", "58K", "", "10", "K", "61K", "10I"):
         with pytest.raises(ValueError, match=repr(zone) if zone not in ("2K", "58K") else f"60K.*{zone}"):
             project_to_zone(fiji, zone)
+
+
+@pytest.mark.parametrize(("east_m", "north_m", "zone", "latitude", "longitude"), [
+    (630_084, 4_833_438, "17T", 43 + 38 / 60 + 33.24 / 3600, -(79 + 23 / 60 + 13.7 / 3600)),  # CN Tower, Toronto
+    (313_784, 5_427_057, "60G", -41.28646, 174.77624),  # Wellington
+])  # fmt: skip
+def test_utm_becomes_published_latitudes_and_longitudes(east_m, north_m, zone, latitude, longitude):
+    found = to_latitude_longitude(east_m, north_m, zone)
+    assert found == pytest.approx((latitude, longitude), abs=1e-5)  # a meter
+    assert project_to_zone(Position(*found, math.nan, ""), zone) == pytest.approx((east_m, north_m), abs=0.01)
+    with pytest.raises(ValueError, match="UTM zone"):
+        to_latitude_longitude(east_m, north_m, "")
 
 
 def test_photos_that_cannot_be_imported_are_named_and_left_out(tmp_path):

@@ -17,6 +17,11 @@ SLOPE = 100.0
 MAX_OFFSET_M = 500.0  # photos farther away count as if they were this far
 
 
+def to_similarity(distances: np.ndarray) -> np.ndarray:
+    """Cosine similarity, float64, from Euclidean distances of unit-norm descriptors; of any shape."""
+    return 1 - np.asarray(distances, dtype=np.float64) ** 2 / 2
+
+
 def similarity_confidence(distances: np.ndarray) -> np.ndarray:
     """Cosine similarity of the first prediction.
 
@@ -26,7 +31,7 @@ def similarity_confidence(distances: np.ndarray) -> np.ndarray:
     Returns:
         (Q,) float64 in [-1, 1]; -1 where there is no prediction.
     """
-    return np.maximum(1 - _check_distances(distances, 1)[:, 0] ** 2 / 2, -1.0)
+    return np.maximum(to_similarity(_check_distances(distances, 1)[:, 0]), -1.0)
 
 
 def ratio_confidence(distances: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vpr_lib.analysis.confidence import spread_confidence
 from vpr_lib.descriptors import extract_from_images, prepare_for_inference
 from vpr_lib.devices import choose_device, choose_dtype
 from vpr_lib.file_names import parse_name
@@ -31,7 +32,7 @@ class Location:
     indices: np.ndarray  # (k,) int64, database rows, best first
     distances: np.ndarray  # (k,) float32, between descriptors
     utm: np.ndarray  # (2,) float64, meters, estimated position
-    spread_m: float  # weighted mean distance of the k photos from the estimate
+    spread_m: float  # how far apart the first ten photos lie, see `spread_confidence`
     exif_utm: np.ndarray | None  # (2,) float64, meters, position in the photo's EXIF data
     descriptor: np.ndarray  # (D,) float32
     exif_note: str = ""  # why `exif_utm` is None
@@ -70,7 +71,8 @@ def locate_photo(
     dtype = choose_dtype(settings.precision, device)
     descriptor = extract_from_images(prepared, torch.from_numpy(image)[None], device, dtype)  # (1, D)
     (distances,), (indices,) = search_database(descriptors, descriptor, k, str(device))  # (k,) each
-    position, spread_m = _estimate_position(database.utm[indices], distances)
+    position = _estimate_position(database.utm[indices], distances)
+    spread_m = -float(spread_confidence(distances[None], database.utm[indices][None])[0])
     exif_utm, exif_note = None, ""
     try:
         exif_utm = np.array(project_to_zone(parse_exif(exif), parse_name(database.names[0]).zone), dtype=np.float64)
@@ -97,15 +99,13 @@ def _read_exif(photo: bytes) -> Image.Exif:
     raise ValueError(f"the photo has {width} x {height} pixels; export it as {expected}")
 
 
-def _estimate_position(positions: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, float]:
+def _estimate_position(positions: np.ndarray, distances: np.ndarray) -> np.ndarray:
     """Weighted mean of the best supported cluster of positions.
 
     The weight of a photo falls with the distance of its descriptor from the best one. The cluster is the photos within
     `CLUSTER_M` of the photo whose neighborhood has the largest sum of weights; photos elsewhere have no influence.
-    Returned with the estimate (2,) is the weighted mean distance of all k photos from it, in meters.
     """
     weights = np.exp((distances[0] - distances.astype(np.float64)) / SOFTNESS)
     near = np.linalg.norm(positions[:, None] - positions[None], axis=2) <= CLUSTER_M  # (k, k)
     members = near[(near * weights).sum(1).argmax()]
-    estimate = np.average(positions[members], axis=0, weights=weights[members])
-    return estimate, float(np.average(np.linalg.norm(positions - estimate, axis=1), weights=weights))
+    return np.average(positions[members], axis=0, weights=weights[members])

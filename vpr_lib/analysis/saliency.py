@@ -13,7 +13,8 @@ from vpr_lib.descriptors import prepare_for_inference
 from vpr_lib.models import VPRModel
 
 NORMS = (torch.norm, torch.Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm)
-HIGHLIGHT = (240, 228, 66)  # yellow of Okabe and Ito; brighter than the darkened photo, so color is not the only cue
+HIGHLIGHT = (214, 0, 147)  # magenta: hardly anything in a street has this color
+OPACITY = 0.75  # of the largest value of a map
 
 
 def explain_similarity(model: VPRModel, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -68,9 +69,14 @@ def _divide_by_norm(
 
 
 def blend_map(photo: np.ndarray, saliency: np.ndarray) -> np.ndarray:
-    """Draw a saliency map (h, w) over its photo (H, W, 3) uint8: dark gray at 0, bright yellow at 1."""
+    """Lay a saliency map (h, w) over its photo (H, W, 3) uint8, which stays as it is where the map is 0.
+
+    The map is `HIGHLIGHT`, more opaque the larger its value, up to `OPACITY` at 1. A white line surrounds values of at
+    least one half, so that color is not the only cue.
+    """
     height, width = photo.shape[:2]
-    weight = cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
-    gray = photo.mean(2, keepdims=True) * 0.5
-    bright = 0.5 * photo + 0.5 * np.array(HIGHLIGHT)
-    return np.round(gray * (1 - weight) + bright * weight).clip(0, 255).astype(np.uint8)
+    values = cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR)
+    weight = OPACITY * values[..., None]
+    blended = np.round(photo * (1 - weight) + np.array(HIGHLIGHT) * weight).clip(0, 255).astype(np.uint8)
+    outlines, _ = cv2.findContours((values >= 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(np.ascontiguousarray(blended), outlines, -1, (255, 255, 255), max(1, width // 300))

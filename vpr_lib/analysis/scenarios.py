@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,12 @@ def label_lights(names: Sequence[str], labels: Mapping[str, Label]) -> np.ndarra
     matching = [labels.get(base_name(name), Label("")) for name in names]
     has_light = [label.scenario == "illumination" or label.detail in LIGHTS for label in matching]
     return np.where(has_light, [label.detail for label in matching], "")
+
+
+def find_light(name: str) -> str:
+    """A word of `LIGHTS` in a photo's file name, as in Tokyo 24/7; "" if there is none."""
+    match = re.search(rf"(?<![a-z])({'|'.join(LIGHTS)})(?![a-z])", base_name(name).lower())
+    return match[1] if match else ""
 
 
 def base_name(name: str) -> str:

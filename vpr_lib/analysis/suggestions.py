@@ -7,13 +7,12 @@ suggestions or none; on rendered cities viewpoint suggestions are the most relia
 
 import functools
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from vpr_lib.analysis.scenarios import LIGHTS, SCENARIOS, base_name
+from vpr_lib.analysis.scenarios import SCENARIOS, find_light
 from vpr_lib.analysis.views import SHIFT_M, TURN_DEG, sort_by_view
 from vpr_lib.evaluation import Evaluation
 from vpr_lib.images import ImageTable
@@ -33,6 +32,8 @@ UNMATCHED = 0.31  # fraction of the blocks
 DIFFERENCE = 0.15  # standard deviations; a block with a larger difference is unmatched
 NUM_POSITIVES = 4  # positives with the most similar view that a query is compared with
 NUM_PREDICTIONS = 5  # first predictions that a query is compared with
+# Suggested because a wrong photo is the most similar one, so recall of these queries is low by definition.
+FROM_MISTAKES = ("repetitive",)
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,8 @@ def _read_small(table: ImageTable, row: int) -> np.ndarray:
 
 def notice_name(name: str) -> list[Suggestion]:
     """Illumination: the file name contains a light other than day, as in Tokyo 24/7."""
-    lights = "|".join(light for light in LIGHTS if light != "day")
-    match = re.search(rf"(?<![a-z])({lights})(?![a-z])", base_name(name).lower())
-    return [Suggestion("illumination", 1.0, f"its name says {match[1]}")] if match else []
+    light = find_light(name)
+    return [Suggestion("illumination", 1.0, f"its name says {light}")] if light not in ("", "day") else []
 
 
 def notice_illumination(photo: np.ndarray, positives: np.ndarray) -> Suggestion:

@@ -110,6 +110,14 @@ def _add_model_commands(subparsers: _SubParsersAction) -> None:
     report.add_argument("--out", metavar="DIR", help="folder of the page and its figures (reports/<preset>)")
     report.add_argument("--runs", default="runs", metavar="DIR", help="folder of the runs (runs)")
 
+    gallery = _add_command(subparsers, "gallery", commands.write_gallery)
+    gallery.add_argument("--data", required=True, metavar="ROOT", help="data root with the split")
+    gallery.add_argument("--split", required=True, help="name of a folder with database/ and queries/, or of a pack")
+    gallery.add_argument("--runs", required=True, nargs="+", metavar="RUN", help="folders of one or two runs")
+    gallery.add_argument("--out", required=True, metavar="FILE", help="the page to write, for example gallery.html")
+    gallery.add_argument("--queries", type=int, default=200, metavar="N", help="of a larger split, evenly chosen (200)")
+    _add_changes(gallery, "device, num_workers, ...")
+
 
 def _add_command(subparsers: _SubParsersAction, name: str, command: Callable[..., int | None]) -> ArgumentParser:
     parser = subparsers.add_parser(name, help=command.__doc__)

@@ -45,6 +45,20 @@ STRANGERS = {  # another city, as small as it may be but for the queries
 NUM_STRANGERS = 100
 
 
+class DescribedImage(Image):
+    """An image with alternative text that screen readers find in JupyterLab and in exported HTML.
+
+    Both ignore `metadata["alt"]`, so the image is there as HTML, too.
+    """
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
+        data, metadata = super()._repr_mimebundle_(include, exclude)
+        ((kind, content),) = data.items()
+        alt = html.escape(self.metadata["alt"])
+        text = f'<img src="data:{kind};base64,{content}" width="{self.width}" alt="{alt}">'
+        return {**data, "text/html": text}, metadata
+
+
 @dataclass(frozen=True)
 class Session:
     """One preset with its photos and folders."""
@@ -105,7 +119,7 @@ class Session:
         write_city(folder, CitySettings(**STRANGERS, size=size), progress=self.machine.progress)
         return DataRoot(folder).read_split("sf_test").queries[:NUM_STRANGERS]
 
-    def show(self, figure: Figure, name: str, alt: str) -> Image:
+    def show(self, figure: Figure, name: str, alt: str) -> DescribedImage:
         """Save a figure in `reports_dir` and return the saved image, to be the last value of a cell.
 
         Args:
@@ -116,7 +130,8 @@ class Session:
         path = self.reports_dir / (name if "." in name else f"{name}.png")
         save_figure(figure, path)
         pyplot.close(figure)
-        return Image(data=path.read_bytes(), width=round(100 * figure.get_figwidth()), metadata={"alt": alt})
+        width = round(100 * figure.get_figwidth())
+        return DescribedImage(data=path.read_bytes(), width=width, metadata={"alt": alt})
 
     def link(self, path: str | Path) -> HTML:
         """A link that downloads an exported file, to be the last value of a cell.

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 GREEN = "#009E73"
 RED = "#D55E00"
 GRAY = "#777777"
-COLORS = ("#0072B2", "#E69F00", "#CC79A7", GREEN, "#56B4E9", RED, "#000000")
+# Of models and settings; green and red are left to right and wrong.
+COLORS = ("#0072B2", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
 _STYLES = {"AVG": 0, "GeM": 1, "ConvAP": 2, "MixVPR": 3}  # the same style in every figure
@@ -159,8 +160,8 @@ def plot_bars(recalls: Mapping[str, Mapping[str, LabelRecall]], titles: Mapping[
         heights = np.array([by_label[label].recall for label in labels])
         low, high = np.reshape([by_label[label].interval for label in labels], (-1, 2)).T
         x = np.arange(len(labels)) + (number - (len(recalls) - 1) / 2) * width
-        color = style_of(name, list(recalls))["color"]
-        hatch = _HATCHES[COLORS.index(color)]
+        style = style_of(name, list(recalls))
+        color, hatch = style["color"], _HATCHES[_MARKERS.index(style["marker"])]
         axes.bar(x, heights, width, label=escape_math(name), color=color, hatch=hatch, ec="white", lw=0)
         errors = np.abs([heights - low, high - heights])
         axes.errorbar(x, heights, errors, fmt="none", ecolor="black", elinewidth=1, capsize=2)
@@ -242,8 +243,10 @@ def plot_trade_off(curves: Mapping[str, Mapping[str, "TradeOff"]], chosen: Mappi
 
 def style_of(label: str, labels: Sequence[str]) -> dict[str, Any]:
     """Line style: an aggregator's own, else by the label's position among the labels."""
-    number = _STYLES.get(label, labels.index(label) if label in labels else len(labels)) % len(COLORS)
-    return {"color": COLORS[number], "marker": _MARKERS[number], "markersize": 5, "linewidth": 2}
+    number = _STYLES.get(label, labels.index(label) if label in labels else len(labels))
+    # More labels than colors differ in their markers.
+    color, marker = COLORS[number % len(COLORS)], _MARKERS[number % len(_MARKERS)]
+    return {"color": color, "marker": marker, "markersize": 5, "linewidth": 2}
 
 
 def escape_math(text: str) -> str:

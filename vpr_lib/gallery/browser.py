@@ -1,14 +1,14 @@
 """The queries of a split with the predictions of one or two models: views, selections, counts. No widgets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vpr_lib.analysis.confidence import spread_confidence
-from vpr_lib.analysis.scenarios import SCENARIOS, Label, base_name, label_scenarios
-from vpr_lib.analysis.suggestions import Suggestion, suggest_scenarios
+from vpr_lib.analysis.confidence import spread_confidence, to_similarity
+from vpr_lib.analysis.scenarios import SCENARIOS, Label, base_name, find_light, label_lights, label_scenarios
+from vpr_lib.analysis.suggestions import FROM_MISTAKES, Suggestion, suggest_scenarios
 from vpr_lib.evaluation import Evaluation
 from vpr_lib.gallery.tags import Tags
 from vpr_lib.images import ImageTable
@@ -64,6 +64,8 @@ class View:
     positives: bool = False  # whether the query's positives are shown
     regions: int = 0  # rank of the photo whose regions are shown; 0 for none
     matches: int = 0  # rank of the photo whose matches with the query are drawn; 0 for none
+    picked: str = ""  # file names of the queries picked on the embedding map, one a line; "" for all
+    hide_labels: bool = False  # whether outcome, scenario and suggestions are hidden, for tagging without knowing them
 
 
 def read_view(state: Mapping[str, Any]) -> View:
@@ -136,6 +138,9 @@ class Browser:
         self.positives = per_model[0].positives  # Q sorted arrays of database rows
         self.without_positive = np.array([len(rows) == 0 for rows in self.positives], dtype=bool)
         self.known = label_scenarios(queries.names, labels)  # (Q,) str, "" where unknown
+        lights = label_lights(queries.names, labels)
+        in_names = np.array([find_light(name) for name in queries.names.tolist()], dtype=str)
+        self.lights = np.where(lights == "", in_names, lights)  # (Q,) str, "" where unknown
         self.suggestions: dict[int, Sequence[Suggestion]] = {}  # {row: suggestions} of the queries processed so far
         # (M, Q): rank (from 0) of the first right photo, K if there is none; then for the first photo its distance to
         # the query, its cosine similarity, how far that exceeds the first photo of another place, and its inliers, NaN
@@ -193,6 +198,8 @@ class Browser:
         if view.scenario or view.source in ("tagged", "suggested"):
             wanted = [view.scenario] if view.scenario else SCENARIOS  # no scenario chosen: any
             chosen = chosen & np.any([self.mark_scenario(scenario, view.source) for scenario in wanted], axis=0)
+        if view.picked:
+            chosen = chosen & np.isin(self.tags.names, view.picked.split("\n"))
         rows = np.flatnonzero(chosen & (np.char.find(self._search_names, view.search.strip().lower()) >= 0))
         if view.order == "name":  # tables are sorted by name
             return rows[::-1] if view.descending else rows
@@ -202,6 +209,11 @@ class Browser:
         keys = values[kind][0 if letter == "a" else -1, rows]
         return rows[np.argsort(-keys if view.descending else keys, kind="stable")]  # NaN comes last
 
+    def shows_recall(self, view: View) -> bool:
+        """Whether recall of a view's selection is shown: not if queries are chosen by what models get right."""
+        by_mistakes = view.source == "suggested" and view.scenario in FROM_MISTAKES
+        return view.outcome == "all" and not by_mistakes and not view.hide_labels
+
     def find_query(self, name: str) -> int | None:
         """Row of a query by its name, with or without folders; None if there is none."""
         exact = np.flatnonzero(self.queries.names == name).tolist()
@@ -210,9 +222,21 @@ class Browser:
     def suggest(self, row: int) -> Sequence[Suggestion]:
         """Scenarios suggested for a query from its photo and the first model's predictions; raises as `read_photo`."""
         if row not in self.suggestions:
-            evaluation = self.evaluations[self.models[0]]
-            self.suggestions[row] = suggest_scenarios(self.database, self.queries, evaluation, [row])[0]
+            first = self.evaluations[self.models[0]]
+            self.suggestions[row] = suggest_scenarios(self.database, self.queries, first, [row])[0]
         return self.suggestions[row]
+
+    def suggest_all(self, rows: np.ndarray, report: Callable[[str], None]) -> str:
+        """Suggest for several queries and report progress; returns why there is nothing for some, or ""."""
+        failure = ""
+        for i, row in enumerate(rows):
+            if i % 50 == 0:
+                report(f"Suggestions for {i:,} of {len(rows):,} queries ...")
+            try:
+                self.suggest(int(row))
+            except (OSError, ValueError) as error:
+                failure = f"No suggestions for some queries: {error}"
+        return failure
 
     def list_predictions(self, model: str, row: int, count: int) -> list[Prediction]:
         """The first predictions of a model for a query; fewer if an approximate search returned fewer."""
@@ -237,9 +261,13 @@ class Browser:
         return summary
 
     def recall_by_scenario(self, source: str = "given") -> dict[str, dict[str, LabelRecall]]:
-        """{model: {scenario: R@1 of its queries}} for each scenario that has queries; a query may have several."""
+        """{model: {scenario: R@1 of its queries}} for each scenario that has queries; a query may have several.
+
+        Scenarios that are suggested because of a wrong answer are left out: their recall is low by definition.
+        """
         recalls: dict[str, dict[str, LabelRecall]] = {model: {} for model in self.models}
-        for scenario in SCENARIOS:
+        left_out = FROM_MISTAKES if source == "suggested" else ()
+        for scenario in (each for each in SCENARIOS if each not in left_out):
             summary = self.summarize(np.flatnonzero(self.mark_scenario(scenario, source)), (1,))
             for model, recall in summary.recall.items():
                 recalls[model][scenario] = LabelRecall(summary.num_queries, recall[1], summary.intervals[model])
@@ -256,11 +284,6 @@ def _fill_inliers(evaluations: Mapping[str, Evaluation], inliers: Mapping[str, n
             raise ValueError(f"{text}; expected the same, with -1 for unknown inliers")
         filled[model] = counts
     return filled
-
-
-def to_similarity(distances: np.ndarray) -> np.ndarray:
-    """Cosine similarity, float64, from Euclidean distances of unit-norm descriptors."""
-    return 1 - np.asarray(distances, dtype=np.float64) ** 2 / 2
 
 
 def _measure_errors(database: ImageTable, query_utm: np.ndarray, photos: np.ndarray) -> np.ndarray:

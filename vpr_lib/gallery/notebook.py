@@ -1,11 +1,9 @@
 """The gallery in a notebook: browse the queries of a split with the predictions of one or two runs.
 
-    from vpr_lib.gallery import open_gallery
-
     open_gallery({"MixVPR": run_a, "ConvAP": run_b}, "data/mini", "sf_test")
 
-The number of widgets is fixed; photos are images inside one HTML widget, so a split may be large. Arrow keys step
-through the queries while the slider has the focus, which needs no extension in JupyterLab, Colab or Notebook.
+The number of widgets is fixed; photos are images inside one HTML widget, so a split may be large. gallery.js handles
+keys and enlarged photos; it is a part of the widgets' HTML and needs no extension in JupyterLab, Colab or Notebook.
 """
 
 import functools
@@ -19,28 +17,27 @@ import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from vpr_lib.analysis.examples import FAIL_CASES, choose_examples, read_example
 from vpr_lib.analysis.scenarios import SCENARIOS, read_labels
 from vpr_lib.analysis.verification import read_inliers
 from vpr_lib.data_roots import DataRoot, open_data_root
 from vpr_lib.evaluation import read_evaluation
-from vpr_lib.figures.photo_grids import draw_examples
 from vpr_lib.figures.plots import save_figure
 from vpr_lib.gallery.browser import Browser, View, read_view
+from vpr_lib.gallery.drawing import draw_queries, draw_scenarios
+from vpr_lib.gallery.embedding_panel import EmbeddingPanel
 from vpr_lib.gallery.export import write_gallery_page
-from vpr_lib.gallery.layout import Layout, OwnPhotoPanel, RecallPanel, SavePanel, wrap_html
-from vpr_lib.gallery.rendering import (
-    render_matches,
-    render_query,
-    render_regions,
-    render_suggestions,
-    render_summary,
-    render_warning,
-)
-from vpr_lib.gallery.tags import Tags
+from vpr_lib.gallery.large_view import LargeView
+from vpr_lib.gallery.layout import Layout, RecallPanel, SavePanel, make_accordion, wrap_html
+from vpr_lib.gallery.own_photo import OwnPhotoPanel
+from vpr_lib.gallery.query_grid import GRID_PIXELS, render_grid
+from vpr_lib.gallery.rendering import render_query, render_suggestions, render_summary, render_warning
+from vpr_lib.gallery.split_descriptors import SplitDescriptors
+from vpr_lib.gallery.tags import open_tags
 from vpr_lib.gallery.thumbnails import Thumbnails
 from vpr_lib.machine import Machine
 from vpr_lib.run_folders import Run, open_run
+
+SHOWN_PIXELS = 320  # longer side of the photos
 
 
 def open_gallery(
@@ -58,7 +55,7 @@ def open_gallery(
         data_root: folder with the split.
         split: name of the split.
         state: `Gallery.state` of an earlier session, to restore its view.
-        machine: device for the user's own photos.
+        machine: device for descriptors: of the user's own photos and of the embedding map.
         reports_dir: default folder for saved figures and pages.
 
     Raises:
@@ -78,17 +75,14 @@ def open_gallery(
         name: read_inliers(photos, evaluations[name].indices, run.folder.parent, split) for name, run in runs.items()
     }
     first = next(iter(runs.values()))
-    tags = Tags(first.folder.parent / f"tags-{split.replace('/', '-')}.csv", photos.queries.names)
+    tags = open_tags(first.folder.parent, data_root.folder, split, photos.queries.names)
     labels = read_labels(data_root.folder)
     browser = Browser(*photos, evaluations, labels, tags, first.settings.radius_m, inliers)
     return Gallery(browser, runs, state, machine, reports_dir)
 
 
 class Gallery:
-    """Widgets to browse the queries of a split with the predictions of one or two models.
-
-    Args as those of `open_gallery`, but the browser holds the split and the predictions.
-    """
+    """The gallery's widgets. Args as those of `open_gallery`, but the browser holds the split and the predictions."""
 
     def __init__(
         self,
@@ -104,19 +98,22 @@ class Gallery:
         self.view = View()  # the present selection and display options
         self.rows = np.arange(len(browser))  # (n,) int64, the selected queries in their order
         self._load_model = functools.cache(lambda model: self.runs[model].load_model())
-        self._make_img = Thumbnails({"database": browser.database, "queries": browser.queries}).make_img
+        sizes = {model: run.settings.image_size for model, run in self.runs.items()}
+        self._large_view = LargeView(browser, sizes, self._load_model)
+        tables = self._large_view.tables
+        self._make_img = Thumbnails(tables, SHOWN_PIXELS).make_img
+        self._make_small_img = Thumbnails(tables, GRID_PIXELS).make_plain_img
         self._updating = False  # while the program sets widgets, their events are ignored
         path = Path(reports_dir) / f"gallery-{browser.split.replace('/', '-')}"
-        own_photo = OwnPhotoPanel(browser.database, self.runs, self._load_model, self._make_img, machine or Machine())
+        descriptors = SplitDescriptors(tables, self.runs, self._load_model, machine or Machine())
         self.panels = {  # {title: panel below the gallery}
             "Recall of each scenario": RecallPanel(browser),
-            "A photo of your own": own_photo,
+            "Embedding map": EmbeddingPanel(browser, descriptors.describe, self._make_img, self._change_view),
+            "A photo of your own": OwnPhotoPanel(browser, descriptors, self._make_img),
             "Save as PNG or as a page": SavePanel(self.save_png, self.export_html, path),
         }
         self.layout = Layout(browser)
-        accordion = widgets.Accordion([panel.widget for panel in self.panels.values()], selected_index=None)
-        for number, title in enumerate(self.panels):
-            accordion.set_title(number, title)
+        accordion = make_accordion({title: panel.widget for title, panel in self.panels.items()})
         self.widget = self.layout.arrange(accordion)
         self._connect_widgets(accordion)
         self.show(read_view(state or {}))
@@ -146,11 +143,13 @@ class Gallery:
         self._updating = True
         self.layout.show_selection(view, len(self.rows), int(positions[0]) + 1 if len(positions) else 1)
         self._updating = False
-        text = render_summary(self.browser.summarize(self.rows), len(self.browser))
+        summary = self.browser.summarize(self.rows)
+        text = render_summary(summary, len(self.browser), self.browser.shows_recall(view))
+        self.panels["Embedding map"].show_selection(self.rows)
         num_done = len(self.browser.suggestions)
         if view.source == "suggested" and num_done < len(self.browser):
             text += render_warning(f"Suggestions exist for {num_done:,} queries; 'suggest for all' adds the others.")
-        self.layout.summary.value = wrap_html(text)
+        self.layout.show_summary(text)
         self._show_query()
 
     def step(self, by: int) -> None:
@@ -159,12 +158,14 @@ class Gallery:
             position = self.layout.position
             position.value = (position.value - 1 + by) % len(self.rows) + 1
 
+    def reset(self) -> None:
+        """Show all queries by name, from the first one; what is shown of each stays as it is."""
+        cleared = ("scenario", "source", "outcome", "search", "picked", "order", "descending", "query")
+        self.show(replace(self.view, **{field: getattr(View(), field) for field in cleared}))
+
     def draw_queries(self, rows: Sequence[int] | np.ndarray) -> Figure:
         """Draw queries with the first photo of each model, two in a row, numbered in their order."""
-        if not len(rows):
-            raise ValueError("the selection is empty; choose another scenario, outcome or name")
-        numbers = [str(number + 1) for number in range(len(rows))]
-        return self._draw_rows({", ".join(numbers[i : i + 2]): rows[i : i + 2] for i in range(0, len(rows), 2)})
+        return draw_queries(self.browser, rows)
 
     def draw_selection(self, limit: int = 12) -> Figure:
         """Draw the first queries of the selection with the first photo of each model."""
@@ -172,20 +173,7 @@ class Gallery:
 
     def draw_scenarios(self) -> Figure:
         """Draw Fig. 5: two queries of each known scenario and two fail cases with the first photo of each model."""
-        labels = np.where(self.browser.without_positive, "", self.browser.known).tolist()
-        if not any(labels):
-            raise ValueError("no scenario is known: the data root has no scenarios.csv with names of these queries")
-        chosen = choose_examples(list(self.browser.queries.names), labels, (self.browser.ranks == 0).T)
-        titles = {**SCENARIOS, FAIL_CASES: FAIL_CASES}
-        return self._draw_rows({title: chosen[label] for label, title in titles.items() if label in chosen})
-
-    def _draw_rows(self, rows_by_title: Mapping[str, Sequence[int] | np.ndarray]) -> Figure:
-        browser, examples = self.browser, {}
-        for title, rows in rows_by_title.items():
-            examples[title] = [
-                read_example(int(row), browser.database, browser.queries, browser.evaluations) for row in rows
-            ]
-        return draw_examples(examples)
+        return draw_scenarios(self.browser)
 
     def merge_tags(self, path: str | Path) -> int:
         """Add the tags of a CSV exported by a page; returns the number of new ones. See `Tags.merge`."""
@@ -203,22 +191,26 @@ class Gallery:
         Args:
             path: path of the page.
             selection: rows of queries, or a view; None for the present selection.
-            options: `num_shown` and `max_mb` of `export.write_gallery_page`.
+            options: `num_shown`, `max_mb` and `report` of `export.write_gallery_page`.
         """
         rows = self.select(selection) if isinstance(selection, View) else selection
         rows = self.rows if rows is None else np.asarray(rows)
-        return write_gallery_page(Path(path), self.browser, rows, **options)
+        embed = self.panels["Embedding map"].embed
+        return write_gallery_page(Path(path), self.browser, rows, embed=embed, **options)
 
     # Events of the widgets
 
     def _connect_widgets(self, accordion: widgets.Accordion) -> None:
         layout = self.layout
         for field, control in layout.controls.items():
-            control.observe(functools.partial(self._change_view, field), "value")
+            control.observe(lambda change, field=field: self._change_view(**{field: change["new"]}), "value")
         layout.position.observe(lambda _: self._show_query(), "value")
         layout.previous.on_click(lambda _: self.step(-1))
         layout.next.on_click(lambda _: self.step(1))
         layout.random.on_click(lambda _: self.step(int(np.random.default_rng().integers(max(1, len(self.rows))))))
+        layout.reset.on_click(lambda _: self.reset())
+        layout.grid_open.observe(lambda _: self._show_grid(), "value")
+        layout.request.observe(lambda change: self._answer(change["new"]), "value")
         for scenario, button in layout.tag_buttons.items():
             button.on_click(functools.partial(self._toggle_tag, scenario))
         layout.undo.on_click(self._undo_tag)
@@ -226,12 +218,14 @@ class Gallery:
         accordion.observe(self._open_panel, "selected_index")
 
     def _open_panel(self, change: Mapping[str, Any]) -> None:
-        if change["new"] == 0:
-            self.panels["Recall of each scenario"].refresh()
+        if change["new"] in (0, 1):  # the others have nothing to compute
+            list(self.panels.values())[change["new"]].refresh()
 
-    def _change_view(self, field: str, change: Mapping[str, Any]) -> None:
+    def _change_view(self, **changes: Any) -> None:
         if not self._updating:
-            self.show(replace(self.view, **{field: change["new"]}))
+            if {"order", "descending"} & set(changes):
+                changes["query"] = ""  # another order starts at its first query
+            self.show(replace(self.view, **changes))
 
     def _toggle_tag(self, scenario: str, _: widgets.Button) -> None:
         if self.row is not None:
@@ -245,15 +239,7 @@ class Gallery:
     def _suggest_all(self, _: widgets.Button) -> None:
         """Suggest for the selection, in which the scenario is ignored; show progress and unreadable photos."""
         rows = self.select(replace(self.view, scenario="", source="given"))
-        failure = ""
-        for i, row in enumerate(rows):
-            if i % 50 == 0:
-                text = f"Suggestions for {i:,} of {len(rows):,} queries ..."
-                self.layout.summary.value = wrap_html(render_warning(text))
-            try:
-                self.browser.suggest(int(row))
-            except (OSError, ValueError) as error:
-                failure = f"No suggestions for some queries: {error}"
+        failure = self.browser.suggest_all(rows, lambda text: self.layout.show_summary(render_warning(text)))
         self.show(self.view)
         if failure:
             self._show_notes(failure)
@@ -265,21 +251,40 @@ class Gallery:
         if self._updating:
             return
         row = self.row
+        self.layout.show_place(len(self.rows))
+        self.panels["Embedding map"].show_query(row)
         if row is None:
             text = "No query matches: choose another scenario, outcome or name."
             self.layout.screen.value = wrap_html(render_warning(text))
-            self.layout.notes.value = ""
+            self.layout.notes.value = self.layout.grid.value = ""
             return
         self.view = view = replace(self.view, query=str(self.browser.queries.names[row]))
         content = render_query(self.browser, row, self._make_img, view.num_shown, view.positives)
-        content = f'<div class="vg-view">{content}</div>'
-        if view.regions:
-            image_sizes = {model: run.settings.image_size for model, run in self.runs.items()}
-            content += render_regions(self.browser, row, view.regions, self._load_model, image_sizes)
-        if view.matches:
-            content += render_matches(self.browser, row, view.matches)
+        content = f'<div class="vg-screen"><div class="vg-view{" vg-blind" * view.hide_labels}">{content}</div></div>'
+        for kind, rank in (("regions", view.regions), ("matches", view.matches)):
+            content += self._large_view.render_pair(kind, row, rank) if rank else ""
         self.layout.screen.value = wrap_html(content)
         self._show_notes()
+        self._show_grid()
+
+    def _show_grid(self, start: int | None = None) -> None:
+        """Show the part of the grid with a position (from 0), by default that of the query; nothing if it is closed."""
+        position = self.layout.position.value - 1 if start is None else start
+        is_shown = self.layout.grid_open.value and self.row is not None
+        content = render_grid(self.browser, self.rows, position, self._make_small_img) if is_shown else ""
+        self.layout.grid.value = wrap_html(f'<div class="{"vg-blind" * self.view.hide_labels}">{content}</div>')
+
+    def _answer(self, request: str) -> None:
+        """Do what gallery.js asks for: a number to answer to, a word, and its arguments."""
+        number, kind, *words = request.split()
+        if kind == "query":
+            self.layout.grid_open.value = False
+            self.layout.position.value = int(np.flatnonzero(self.rows == int(words[0]))[0]) + 1
+        elif kind == "grid":
+            self._show_grid(int(words[0]))
+        else:
+            content = self._large_view.answer(self.row, kind, words)
+            self.layout.reply.value = f'<div data-reply="{number}">{content}</div>'
 
     def _show_notes(self, note: str = "") -> None:
         """Show tags, suggestions with their reasons, and messages about the file of tags."""
@@ -287,7 +292,7 @@ class Gallery:
             return
         self.layout.show_tags(self.tags.list_scenarios(self.browser.queries.names[self.row]))
         try:
-            content = render_suggestions(self.browser.suggest(self.row))
+            content = "" if self.view.hide_labels else render_suggestions(self.browser.suggest(self.row))
         except (OSError, ValueError) as error:
             content = render_warning(f"No suggestions: {error}")
         content += "".join(render_warning(text) for text in (self.tags.message, note) if text)

@@ -1,9 +1,10 @@
-"""Tags: scenarios assigned to queries by hand, in the CSV `<runs>/tags-<split>.csv` with the columns query, scenario.
+"""Tags: scenarios assigned to queries by hand, in `<runs>/tags-<data root>-<split>.csv`, columns query and scenario.
 
-Tags do not depend on the model, so all runs of a folder share the file. It is read again before each change and
-written at once, so two notebooks may tag at the same time. Rows with unknown names or scenarios are kept.
+Tags do not depend on the model, so all runs of a folder share the file of a data root. It is read again before each
+change and written at once, so two notebooks may tag at the same time. Rows with unknown names or scenarios are kept.
 """
 
+import contextlib
 import csv
 import io
 from collections.abc import Sequence
@@ -25,6 +26,32 @@ class Change(NamedTuple):
     query: str  # file name, without folders
     scenario: str  # key of `SCENARIOS`
     added: bool
+
+
+def open_tags(runs_dir: Path, data_root: Path, split: str, queries: Sequence[str]) -> "Tags":
+    """Open the tags of a split of a data root, beside its runs.
+
+    Files of earlier versions, `tags-<split>.csv`, don't name the data root: the tags of these queries are taken over.
+    """
+    end = f"{split.replace('/', '-')}.csv"
+    tags = Tags(runs_dir / f"tags-{data_root.resolve().name}-{end}", queries)
+    earlier = runs_dir / f"tags-{end}"
+    if earlier.is_file() and not tags.path.exists():
+        with contextlib.suppress(ValueError):  # no table of tags; it is left alone
+            tags.merge(earlier)
+    return tags
+
+
+def read_tags(path: str | Path) -> set[tuple[str, str]]:
+    """The tags of a CSV, (file name of a query, scenario); those of unknown scenarios are left out.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not a CSV of tags.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no tags at {path}; expected a CSV with the columns query,scenario")
+    return {tag for tag in _list_tags(*_read_rows(Path(path))) if tag[1] in SCENARIOS}
 
 
 class Tags:
@@ -72,16 +99,14 @@ class Tags:
         return change
 
     def merge(self, path: str | Path) -> int:
-        """Add the tags of another CSV, for example one exported by an HTML page; returns the number of new tags.
+        """Add another CSV's tags of these queries, for example those exported by a page; returns how many are new.
 
         Raises:
             FileNotFoundError: the file does not exist.
             ValueError: it is not a CSV of tags.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no tags at {path}; expected a CSV with the columns query,scenario")
-        tags = dict.fromkeys(_list_tags(*_read_rows(Path(path))))
-        new = [Change(*tag, True) for tag in tags if tag[1] in SCENARIOS and tag not in self._tags]
+        names = set(self.names.tolist())
+        new = [Change(*tag, True) for tag in sorted(read_tags(path) - self._tags) if tag[0] in names]
         self._save(new)
         return len(new)
 

@@ -145,6 +145,15 @@ def project_to_zone(position: Position, zone: str) -> tuple[float, float]:
     return east, north + FALSE_NORTHING_M * ((zone[-1] < "N") - (own_zone[-1] < "N"))
 
 
+def to_latitude_longitude(east_m: float, north_m: float, zone: str) -> tuple[float, float]:
+    """Latitude and longitude in degrees of a position in a UTM zone: the inverse of `project_to_zone`."""
+    if not UTM_ZONE.fullmatch(zone):
+        raise ValueError(f"{zone!r} is not a UTM zone; expected a number and a letter such as 10S")
+    # Not strict: a position may lie a little beyond the border of its zone.
+    latitude, longitude = utm.to_latlon(east_m, north_m, int(zone[:-1]), northern=zone[-1] >= "N", strict=False)
+    return float(latitude), float(longitude)
+
+
 def _get_zone(position: Position) -> str:
     *_, number, letter = utm.from_latlon(position.latitude, position.longitude)
     return f"{number}{letter}"
