@@ -104,7 +104,7 @@ def plot_losses(
 
 
 def plot_epochs(histories: Mapping[str, Sequence[History]], columns: Mapping[str, str]) -> Figure:
-    """Columns of histories against the epoch, a panel each of {column: title}: mean and range over runs of equal length.
+    """Columns of histories against the epoch, a panel for each of {column: title}: mean and range over a label's runs.
 
     Args:
         histories: {label: one history for each run, for example of each seed}.
