@@ -5,16 +5,16 @@ import re
 NUMBER = r"(?<![\w.,-])\d[\d,]*(?:\.\d+)?(?!\w|[.,]\d)"
 BOX = "> **Recorded on our machine**"
 
-REFERENCE = r"\*\*\d\.\d\*\*|[Nn]otebooks? \d\d(?:,? (?:to|and) \d\d)*|[Ss]ections? \d\.\d"
+REFERENCE = r"\*\*\d\.\d\*\*|[Nn]otebooks? \d\d(?:,? (?:to|and) \d\d)*|[Ss]ections?\s\d\.\d"
 
 # Figures of the prose that no cell prints: sizes of published sets and results, years of papers, thresholds.
 CONSTANTS = {
-    "01": set(),
+    "01": {"24", "4000000", "30", "50", "7"},  # bits of float32 and a northing; radii; a place of an example
     "02": {"0.05", "0.001", "19000"},  # levels of significance; steps of the study's runs
     "03": {"2019", "15", "0.8", "7993", "62000"},  # a paper; steps of exercise 3.2; published grid; gsv_xs
     "04": {"530000", "2.8", "95"},  # gsv_xs; Fig. 3; a target
-    "05": set(),
-    "06": set(),
+    "05": {"25"},  # the radius
+    "06": {"25", "110", "120", "128", "2024"},  # the radius; examples; SIFT; a paper
 }
 
 
