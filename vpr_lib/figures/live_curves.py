@@ -56,10 +56,9 @@ class LiveCurves:
             from IPython.display import display
             from ipywidgets import HTML
 
-            self.widget = HTML(picture)
+            self.widget = HTML()  # empty, so that a saved notebook holds no picture as text
             display(self.widget)
-        else:
-            self.widget.value = picture
+        self.widget.value = picture
 
     def close(self) -> None:
         """Remove the curves from the cell's output."""
