@@ -41,7 +41,11 @@ def read(picture):
     """The points of the curves, and the texts."""
     root = ElementTree.fromstring(picture)
     lines = [node.attrib["points"].split() for node in root.iter() if node.tag.endswith("polyline")]
-    return lines, [node.text for node in root.iter() if node.tag.endswith("text")], root.attrib["aria-label"]
+    return (
+        lines,
+        ["".join(node.itertext()) for node in root.iter() if node.tag.endswith("text")],
+        root.attrib["aria-label"],
+    )
 
 
 def test_curves_show_each_batch_and_each_epoch():

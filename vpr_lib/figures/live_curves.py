@@ -56,10 +56,9 @@ class LiveCurves:
             from IPython.display import display
             from ipywidgets import HTML
 
-            self.widget = HTML(picture)
+            self.widget = HTML()  # empty, so that a saved notebook holds no picture as text
             display(self.widget)
-        else:
-            self.widget.value = picture
+        self.widget.value = picture
 
     def close(self) -> None:
         """Remove the curves from the cell's output."""
@@ -96,7 +95,7 @@ def draw_curves(losses: Sequence[float], first_step: int, progress: Progress) ->
     steps = max(2, progress.step)
     highest = max(loss for _, loss in [*batches, *mean_losses["mean of an epoch"]])
     panels = [
-        _draw_panel("loss of each batch", mean_losses, batches, (0.0, highest or 1.0), steps),
+        _draw_panel("loss", mean_losses, batches, (0.0, highest or 1.0), steps),
         _draw_panel("R@1, percent", curves, [], _choose_bounds(curves), steps),
     ]
     values = [
@@ -151,9 +150,9 @@ def _draw_panel(
             f'<text x="{x}" y="{y}" dy="4" text-anchor="middle" fill="{color}">{marker}</text>' for x, y in places
         ]
         if points:
-            legend = f"{marker} {html.escape(name)} {points[-1][1]:.4g}"
+            legend = f'<tspan fill="{color}">{marker}</tspan> {html.escape(name)} {points[-1][1]:.4g}'
             y = 12 + 14 * number
-            parts.append(f'<text x="{right}" y="{y}" text-anchor="end" fill="{color}">{legend}</text>')
+            parts.append(f'<text x="{right}" y="{y}" text-anchor="end">{legend}</text>')
     return "".join(parts)
 
 
