@@ -52,18 +52,27 @@ class SplitMap(NamedTuple):
 
 # (model, "database" or "queries", rows) -> descriptors (n, D)
 Describe = Callable[[str, str, np.ndarray], np.ndarray]
-Embed = Callable[[str, str], SplitMap]  # (model, method) -> the map
+Embed = Callable[[str, str, tuple[int, ...]], SplitMap]  # (model, method, rows of queries) -> the map
 
 
-def embed_split(browser: Browser, describe: Describe, model: str, method: str) -> SplitMap:
-    """Embed the queries and the database photos of a split; of more than `MAX_DATABASE` photos, a random sample."""
+def embed_split(
+    browser: Browser, describe: Describe, model: str, method: str, queries: tuple[int, ...] = ()
+) -> SplitMap:
+    """Embed the queries and the database photos of a split.
+
+    Of more than `MAX_QUERIES` or `MAX_DATABASE` photos, a random sample is taken; of the queries, from the rows
+    `queries` if they are given.
+    """
     parts = {"database": (browser.database, MAX_DATABASE), "queries": (browser.queries, MAX_QUERIES)}
     rows = {name: sample_rows(len(table), limit) for name, (table, limit) in parts.items()}
+    if queries and len(browser) > MAX_QUERIES:
+        rows["queries"] = np.array(queries)[sample_rows(len(queries), MAX_QUERIES)]
     embedding = embed_descriptors(*(describe(model, name, rows[name]) for name in parts), method)
     counts = []
     for name, what in (("queries", "queries"), ("database", "database photos (dots)")):
         total, number = len(parts[name][0]), len(rows[name])
-        counts.append(f"{number:,} {what}" if number == total else f"a random sample of {number:,} of {total:,} {what}")
+        how = "" if name == "queries" and queries else "a random sample of "
+        counts.append(f"{number:,} {what}" if number == total else f"{how}{number:,} of {total:,} {what}")
     return SplitMap(embedding, rows["queries"], f"{model}: {' and '.join(counts)}. {embedding.note}")
 
 
@@ -192,7 +201,9 @@ def render_page_maps(browser: Browser, embed: Embed, rows: np.ndarray) -> str:
 
     Raises what `embed` raises.
     """
-    maps = {(model, METHODS[method]): embed(model, method) for model in browser.models for method in ("tsne", "pca")}
+    queries = tuple(sorted(np.asarray(rows).tolist())) if len(browser) > MAX_QUERIES else ()
+    methods = ("tsne", "pca")
+    maps = {(model, METHODS[method]): embed(model, method, queries) for model in browser.models for method in methods}
     shown = np.isin(np.arange(len(browser)), rows)
     choices = {
         "model": {str(browser.models.index(model)): model for model, _ in maps},
