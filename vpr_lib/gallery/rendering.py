@@ -72,7 +72,7 @@ def render_regions(browser: Browser, row: int, rank: int, load_model: LoadModel,
             picture = blend_map(read_thumbnail(*item, REGION_PIXELS), saliency)
             cards.append(render_card(format_img(encode_photo(picture), alt), "", title, []))
         section = render_section(model, "regions that account for the similarity", cards)
-        return section + _render_scale()
+        return f"<div>{section}{_render_scale()}</div>"
 
     return _render_pairs(browser, row, rank, "regions", render)
 
