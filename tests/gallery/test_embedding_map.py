@@ -15,7 +15,6 @@ from vpr_lib.gallery.embedding_map import embed_split, list_colorings, mark_outc
 from vpr_lib.gallery.rendering import read_style
 from vpr_lib.run_folders import Run
 
-
 TIMES = itertools.count()
 
 
@@ -34,6 +33,7 @@ def extract(model, photos, *_):
 def mapped(gallery, monkeypatch):
     """The gallery with made-up descriptors, its map open and by PCA."""
     monkeypatch.setattr(Run, "load_model", lambda run: run.folder.name)
+    monkeypatch.setattr(split_descriptors, "open_features", lambda *_: None)
     monkeypatch.setattr(split_descriptors, "extract_descriptors", extract)
     panel = gallery.panels["Embedding map"]
     panel.method.value = "pca"

@@ -162,7 +162,8 @@ def render_embedding(
         f'on{event}="{handler}"' for event in ("pointerdown", "pointermove", "pointerup", "pointercancel")
     )
     drawing = draw_embedding(browser, split_map, shown, chosen)
-    legends = "".join(_render_legend(key, each, shown) for key, each in list_colorings(browser).items())
+    colorings = list_colorings(browser)
+    legends = "".join(_render_legend(key, colorings, shown) for key in colorings)
     start = f'<div class="vg-embedding" data-map="{html.escape(name)}" data-by="{color}" {events}>'
     return f'<div>{start}{drawing}{legends}</div><p class="vg-note">{html.escape(split_map.note)} {HELP}</p></div>'
 
@@ -174,16 +175,27 @@ def _read_handler() -> str:
     return "\n".join(line.strip() for line in lines if not line.strip().startswith("//"))
 
 
-def _render_legend(name: str, coloring: Coloring, shown: np.ndarray) -> str:
-    """What colors and, for outcomes, shapes mean, with the number of queries."""
+def _render_legend(name: str, colorings: dict[str, Coloring], shown: np.ndarray) -> str:
+    """What the colors of a coloring mean, with the number of queries, and the shapes, which show the outcome."""
+    coloring, outcome = colorings[name], colorings["outcome"]
+    if name == "outcome":
+        items = _list_legend_items(outcome, shown, {value: (PALETTE[color], d) for value, (color, d) in LOOKS.items()})
+    else:
+        squares = {value: (PALETTE[coloring.colors[value]], "M-4-4h8v8h-8Z") for value in coloring.labels}
+        shapes = {value: (GRAY, d) for value, (_, d) in LOOKS.items()}
+        items = [*_list_legend_items(coloring, shown, squares), "<br>", *_list_legend_items(outcome, shown, shapes)]
+    return f'<div class="vg-legend" data-legend="{name}">{"".join(items)}</div>'
+
+
+def _list_legend_items(coloring: Coloring, shown: np.ndarray, icons: dict[str, tuple[str, str]]) -> list[str]:
+    """The values that occur, with their icons: {value: (color, path)}."""
     items = []
     for value, label in coloring.labels.items():
-        count = int((coloring.values[shown] == value).sum())
-        shape = LOOKS[value][1] if name == "outcome" else "M-4-4h8v8h-8Z"
-        icon = f'<svg viewBox="-6 -6 12 12"><path fill="{PALETTE[coloring.colors[value]]}" d="{shape}"/></svg>'
-        items += [f"<span>{icon} {html.escape(label)} ({count:,})</span>"] if count else []
-    shapes = "" if name == "outcome" else " <span>Shapes show the outcome.</span>"
-    return f'<div class="vg-legend" data-legend="{name}">{"".join(items)}{shapes}</div>'
+        if count := int((coloring.values[shown] == value).sum()):
+            color, path = icons[value]
+            icon = f'<svg viewBox="-6 -6 12 12"><path fill="{color}" d="{path}"/></svg>'
+            items.append(f"<span>{icon} {html.escape(label)} ({count:,})</span>")
+    return items
 
 
 def style_colorings() -> str:
