@@ -1,5 +1,6 @@
 """The embedding map: what is drawn, how it is colored, and how it is linked with the selection."""
 
+import itertools
 import json
 import re
 
@@ -13,6 +14,8 @@ from vpr_lib.gallery.browser import Browser
 from vpr_lib.gallery.embedding_map import embed_split, list_colorings, mark_outcomes, place_points
 from vpr_lib.gallery.rendering import read_style
 from vpr_lib.run_folders import Run
+
+TIMES = itertools.count()
 
 
 def describe(model, table, rows):
@@ -30,6 +33,7 @@ def extract(model, photos, *_):
 def mapped(gallery, monkeypatch):
     """The gallery with made-up descriptors, its map open and by PCA."""
     monkeypatch.setattr(Run, "load_model", lambda run: run.folder.name)
+    monkeypatch.setattr(split_descriptors, "open_features", lambda *_: None)
     monkeypatch.setattr(split_descriptors, "extract_descriptors", extract)
     panel = gallery.panels["Embedding map"]
     panel.method.value = "pca"
@@ -47,8 +51,7 @@ def read_points(html):
 
 def pick(panel, text):
     """What embedding_map.js writes."""
-    panel.picked.value = f"17 {text}"
-    panel.picked.value = ""
+    panel.picked.value = f"{next(TIMES)} {text}"
 
 
 def test_every_query_is_drawn_where_its_descriptor_is(mapped):
@@ -104,7 +107,7 @@ def test_a_click_shows_a_query_and_a_lasso_selects(mapped):
 
 def test_the_mark_follows_the_query(mapped):
     panel = mapped.panels["Embedding map"]
-    split_map = panel.embed("A", "pca")
+    split_map = panel.embed("A", "pca", ())
     for row in (0, 1, 39):
         mapped.show(View(query=str(mapped.browser.queries.names[row])))
         x, y = place_points(split_map.embedding)[1][row]
@@ -143,7 +146,9 @@ def test_a_large_split_is_sampled_and_says_so(browser, monkeypatch):
     monkeypatch.setattr("vpr_lib.gallery.embedding_map.MAX_DATABASE", 20)
     found = embed_split(browser, describe, "A", "tsne")
     assert len(found.queries) == len(found.embedding.queries) == 30 and len(found.embedding.database) == 20
-    assert "sample of 30 of 40 queries" in found.note and "20 of 60 database photos" in found.note
+    assert "sample of 30 of 40 queries" in found.note and "sample of 20 of 60 database photos" in found.note
+    some = embed_split(browser, describe, "A", "pca", (1, 2, 3))  # as for a page of three queries
+    assert some.queries.tolist() == [1, 2, 3] and "3 of 40 queries" in some.note
 
 
 @pytest.mark.slow

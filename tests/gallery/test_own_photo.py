@@ -40,8 +40,7 @@ def test_a_photo_is_shown_beside_its_answers(own, data_root):
     html = panel.screen.value
     assert 'alt="Your photo @' in html and f"<b>{path.name}</b>" in html
     assert "UTM 10S 102" in html and "latitude, longitude" in html and "no GPS position" in html
-    assert html.count("vg-card") == 10 and "&lt;GeM&gt;" in html and "<GeM>" not in html
-    assert list((gallery.runs["<GeM>"].folder / "descriptors").iterdir())
+    assert html.count('class="vg-card ') == 10 and "&lt;GeM&gt;" in html and "<GeM>" not in html
 
     upload(panel, "<b>holiday.jpg", path.read_bytes())
     assert "&lt;b&gt;holiday.jpg" in panel.screen.value and path.name not in panel.screen.value

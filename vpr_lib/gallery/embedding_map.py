@@ -52,18 +52,27 @@ class SplitMap(NamedTuple):
 
 # (model, "database" or "queries", rows) -> descriptors (n, D)
 Describe = Callable[[str, str, np.ndarray], np.ndarray]
-Embed = Callable[[str, str], SplitMap]  # (model, method) -> the map
+Embed = Callable[[str, str, tuple[int, ...]], SplitMap]  # (model, method, rows of queries) -> the map
 
 
-def embed_split(browser: Browser, describe: Describe, model: str, method: str) -> SplitMap:
-    """Embed the queries and the database photos of a split; of more than `MAX_DATABASE` photos, a random sample."""
+def embed_split(
+    browser: Browser, describe: Describe, model: str, method: str, queries: tuple[int, ...] = ()
+) -> SplitMap:
+    """Embed the queries and the database photos of a split.
+
+    Of more than `MAX_QUERIES` or `MAX_DATABASE` photos, a random sample is taken; of the queries, from the rows
+    `queries` if they are given.
+    """
     parts = {"database": (browser.database, MAX_DATABASE), "queries": (browser.queries, MAX_QUERIES)}
     rows = {name: sample_rows(len(table), limit) for name, (table, limit) in parts.items()}
+    if queries and len(browser) > MAX_QUERIES:
+        rows["queries"] = np.array(queries)[sample_rows(len(queries), MAX_QUERIES)]
     embedding = embed_descriptors(*(describe(model, name, rows[name]) for name in parts), method)
     counts = []
     for name, what in (("queries", "queries"), ("database", "database photos (dots)")):
         total, number = len(parts[name][0]), len(rows[name])
-        counts.append(f"{number:,} {what}" if number == total else f"a random sample of {number:,} of {total:,} {what}")
+        how = "" if name == "queries" and queries else "a random sample of "
+        counts.append(f"{number:,} {what}" if number == total else f"{how}{number:,} of {total:,} {what}")
     return SplitMap(embedding, rows["queries"], f"{model}: {' and '.join(counts)}. {embedding.note}")
 
 
@@ -153,7 +162,8 @@ def render_embedding(
         f'on{event}="{handler}"' for event in ("pointerdown", "pointermove", "pointerup", "pointercancel")
     )
     drawing = draw_embedding(browser, split_map, shown, chosen)
-    legends = "".join(_render_legend(key, each, shown) for key, each in list_colorings(browser).items())
+    colorings = list_colorings(browser)
+    legends = "".join(_render_legend(key, colorings, shown) for key in colorings)
     start = f'<div class="vg-embedding" data-map="{html.escape(name)}" data-by="{color}" {events}>'
     return f'<div>{start}{drawing}{legends}</div><p class="vg-note">{html.escape(split_map.note)} {HELP}</p></div>'
 
@@ -165,16 +175,27 @@ def _read_handler() -> str:
     return "\n".join(line.strip() for line in lines if not line.strip().startswith("//"))
 
 
-def _render_legend(name: str, coloring: Coloring, shown: np.ndarray) -> str:
-    """What colors and, for outcomes, shapes mean, with the number of queries."""
+def _render_legend(name: str, colorings: dict[str, Coloring], shown: np.ndarray) -> str:
+    """What the colors of a coloring mean, with the number of queries, and the shapes, which show the outcome."""
+    coloring, outcome = colorings[name], colorings["outcome"]
+    if name == "outcome":
+        items = _list_legend_items(outcome, shown, {value: (PALETTE[color], d) for value, (color, d) in LOOKS.items()})
+    else:
+        squares = {value: (PALETTE[coloring.colors[value]], "M-4-4h8v8h-8Z") for value in coloring.labels}
+        shapes = {value: (GRAY, d) for value, (_, d) in LOOKS.items()}
+        items = [*_list_legend_items(coloring, shown, squares), "<br>", *_list_legend_items(outcome, shown, shapes)]
+    return f'<div class="vg-legend" data-legend="{name}">{"".join(items)}</div>'
+
+
+def _list_legend_items(coloring: Coloring, shown: np.ndarray, icons: dict[str, tuple[str, str]]) -> list[str]:
+    """The values that occur, with their icons: {value: (color, path)}."""
     items = []
     for value, label in coloring.labels.items():
-        count = int((coloring.values[shown] == value).sum())
-        shape = LOOKS[value][1] if name == "outcome" else "M-4-4h8v8h-8Z"
-        icon = f'<svg viewBox="-6 -6 12 12"><path fill="{PALETTE[coloring.colors[value]]}" d="{shape}"/></svg>'
-        items += [f"<span>{icon} {html.escape(label)} ({count:,})</span>"] if count else []
-    shapes = "" if name == "outcome" else " <span>Shapes show the outcome.</span>"
-    return f'<div class="vg-legend" data-legend="{name}">{"".join(items)}{shapes}</div>'
+        if count := int((coloring.values[shown] == value).sum()):
+            color, path = icons[value]
+            icon = f'<svg viewBox="-6 -6 12 12"><path fill="{color}" d="{path}"/></svg>'
+            items.append(f"<span>{icon} {html.escape(label)} ({count:,})</span>")
+    return items
 
 
 def style_colorings() -> str:
@@ -192,7 +213,9 @@ def render_page_maps(browser: Browser, embed: Embed, rows: np.ndarray) -> str:
 
     Raises what `embed` raises.
     """
-    maps = {(model, METHODS[method]): embed(model, method) for model in browser.models for method in ("tsne", "pca")}
+    queries = tuple(sorted(np.asarray(rows).tolist())) if len(browser) > MAX_QUERIES else ()
+    methods = ("tsne", "pca")
+    maps = {(model, METHODS[method]): embed(model, method, queries) for model in browser.models for method in methods}
     shown = np.isin(np.arange(len(browser)), rows)
     choices = {
         "model": {str(browser.models.index(model)): model for model, _ in maps},

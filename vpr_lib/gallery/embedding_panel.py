@@ -71,7 +71,7 @@ class EmbeddingPanel:
         model, method = self.model.value, self.method.value
         self.screen.value = _wrap(f"<p>Computing the map of {html.escape(model)} (first time only) ...</p>")
         try:
-            self._map = self.embed(model, method)
+            self._map = self.embed(model, method, ())
         except (OSError, ValueError) as error:
             self._map = None
             self.screen.value = _wrap(render_warning(f"No embedding map: {error}"))

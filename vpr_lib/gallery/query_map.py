@@ -88,7 +88,7 @@ def style_links() -> str:
     """CSS rules that highlight a photo and its mark when the pointer is over either of them."""
     keys = [f"{model}{rank}" for model in "ab" for rank in range(1, MAX_RANK + 1)]
     rules = []
-    for element, look in (("figure", "outline: 3px solid #000"), ("g", "stroke: #000; stroke-width: 2.5")):
+    for element, look in (("figure", "outline: 3px solid var(--vg-text)"), ("g", "stroke: #000; stroke-width: 2.5")):
         chosen = (f'.vg-view:has([data-mark="{key}"]:hover) {element}[data-mark="{key}"]' for key in keys)
         inner = " > :is(circle, rect)" if element == "g" else " > img"
         rules.append(", ".join(f"{each}{inner}" for each in chosen) + f" {{ {look}; }}")

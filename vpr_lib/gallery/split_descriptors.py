@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vpr_lib.descriptors import extract_descriptors
+from vpr_lib.descriptors import extract_descriptors, extract_from_dataset
+from vpr_lib.features import open_features
 from vpr_lib.gallery.rendering import LoadModel
 from vpr_lib.images import ImageTable
 from vpr_lib.machine import Machine
@@ -26,11 +27,14 @@ class SplitDescriptors:
 
     def describe(self, model: str, table: str, rows: np.ndarray | None = None) -> np.ndarray:
         """(n, D) float32, the descriptors of a table's rows, or of all; raises what `extract_descriptors` raises."""
-        photos = self.tables[table]
-        if rows is not None and len(rows) < len(photos):
+        photos, run, network = self.tables[table], self.runs[model], self.load_model(model)
+        settings, machine = run.settings, self.machine
+        if rows is None or len(rows) == len(photos):
+            # An evaluation has kept the output of the frozen part, from which descriptors take little time.
+            features = open_features(network, settings, photos, run.folder.parent, machine, f"photos of the {table}")
+            if features:
+                return extract_from_dataset(network, features, settings.precision, machine)
+        else:
             photos = photos[rows]
-        run = self.runs[model]
-        cache_dir, settings = run.folder / "descriptors", run.settings
-        return extract_descriptors(
-            self.load_model(model), photos, settings.image_size, cache_dir, settings.precision, self.machine
-        )
+        cache_dir = run.folder / "descriptors"
+        return extract_descriptors(network, photos, settings.image_size, cache_dir, settings.precision, machine)
