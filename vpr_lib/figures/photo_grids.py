@@ -41,7 +41,8 @@ def draw_photos(
     text_in = 0.16 * max((title.count("\n") + 1 for title in titles), default=0)
     tallest = max((len(photo) / photo.shape[1] for photo in photos), default=0.1)
     rows = max(1, math.ceil(len(photos) / columns))
-    figure = make_figure(rows * (cell_in * tallest + text_in + 0.08), width_in)
+    figure = make_figure(rows * (cell_in * tallest + text_in + 0.05), width_in)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
