@@ -18,7 +18,7 @@ CAMERAS = [(0, 0, 170), (3, 4, 60), (12, 5, 2), (6, 8, -10), (0, 1, None)]
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
-    """Six queries: of 0 to 2, the photo of the most similar view shows another wall for 0 and 1, its own for 2."""
+    """Six queries: near 0 and 1 the database shows other walls, near 2 to 4 theirs from aside, near 5 none."""
     root = tmp_path_factory.mktemp("views")
     for half in ("queries", "database"):
         (root / "val" / half).mkdir(parents=True)
@@ -30,7 +30,8 @@ def split(tmp_path_factory):
 
     for place in range(5):
         write("queries", place, place, heading=350)
-        write("database", place if place in (2, 3) else place + 50, place, 5.0, 355, MOVED)
+        north, heading = (12.0, 10) if place == 4 else (5.0, 355)
+        write("database", place if place > 1 else place + 50, place, north, heading, MOVED)
     write("queries", 5, 5)  # without a positive
     return read_split(root, "val")
 
@@ -56,15 +57,15 @@ def test_views_are_sorted_by_turn_and_shift_together(tmp_path):
     assert views.turns_deg.tolist() == pytest.approx([0, 10, 2, 60, 170])
 
 
-def test_a_pair_of_each_kind_shares_points(split):
+def test_a_pair_of_each_kind_shares_points_and_differs_most(split):
     database, queries = split
     place_of = [round((east - 500) / 1000) for east in queries.utm[:, 0]]
     kinds = np.array(["b" if place in (3, 4) else "a" if place < 3 else "c" for place in place_of])
     positives = find_positives(database.utm, queries.utm)
     pairs = choose_pairs(database, queries, positives, kinds, {"b": "Kind B", "c": "Kind C", "a": "Kind A"})
     assert list(pairs) == ["Kind B", "Kind A"]  # the query of kind c has no positive
-    for title, place in (("Kind B", 3), ("Kind A", 2)):
+    for title, place, difference in (("Kind B", 4, (12, 20)), ("Kind A", 2, (5, 5))):
         pair = pairs[title]
         assert place_of[pair.query] == place and pair.num_shared > 20
         assert pair.photo == positives[pair.query][0]
-        assert (pair.shift_m, pair.turn_deg) == pytest.approx((5, 5))
+        assert (pair.shift_m, pair.turn_deg) == pytest.approx(difference)

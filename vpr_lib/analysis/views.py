@@ -12,6 +12,7 @@ from vpr_lib.photos import read_thumbnail
 
 TURN_DEG = 20.0  # a turn that changes the view as much as ...
 SHIFT_M = 10.0  # ... this shift does
+MIN_SHARED = 20  # points; photos of different places share up to about twelve by chance
 
 
 class Views(NamedTuple):
@@ -42,7 +43,7 @@ def sort_by_view(database: ImageTable, queries: ImageTable, query: int, rows: np
     turns_deg = np.abs((database.headings[rows] - queries.headings[query] + 180) % 360 - 180)
     turns_deg = np.nan_to_num(turns_deg)
     shifts_m = np.linalg.norm(database.utm[rows] - queries.utm[query], axis=1)
-    order = np.argsort(np.hypot(turns_deg / TURN_DEG, shifts_m / SHIFT_M), kind="stable")
+    order = np.argsort(_measure_difference(turns_deg, shifts_m), kind="stable")
     return Views(np.asarray(rows)[order], shifts_m[order], turns_deg[order])
 
 
@@ -56,8 +57,9 @@ def choose_pairs(
 ) -> dict[str, ViewPair]:
     """Choose a query of each kind, with the positive that shows its view.
 
-    By rule: of the first queries of a kind, in the order of `order_by_hash`, the one that shares most points with the
-    positive of the most similar view.
+    By rule: the first queries of a kind, in the order of `order_by_hash`, are compared with the positive of the most
+    similar view. Of those that share at least `MIN_SHARED` points with it, the one is chosen whose view differs most;
+    if there is none, the one that shares most.
 
     Args:
         positives: one array of database rows for each query; queries without positives are left out.
@@ -73,8 +75,17 @@ def choose_pairs(
         members = [i for i in order if kinds[i] == kind][:num_tried]
         tried = [_compare(database, queries, i, positives[i]) for i in members]
         if tried:
-            pairs[title] = max(tried, key=lambda pair: pair.num_shared)
+            pairs[title] = max(tried, key=_rate)
     return pairs
+
+
+def _rate(pair: ViewPair) -> tuple[int, float]:
+    difference = float(_measure_difference(pair.turn_deg, pair.shift_m))
+    return min(pair.num_shared, MIN_SHARED), difference
+
+
+def _measure_difference(turn_deg: np.ndarray | float, shift_m: np.ndarray | float) -> np.ndarray:
+    return np.hypot(turn_deg / TURN_DEG, shift_m / SHIFT_M)
 
 
 def _compare(database: ImageTable, queries: ImageTable, query: int, positives: np.ndarray) -> ViewPair:
