@@ -7,6 +7,7 @@ training first calls it with local features of training photos, float32 (N, in_c
 
 import inspect
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -180,11 +181,17 @@ def build_aggregator(name: str, in_channels: int, in_h: int, in_w: int, **option
         options: further constructor arguments, over the class's defaults.
     """
     cls = AGGREGATORS[check_choice("aggregator", name, AGGREGATORS)]
+    check_aggregator_options(name, options)
     parameters = inspect.signature(cls).parameters
-    for key in options:
-        check_choice(f"option of {name}", key, parameters)
     sizes = {"in_channels": in_channels, "in_h": in_h, "in_w": in_w}
     try:
         return cls(**{key: size for key, size in sizes.items() if key in parameters} | options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} can't be made with {options}: {error}") from None
+
+
+def check_aggregator_options(name: str, options: Iterable[str]) -> None:
+    """Raise a ValueError if the constructor of an aggregator of `AGGREGATORS` has no arguments of these names."""
+    parameters = inspect.signature(AGGREGATORS[name]).parameters
+    for key in options:
+        check_choice(f"option of {name}", key, parameters)

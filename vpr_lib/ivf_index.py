@@ -17,7 +17,7 @@ from vpr_lib.options import check_choice
 
 INDEXES = ("exact", "ivf", "ivf-sq8", "ivf-pq")
 IVF_MIN_ROWS = 10_000  # below, an exact query takes a millisecond or less
-IVF_NPROBE = 32
+IVF_NPROBE = 128
 CANDIDATES = 5  # for each neighbor asked for; more found next to nothing in benchmarks/search.py
 MIN_CANDIDATES = 50  # of a query, if k is small
 PQ_MAX_BYTES = 128  # of a code

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from vpr_lib.options import check_fields
+from vpr_lib.options import CheckedNames, check_fields
 
 INTERVALS = {  # what each number must lie in
     "num_workers": "[-1, 1000]", "save_every_s": "[0, inf)", "cache_gb": "[0, inf)", "features_gb": "[0, inf)",
@@ -12,8 +12,8 @@ INTERVALS = {  # what each number must lie in
 
 
 @dataclass(frozen=True)
-class Machine:
-    """How a run is computed; a value of another type, or out of range, is a ValueError."""
+class Machine(CheckedNames):
+    """How a run is computed; an unknown field, or a value of another type or out of range, is a ValueError."""
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     num_workers: int = -1  # loader processes; -1 is one for each core where they help, 0 is none

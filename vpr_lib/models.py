@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from vpr_lib.aggregators import AGGREGATORS, build_aggregator
+from vpr_lib.aggregators import AGGREGATORS, build_aggregator, check_aggregator_options
 from vpr_lib.atomic_files import write_atomically
 from vpr_lib.backbones import Backbone, FrozenPart
 from vpr_lib.checkpoints import read_checked, to_bytes
 from vpr_lib.options import check_choice
-from vpr_lib.settings import Settings
+from vpr_lib.own_parts import measure_map
+from vpr_lib.settings import OWN, Settings
 
 
 class VPRModel(nn.Module):
@@ -111,11 +112,14 @@ def synchronize_batchnorm(model: nn.Module, device: torch.device) -> None:
 def split_model(model: nn.Module) -> tuple[FrozenPart | None, nn.Module]:
     """The frozen part of a model and the trained one, which share its modules.
 
-    (None, model) if nothing is frozen, or if model or backbone compute something of their own.
+    (None, model) if nothing is frozen, if model or backbone compute something of their own, or if weights that the
+    backbone froze are trained after all.
     """
     is_known = getattr(type(model), "forward", None) is VPRModel.forward
     if is_known and getattr(type(model.backbone), "forward", None) is Backbone.forward and model.backbone.num_frozen:
-        return FrozenPart(*model.backbone.frozen_parts), TrainedPart(model)
+        frozen = FrozenPart(*model.backbone.frozen_parts)
+        if not any(parameter.requires_grad for parameter in frozen.parameters()):
+            return frozen, TrainedPart(model)
     return None, model
 
 
@@ -124,24 +128,42 @@ def get_last_frozen(model: VPRModel) -> str:
     return model.backbone.block_names[model.backbone.num_frozen - 1]
 
 
-def build_model(settings: Settings, aggregator: nn.Module | None = None) -> VPRModel:
+def check_names(settings: Settings) -> None:
+    """Raise a ValueError unless there is the aggregator of the settings, and those of their options with these."""
+    check_choice("aggregator", settings.aggregator, AGGREGATORS)
+    for name, options in settings.aggregator_options.items():
+        check_aggregator_options(check_choice("aggregator in aggregator_options", name, AGGREGATORS), options)
+
+
+def build_model(settings: Settings, aggregator: nn.Module | None = None, backbone: nn.Module | None = None) -> VPRModel:
     """The model that the settings describe, on the CPU; its initial weights follow from `settings.seed`.
 
     Args:
         settings: backbone, weights, aggregator, image size and seed.
-        aggregator: an instance to copy in place of the aggregator that the settings name; it stays as it is.
+        aggregator, backbone: instances to copy in place of those that the settings name; they stay as they are.
+
+    Raises:
+        ValueError: a name or option is not valid, or an instance doesn't fit, see `own_parts.measure_map`.
     """
-    for name in settings.aggregator_options:
-        check_choice("aggregator in aggregator_options", name, AGGREGATORS)
+    if aggregator is None:
+        check_names(settings)
     with torch.random.fork_rng(devices=[]):  # leaves the caller's random state as it is
         torch.manual_seed(settings.seed)
-        backbone = Backbone(
-            settings.backbone, settings.weights, settings.crop_after, settings.freeze_until, settings.standardize
-        )
-        if aggregator is None:
+        if backbone is None and settings.backbone.startswith(OWN):
+            raise ValueError(f"{settings.backbone} is no backbone of the kit; pass it to this call, as backbone=...")
+        if backbone is None:
+            backbone = Backbone(
+                settings.backbone, settings.weights, settings.crop_after, settings.freeze_until, settings.standardize
+            )
             size = backbone.map_size(settings.image_size)
+            shape = backbone.out_channels, size, size
+        else:
+            backbone = copy.deepcopy(backbone)
+            shape = measure_map(backbone, settings.image_size)
+            backbone.train()
+        if aggregator is None:
             options = settings.aggregator_options.get(settings.aggregator, {})
-            aggregator = build_aggregator(settings.aggregator, backbone.out_channels, size, size, **options)
+            aggregator = build_aggregator(settings.aggregator, *shape, **options)
         else:
             aggregator = copy.deepcopy(aggregator)
     return VPRModel(backbone, aggregator)
@@ -168,19 +190,21 @@ def read_model(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load_model(path: str | Path, aggregator: nn.Module | None = None) -> tuple[VPRModel, Settings]:
+def load_model(
+    path: str | Path, aggregator: nn.Module | None = None, backbone: nn.Module | None = None
+) -> tuple[VPRModel, Settings]:
     """The model that `save_model` wrote; a damaged file, or one of another model, is a ValueError.
 
     Args:
         path: of the file.
-        aggregator: an instance of the aggregator it was trained with, if `AGGREGATORS` doesn't hold it.
+        aggregator, backbone: instances of what it was trained with, if it was not made by its name.
 
     Returns:
         The model in eval mode on the CPU, and its settings.
     """
     content = read_model(path)
     settings = Settings.from_dict(content["settings"])
-    model = build_model(replace(settings, weights=None), aggregator)
+    model = build_model(replace(settings, weights=None), aggregator, backbone)
     try:
         model.load_state_dict(content["state_dict"])
     except RuntimeError as error:

@@ -4,9 +4,10 @@ An unknown name or option is a ValueError that lists the valid ones.
 """
 
 import contextlib
+import copy
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -38,24 +39,50 @@ DEFAULT_OPTIONS: dict[str, dict[str, Any]] = {
 Scores = dict[str, dict[int, float]]  # split -> {k: recall in percent}
 
 
-def check_options(settings: Settings) -> None:
+def check_options(
+    settings: Settings,
+    weights: Iterable[nn.Parameter] = (),
+    loss: nn.Module | None = None,
+    num_places: int = 4,
+    size: int = 8,
+) -> None:
     """Try loss, miner, optimizer and scheduler on a few made-up descriptors, in milliseconds.
+
+    Args:
+        settings: loss, miner, optimization.
+        weights: of the model, for the optimizer; it is not used.
+        loss: an instance that is tried in place of the loss that the settings name; it stays as it is.
+        num_places, size: places and D. An instance needs those of the training; for a named loss few are enough.
 
     Raises:
         ValueError: one of them can't be made, or the loss can't be computed; the message names what was set.
     """
     with torch.random.fork_rng(devices=[]):  # leaves the caller's random state as it is
         torch.manual_seed(0)
-        loss, miner = make_loss(settings, num_classes=4, embedding_size=8), make_miner(settings)
-        descriptors, places = nn.functional.normalize(torch.randn(12, 8)).requires_grad_(), torch.arange(12) // 3
-        make_scheduler(settings, make_optimizer(settings, [descriptors, *loss.parameters()]))
+        own = loss is not None
+        loss = copy.deepcopy(loss) if own else make_loss(settings, num_places, size)
+        miner = make_miner(settings)
+        places = torch.linspace(0, num_places - 1, 4).long().repeat_interleave(3)  # the first and the last one, too
+        descriptors = nn.functional.normalize(torch.randn(12, size)).requires_grad_()
+        make_scheduler(settings, make_optimizer(settings, [*(weights or [descriptors]), *loss.parameters()]))
         try:
-            loss(descriptors, places, miner(descriptors, places) if miner else None).backward()
+            value = loss(descriptors, places, miner(descriptors, places) if miner else None)
+            if own:
+                _check_value(value)
+            value.backward()
         except Exception as error:
             tried = f"loss {settings.loss} {settings.loss_options}, miner {settings.miner} {settings.miner_options}"
+            tried += f", of descriptors (12, {size}) and places {places.unique().tolist()}," if own else ""
             # Losses that take no pairs raise the library's error about its argument for them.
             advice = "; this loss takes no mined pairs, set miner=None" if "indices_tuple" in str(error) else ""
             raise ValueError(f"{tried} can't be computed: {type(error).__name__}: {error}{advice}") from error
+
+
+def _check_value(value: Any) -> None:
+    """Raise a ValueError unless a loss of one's own is one finite number that depends on the descriptors."""
+    if not (isinstance(value, torch.Tensor) and value.ndim == 0 and value.requires_grad and value.isfinite()):
+        found = f"a tensor {tuple(value.shape)}" if isinstance(value, torch.Tensor) and value.ndim else repr(value)
+        raise ValueError(f"it is {found}; expected one finite number, as a tensor with a gradient")
 
 
 def make_loss(settings: Settings, num_classes: int, embedding_size: int) -> nn.Module:

@@ -1,12 +1,13 @@
 """Names and values given by a user: checked against the valid ones, parsed from `--set key=value`."""
 
 import contextlib
+import difflib
 import json
 import math
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import fields
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 _MISFITS = (TypeError, ValueError, OverflowError)  # errors of `_convert`
 
@@ -17,6 +18,21 @@ def check_choice(what: str, name: str | None, valid: Iterable[str | None]) -> st
     if name not in valid:
         raise ValueError(f"unknown {what} {name!r}; valid: {', '.join(map(str, valid))}")
     return name
+
+
+class CheckedNames:
+    """Base of a dataclass: an unknown field is a ValueError that lists the valid ones, in `dataclasses.replace` too."""
+
+    def __new__(cls, *args: Any, **values: Any) -> Self:
+        """Called by the class before the dataclass's `__init__`, with the same arguments."""
+        valid = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in valid:
+                initials = "".join(word[:1] for word in name.split("_"))  # "lr" of "learning_rate"
+                nearest = initials if initials in valid else "".join(difflib.get_close_matches(name, valid, n=1))
+                advice = f"did you mean {nearest}? " if nearest else ""
+                raise ValueError(f"unknown setting {name!r}; {advice}valid: {', '.join(valid)}")
+        return super().__new__(cls)
 
 
 def check_fields(options: Any, intervals: Mapping[str, str]) -> None:
@@ -77,13 +93,6 @@ def _describe(hint: Any) -> str:
     if kind is tuple:
         return f"list of {_describe(items[0])}"
     return {Mapping: "{name: value}", type(None): "None", float: "finite float"}.get(kind) or kind.__name__
-
-
-def set_values(options: Any, values: Mapping[str, Any]) -> Any:
-    """A copy of a dataclass with some fields changed; an unknown field is a ValueError."""
-    for key in values:
-        check_choice("setting", key, [field.name for field in fields(options)])
-    return replace(options, **values)
 
 
 def list_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

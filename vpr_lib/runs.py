@@ -1,7 +1,5 @@
 """Settings and photos -> a run folder. A run is trained once; later calls with the same arguments open it."""
 
-import hashlib
-import json
 import platform
 import sys
 import warnings
@@ -9,40 +7,43 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 from tqdm.contrib import DummyTqdmFile
 
-from vpr_lib.checked_files import hash_text, write_json
+from vpr_lib.checked_files import write_json
 from vpr_lib.checkpoints import read_checked
 from vpr_lib.data_roots import DataRoot, open_data_root
 from vpr_lib.descriptors import sample_local_features
+from vpr_lib.devices import choose_device
 from vpr_lib.evaluation import make_validator
-from vpr_lib.identity import hash_library, hash_weights
+from vpr_lib.identity import hash_library
 from vpr_lib.machine import Machine
-from vpr_lib.models import build_model, save_model
-from vpr_lib.optimization import DEFAULT_OPTIONS
-from vpr_lib.options import list_changes
+from vpr_lib.models import build_model, check_names, save_model
+from vpr_lib.optimization import check_options
+from vpr_lib.own_parts import AnyPart, make_part, name_parts
 from vpr_lib.processes import check_same, is_main, run_on_main, share_errors, work_together
 from vpr_lib.progress import Progress
-from vpr_lib.run_folders import Run, has_weights, hash_model_code, lock_folder, read_run_file
+from vpr_lib.run_folders import Run, has_weights, lock_folder, read_run_file
+from vpr_lib.run_identity import Identity, find_twin, flatten_identity, make_identity, name_folder, refuse_other
 from vpr_lib.settings import Settings
 from vpr_lib.training import check_training, train
-from vpr_lib.trunks import find_city_weights
 
-AnyAggregator = nn.Module | Callable[[], nn.Module] | None
-Identity = dict[str, Any]
+OnBatch = Callable[[Progress], None] | None
 
 
 def get_run(
     settings: Settings,
     data_root: str | Path | DataRoot,
     runs_dir: str | Path = "runs",
-    aggregator: AnyAggregator = None,
+    aggregator: AnyPart = None,
     machine: Machine | None = None,
+    *,
+    backbone: AnyPart = None,
+    loss: AnyPart = None,
+    on_batch: OnBatch = None,
 ) -> Run:
     """The run of these settings on these photos; trains it unless its folder is complete.
 
@@ -50,27 +51,42 @@ def get_run(
         settings: what to train.
         data_root: folder with `train` and evaluation splits.
         runs_dir: parent of the run folders; the folder's name follows from settings, photos and code.
-        aggregator: an instance in place of the one the settings name, or a function that makes one. The function is
-            called with the settings' seed, so the next session finds the same run; an instance with random weights
-            is another run each time it is made. If it has a method `initialize`, the training begins with it (on a
-            copy of the instance), see `aggregators`.
+        aggregator, backbone, loss: an instance in place of the one the settings name, or a class or function that makes
+            one. It is called without arguments and with the settings' seed, so the next session finds the same run; an
+            instance with random weights is another run each time it is made. A copy of the instance is trained.
+            aggregator: feature maps (B, C, h, w) to descriptors (B, D) of unit norm. If it has a method `initialize`,
+            the training begins with it, see `aggregators`.
+            backbone: normalized images (B, 3, H, W) to feature maps, with an attribute `out_channels`. What it freezes
+            is up to it (`requires_grad`): `weights`, `crop_after`, `freeze_until` and `standardize` have no effect.
+            loss: called with descriptors, places (B,) and the miner's pairs, or None without a miner, as the losses of
+            pytorch-metric-learning; also a function, see `own_parts.FunctionLoss`. Its weights are trained, too.
         machine: device, workers, checkpoints.
+        on_batch: called with the training's progress after each batch.
 
     Returns:
         The run; not complete if Ctrl-C stopped it. The same call then resumes it.
+
+    Raises:
+        ValueError: a setting is not valid or a part doesn't fit; nothing has been written then.
     """
-    return _train_or_open(settings, data_root, aggregator, machine, runs_dir=Path(runs_dir))
+    parts = {"aggregator": aggregator, "backbone": backbone, "loss": loss}
+    return _train_or_open(settings, data_root, parts, machine, on_batch, runs_dir=Path(runs_dir))
 
 
 def train_run(
     settings: Settings,
     data_root: str | Path | DataRoot,
     folder: str | Path,
-    aggregator: AnyAggregator = None,
+    aggregator: AnyPart = None,
     machine: Machine | None = None,
+    *,
+    backbone: AnyPart = None,
+    loss: AnyPart = None,
+    on_batch: OnBatch = None,
 ) -> Run:
     """As `get_run`, into a folder of the caller's choice; one that holds anything else is a ValueError."""
-    return _train_or_open(settings, data_root, aggregator, machine, folder=Path(folder))
+    parts = {"aggregator": aggregator, "backbone": backbone, "loss": loss}
+    return _train_or_open(settings, data_root, parts, machine, on_batch, folder=Path(folder))
 
 
 def train_all(
@@ -79,18 +95,25 @@ def train_all(
     runs_dir: str | Path = "runs",
     machine: Machine | None = None,
     on_run: Callable[[str, Run], None] | None = None,
+    on_batch: OnBatch = None,
 ) -> dict[str, Run]:
     """`get_run` for {label: settings}, one after another; equal settings are trained once.
 
     Args:
         variants: {label: settings}.
-        data_root, runs_dir, machine: as in `get_run`.
+        data_root, runs_dir, machine, on_batch: as in `get_run`.
         on_run: called with label and run as soon as the run is complete.
 
     Returns:
         {label: run}, in order. If Ctrl-C stopped a training, its run is the last one there and is not complete; the
         same call resumes it.
+
+    Raises:
+        ValueError: as `get_run`; a name or option that isn't valid is found before the first run is trained.
     """
+    for settings in variants.values():
+        check_names(settings)
+        check_options(settings)
     data_root = open_data_root(data_root)
     machine = machine or Machine()
     total = len({settings.to_json() for settings in variants.values()})
@@ -104,7 +127,7 @@ def train_all(
             key = settings.to_json()
             if key not in trained:
                 print(f"run {len(trained) + 1} of {total}: {label}", flush=True)
-                trained[key] = get_run(settings, data_root, runs_dir, machine=machine)
+                trained[key] = get_run(settings, data_root, runs_dir, machine=machine, on_batch=on_batch)
                 bar.update(trained[key].complete)
             runs[label] = trained[key]
             if not runs[label].complete:
@@ -117,29 +140,25 @@ def train_all(
 def _train_or_open(
     settings: Settings,
     data_root: str | Path | DataRoot,
-    aggregator: AnyAggregator,
+    parts: Mapping[str, AnyPart],
     machine: Machine | None,
+    on_batch: OnBatch,
     runs_dir: Path | None = None,
     folder: Path | None = None,
 ) -> Run:
     """The run in `folder`, or in a folder of `runs_dir` that is named after its settings, photos and code."""
     with work_together():
         data_root = open_data_root(data_root)
-        settings, aggregator = _resolve_aggregator(settings, aggregator)
         with share_errors():
-            identity = _make_identity(settings, data_root, aggregator)
-        check_same(_flatten(identity) | {"kit": hash_library()})
-        folder = folder or _name_folder(runs_dir, settings, identity)
-        run = Run(folder, settings, aggregator)
+            own = {what: make_part(what, part, settings.seed) for what, part in parts.items()}
+            settings = name_parts(settings, **own)
+            identity = make_identity(settings, data_root, **own)
+        check_same(flatten_identity(identity) | {"kit": hash_library()})
+        run = Run(folder or name_folder(runs_dir, settings, identity), settings, **own)
         if not run_on_main(lambda: _check_folder(run, identity)):
             machine = machine or Machine()
-            _train(run, identity, data_root, replace(machine, progress=machine.progress and is_main()))
+            _train(run, identity, data_root, replace(machine, progress=machine.progress and is_main()), on_batch)
     return run
-
-
-def _name_folder(runs_dir: Path, settings: Settings, identity: Identity) -> Path:
-    digest = hash_text(json.dumps(identity, sort_keys=True))[:8]
-    return runs_dir / f"{settings.aggregator}-{settings.optimizer}-lr{settings.lr:g}-seed{settings.seed}-{digest}"
 
 
 def _check_folder(run: Run, identity: Identity) -> bool:
@@ -148,20 +167,22 @@ def _check_folder(run: Run, identity: Identity) -> bool:
     if (folder / "settings.json").is_file():
         saved = read_run_file(folder)
         if has_weights(folder):  # else nothing is lost by another run there
-            _refuse_other(folder, saved, identity)
+            refuse_other(folder, saved, identity)
     elif folder.exists() and not (folder.is_dir() and all(_is_leftover(path.name) for path in folder.iterdir())):
         raise ValueError(f"{folder} is not empty and no run folder; choose another one")
     return run.complete
 
 
-def _train(run: Run, identity: Identity, data_root: DataRoot, machine: Machine) -> None:
+def _train(run: Run, identity: Identity, data_root: DataRoot, machine: Machine, on_batch: OnBatch) -> None:
     settings, folder = run.settings, run.folder
     if settings.weights is None and settings.freeze_until is not None:
         text = f"random weights are frozen until {settings.freeze_until}; --set freeze_until=null trains them"
         warnings.warn(text, stacklevel=4)
-    model = build_model(settings, run.aggregator)
+    # Before anything is written: a typo must not block the folder.
+    choose_device(machine.device)
+    model = build_model(settings, run.aggregator, run.backbone)
     validate = make_validator(settings, data_root, folder.parent, machine)
-    check_training(settings, data_root.train, validate)  # before anything is written: a typo must not block the folder
+    check_training(model, settings, data_root.train, validate, run.loss)
     with ExitStack() as stack:
         state = run_on_main(lambda: _open_folder(run, identity, stack))
         if state == "complete":
@@ -172,7 +193,7 @@ def _train(run: Run, identity: Identity, data_root: DataRoot, machine: Machine) 
             local_features = sample_local_features(model.backbone, data_root.train, size, seed, machine)
             print(f"{settings.aggregator}: initialized from {len(local_features):,} local features", flush=True)
             model.aggregator.initialize(local_features)
-        progress = train(model, settings, data_root.train, folder, validate, machine)
+        progress = train(model, settings, data_root.train, folder, validate, machine, on_batch, run.loss)
         if progress.epoch < settings.epochs:
             return
         if settings.keep == "best" and validate is None:
@@ -188,7 +209,11 @@ def _open_folder(run: Run, identity: Identity, stack: ExitStack) -> str:
         return "complete"
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     write_json(run.folder / "settings.json", identity | {"versions": versions})
-    return "checkpoint" if any(run.folder.glob("checkpoint*.pt")) else "new"
+    if any(run.folder.glob("checkpoint*.pt")):
+        return "checkpoint"
+    if twin := find_twin(run.folder, identity):
+        print(f"same settings as in {twin}, other photos: training anew", flush=True)
+    return "new"
 
 
 def _keep_weights(run: Run, model: nn.Module, progress: Progress, has_validation: bool) -> None:
@@ -203,41 +228,3 @@ def _keep_weights(run: Run, model: nn.Module, progress: Progress, has_validation
 def _is_leftover(name: str) -> bool:
     """Whether a file is left by a training that was killed before it wrote its settings."""
     return name.endswith(".tmp") or name in (".training.lock", "training.txt")
-
-
-def _resolve_aggregator(settings: Settings, aggregator: AnyAggregator) -> tuple[Settings, nn.Module | None]:
-    """Settings that name the aggregator's class, and its instance, made here if a function is given."""
-    if aggregator is None:
-        return settings, None
-    if not isinstance(aggregator, nn.Module):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            aggregator = aggregator()
-    return replace(settings, aggregator=type(aggregator).__name__, aggregator_options={}), aggregator
-
-
-def _make_identity(settings: Settings, data_root: DataRoot, aggregator: nn.Module | None) -> Identity:
-    """What a run is a function of: settings, photos (names and contents), starting weights, the model's code."""
-    parts = ["train", *data_root.list_validation_splits(settings.val_splits)]
-    identity = {"settings": settings.to_dict(), "data": hash_text(" ".join(map(data_root.fingerprint, parts)))}
-    identity["code"] = hash_model_code(settings, aggregator)
-    weights = find_city_weights() if settings.weights == "city" else Path(settings.weights or "")
-    if weights.is_file():
-        identity["weights"] = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
-    identity["default_options"] = [DEFAULT_OPTIONS.get(name or "") for name in (settings.loss, settings.miner)]
-    if aggregator is not None:
-        identity["aggregator_weights"] = hash_weights(aggregator)
-    return identity
-
-
-def _flatten(identity: Identity) -> dict[str, Any]:
-    """{setting or what else there is: value}, under names for messages."""
-    names = {"data": "photos", "code": "model code", "weights": "weights file", "aggregator_weights": "initial weights"}
-    names["default_options"] = "default options of loss and miner"
-    return identity["settings"] | {name: identity.get(key) for key, name in names.items()}
-
-
-def _refuse_other(folder: Path, saved: Identity, wanted: Identity) -> None:
-    """Raise a ValueError that lists how a run folder differs from what is asked for."""
-    if changes := list_changes(_flatten(saved), _flatten(wanted)):
-        raise ValueError(f"{folder} holds another run: {'; '.join(changes)}. Choose another folder")

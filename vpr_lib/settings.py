@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from vpr_lib.blocks import find_points
-from vpr_lib.options import check_choice, check_fields, set_values
+from vpr_lib.options import CheckedNames, check_choice, check_fields
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "optimizer": ("Adam", "AdamW", "SGD"),
@@ -22,15 +22,16 @@ INTERVALS = {
     "warmup_steps": "[0, inf)", "epochs": "[1, 1e6]", "seed": "[0, 4294967295]",  # 32 bits, as NumPy takes
     "ks": "[1, 1e6]", "radius_m": "(0, inf)",
 }  # fmt: skip
+OWN = "own:"  # begins the name of a backbone that `get_run` was given: the name of its class follows
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(CheckedNames):
     """What is computed. The defaults reproduce the published comparison (ResNet-18, 320 px, 10 epochs).
 
     Raises:
-        ValueError: a value has another type than its field, or is not valid. Names of loss, miner and aggregator and
-            their options are checked where those are made.
+        ValueError: there is no such field, or a value has another type than its field, or is not valid. Names of
+            loss, miner and aggregator and their options are checked where those are made.
     """
 
     # Model
@@ -79,7 +80,8 @@ class Settings:
         check_fields(self, INTERVALS)
         for name, valid in CHOICES.items():
             check_choice(name, getattr(self, name), valid)
-        find_points(self.backbone, self.crop_after, self.freeze_until)
+        if not self.backbone.startswith(OWN):
+            find_points(self.backbone, self.crop_after, self.freeze_until)
         if not self.ks or len({*self.ks}) < len(self.ks):
             raise ValueError(f"ks is {self.ks}; expected different ranks, for example (1, 5, 10)")
         if [*self.milestones] != sorted({*self.milestones}):
@@ -100,7 +102,7 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
         """The inverse of `to_dict`; a key that is no setting of this version is a ValueError that names it."""
-        return set_values(cls(), values)
+        return cls(**values)
 
 
 # Small photos and few optimizer steps, in which MixVPR learns too little from its published start.

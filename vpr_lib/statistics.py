@@ -84,3 +84,8 @@ def paired_test(hits_a: np.ndarray, hits_b: np.ndarray) -> float:
         raise ValueError(f"hits of shapes {hits_a.shape} and {hits_b.shape}; a paired test needs the same queries")
     only_a, only_b = int(np.sum(hits_a & ~hits_b)), int(np.sum(hits_b & ~hits_a))
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def choose_evenly(total: int, limit: int) -> np.ndarray:
+    """(n,) int64, rows from 0 to `total` - 1 in order: all of them, or `limit` at even distances if there are more."""
+    return np.unique(np.linspace(0, total - 1, min(total, limit)).round().astype(np.int64))

@@ -4,6 +4,7 @@ Several processes share each batch. Every one computes the descriptors of its ph
 loss and miner see the whole batch; gradients are summed. They train what one process trains, up to rounding.
 """
 
+import copy
 import functools
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ from vpr_lib.descriptors import prepare_for_inference
 from vpr_lib.devices import autocast, choose_dtype
 from vpr_lib.models import ChunkedModel, split_model, synchronize_batchnorm
 from vpr_lib.options import list_changes
+from vpr_lib.own_parts import measure_descriptor
 from vpr_lib.processes import count_processes, gather_rows, run_on_main
 from vpr_lib.progress import Progress
 from vpr_lib.settings import Settings
@@ -35,10 +37,17 @@ class Trainer:
         num_places: in the training set, for losses with a weight for each.
         device: to train on.
         chunk_size: photos in a forward pass; 0: the whole batch.
+        loss: an instance to copy in place of the loss that the settings name; it stays as it is.
     """
 
     def __init__(
-        self, model: nn.Module, settings: Settings, num_places: int, device: torch.device, chunk_size: int = 0
+        self,
+        model: nn.Module,
+        settings: Settings,
+        num_places: int,
+        device: torch.device,
+        chunk_size: int = 0,
+        loss: nn.Module | None = None,
     ) -> None:
         self.settings = settings
         self.device, self.chunk_size = device, chunk_size
@@ -47,7 +56,9 @@ class Trainer:
         self.model = model.to(device, memory_format=torch.channels_last)
         if count_processes() > 1:
             synchronize_batchnorm(self.model, device)
-        self.loss = optimization.make_loss(settings, num_places, self._measure_descriptor()).to(device)
+        size = measure_descriptor(self.model, settings.image_size)
+        loss = copy.deepcopy(loss) if loss is not None else optimization.make_loss(settings, num_places, size)
+        self.loss = loss.to(device)
         self.trained = split_model(self.model)[1]  # shares the model's modules
         if chunk_size:
             self.trained = ChunkedModel(self.trained, chunk_size)
@@ -136,18 +147,6 @@ class Trainer:
         weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         gradients = torch.autograd.grad(self.model.eval()(images).sum(), weights, allow_unused=True)
         return any(gradient is None for gradient in gradients)
-
-    @torch.no_grad()
-    def _measure_descriptor(self) -> int:
-        """D, measured on one black image; a model that fails on it, or returns nothing, is a ValueError."""
-        size = self.settings.image_size
-        try:
-            descriptor = self.model.eval()(torch.zeros(1, 3, size, size, device=self.device))  # (1, D)
-        except RuntimeError as error:
-            raise ValueError(f"the model can't compute a descriptor of {size} x {size} pixels: {error}") from error
-        if not descriptor.shape[1]:
-            raise ValueError("the model's descriptor is empty; check aggregator_options")
-        return descriptor.shape[1]
 
 
 def _sum_gradients(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:

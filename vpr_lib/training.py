@@ -28,6 +28,7 @@ from vpr_lib.images import ImageTable
 from vpr_lib.loading import PhotoDataset, load_batches
 from vpr_lib.machine import Machine
 from vpr_lib.models import get_last_frozen
+from vpr_lib.own_parts import measure_descriptor
 from vpr_lib.processes import (
     count_processes,
     gather_objects,
@@ -52,6 +53,7 @@ def train(
     validate: Callable[[nn.Module], optimization.Scores] | None = None,
     machine: Machine | None = None,
     on_batch: Callable[[Progress], None] | None = None,
+    loss: nn.Module | None = None,
 ) -> Progress:
     """Train a model, or resume from the checkpoint in the run's folder.
 
@@ -69,6 +71,7 @@ def train(
             epoch and steers ReduceLROnPlateau.
         machine: device, workers, time between checkpoints.
         on_batch: called after each batch, before a checkpoint is due.
+        loss: an instance to copy in place of the loss that the settings name; it stays as it is.
 
     Returns:
         The run's progress; the run is complete if `progress.epoch == settings.epochs`.
@@ -81,7 +84,7 @@ def train(
     machine = machine or Machine()
     folder = Path(folder)
     device = choose_device(machine.device)
-    check_training(settings, table, validate)
+    check_training(model, settings, table, validate, loss)
     folder.mkdir(parents=True, exist_ok=True)
     for set_seed in (random.seed, np.random.seed, torch.manual_seed):  # some miners and aggregators may draw numbers
         set_seed(settings.seed)
@@ -91,7 +94,7 @@ def train(
     labels = torch.from_numpy(sampler.labels)
     transform = functools.partial(augment, settings=settings) if is_augmented(settings) else None
     on_cpu = device.type == "cpu"  # augmentation runs in the loader's processes on a CPU, else on the device
-    trainer = Trainer(model, settings, int(labels.max()) + 1, device, machine.train_chunk_size)
+    trainer = Trainer(model, settings, int(labels.max()) + 1, device, machine.train_chunk_size, loss)
     trainer.resume(folder)
     progress = trainer.progress
     dataset = open_features(model, settings, table, folder.parent, machine, "training photos")
@@ -105,7 +108,7 @@ def train(
 
     with _catch_interrupt() as interrupted:
         for epoch in range(progress.epoch, settings.epochs):
-            model.train()
+            _set_train_mode(model)
             sampler.set_epoch(epoch, progress.batch)
             last_save = last_batch = time.monotonic()
             batches = iterate_together(loader)
@@ -148,13 +151,27 @@ def train(
     return progress
 
 
-def check_training(settings: Settings, table: ImageTable, validate: Callable | None) -> None:
+def check_training(
+    model: nn.Module, settings: Settings, table: ImageTable, validate: Callable | None, loss: nn.Module | None = None
+) -> None:
     """Raise the ValueError that `train` with these arguments would end with, before it writes anything."""
     if settings.scheduler == "ReduceLROnPlateau" and validate is None:
         raise ValueError("ReduceLROnPlateau needs a validation split, and there is none (see val_splits)")
-    optimization.check_options(settings)
     shape = (settings.num_places, settings.images_per_place)
-    PlaceSampler(table.places, *shape, settings.seed, world_size=count_processes())
+    sampler = PlaceSampler(table.places, *shape, settings.seed, world_size=count_processes())
+    size = measure_descriptor(model, settings.image_size)
+    if loss is None:
+        optimization.check_options(settings, [*model.parameters()])
+    else:
+        optimization.check_options(settings, [*model.parameters()], loss, int(sampler.labels.max()) + 1, size)
+
+
+def _set_train_mode(model: nn.Module) -> None:
+    """Training mode, but for BatchNorm whose weights are frozen: its statistics stay as they are."""
+    model.train()
+    for part in model.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.affine and not part.weight.requires_grad:
+            part.eval()
 
 
 def share_of_trivial_anchors(pairs: tuple[torch.Tensor, ...] | None, batch_size: int) -> float:

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from textured_photos import SEEN_FROM_ASIDE, draw_wall, look
 
-from vpr_lib.analysis.local_features import LocalFeatures, count_inliers, extract_sift, find_inliers, match_features
+from vpr_lib.analysis.local_features import (
+    LocalFeatures,
+    count_inliers,
+    extract_sift,
+    find_inliers,
+    match_features,
+    match_photos,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +40,14 @@ def test_inliers_lie_where_the_camera_motion_puts_them(wall, wall_from_aside):
     matches = {(row, column) for row, column in match_features(wall, wall_from_aside).tolist()}
     assert matches >= {(row, column) for row, column in pairs.tolist()}
     assert count_inliers(wall, wall_from_aside) == len(pairs)
+
+
+def test_matching_photos_gives_the_points_of_their_inliers(wall, wall_from_aside):
+    shared = match_photos(draw_wall(0), look(draw_wall(0), SEEN_FROM_ASIDE))
+    pairs = find_inliers(wall, wall_from_aside).tolist()
+    assert shared.first.tolist() == [wall.points[row].tolist() for row, _ in pairs]
+    assert shared.second.tolist() == [wall_from_aside.points[row].tolist() for _, row in pairs]
+    assert shared.num_matches == len(match_features(wall, wall_from_aside)) > len(pairs)
 
 
 def test_unrelated_photos_have_few_inliers(wall, wall_from_aside):

@@ -2,7 +2,16 @@
 
 import pytest
 
-from vpr_lib.analysis.scenarios import SCENARIOS, Label, find_light, label_lights, label_scenarios, read_labels
+from vpr_lib.analysis.scenarios import (
+    SCENARIOS,
+    Label,
+    find_light,
+    group_lights,
+    group_queries,
+    label_lights,
+    label_scenarios,
+    read_labels,
+)
 from vpr_lib.checked_files import write_sealed
 
 
@@ -39,6 +48,21 @@ def test_labels_find_their_queries():
     names = ["queries/b.jpg", "x/y/c.jpg", "unknown.jpg", "a.jpg"]
     assert label_scenarios(names, labels).tolist() == ["ordinary", "occlusion", "", "illumination"]
     assert label_lights(names, labels).tolist() == ["night", "", "", "dusk"]
+
+
+def test_queries_are_grouped_by_the_labels_that_occur():
+    labels = {"a": Label("skyline", "night"), "b": Label("viewpoint"), "c": Label("illumination", "rain")}
+    kinds, titles = group_queries(["c", "x", "a", "b", "a"], labels)
+    assert kinds.tolist() == ["illumination", "", "skyline", "viewpoint", "skyline"]
+    assert list(titles.items()) == [(key, title) for key, title in SCENARIOS.items() if key in kinds]
+    kinds, titles = group_lights(["c", "x", "a"], labels)
+    assert kinds.tolist() == ["", "", "night"] and titles == {"night": "night"}  # rain is no time of day
+
+
+@pytest.mark.parametrize("group", [group_queries, group_lights])
+def test_queries_without_labels_are_one_group(group):
+    kinds, titles = group(["x", "y"], {"a": Label("skyline")})
+    assert len(titles) == 1 and kinds.tolist() == 2 * list(titles)
 
 
 def test_labels_that_do_not_fit_their_seal_are_refused(tmp_path):

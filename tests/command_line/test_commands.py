@@ -1,6 +1,7 @@
 """The commands that train and evaluate, and the errors a user meets. The other commands are tested in their rooms."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -167,6 +168,23 @@ def test_evaluate_names_what_is_wrong(run_folder, data_root, capsys, options, of
     assert evaluate(run_folder, data_root, *options) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and offender in error
+
+
+def test_gallery_evaluates_runs_and_writes_their_page(run_folder, data_root, tmp_path, capsys):
+    shutil.copytree(run_folder, tmp_path / "other")
+    other = str(tmp_path / "other")
+    command = ["gallery", "--data", str(data_root), "--split", "val", "--out", str(tmp_path / "new" / "page.html")]
+    command += ["--queries", "4", "--set", "device=cpu", "--set", "num_workers=0"]
+    for runs, title in (([other], "ConvAP"), ([str(run_folder), other], "run and other")):
+        assert main([*command, "--runs", *runs]) == 0
+        assert f"page: {tmp_path / 'new' / 'page.html'}" in capsys.readouterr().out
+        text = (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
+        assert f"<title>{title} on val</title>" in text
+        names = read_split(data_root, "val")[1].names
+        assert re.findall(r'"name":"([^"]+)"', text) == [names[row] for row in (0, 2, 3, 5)]
+    assert main([*command, "--runs", other, other]) == 1 and "other" in capsys.readouterr().err
+    assert main([*command, "--runs", *[str(run_folder), other] * 2]) == 1
+    assert main([*command, "--runs", other, "--queries", "0"]) == 1 and "--queries 0" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from conftest import make_root
 from several_processes import run_together
 from torch import nn
 
-from vpr_lib import processes, runs, search, training
+from vpr_lib import processes, runs, search
 from vpr_lib.checkpoints import load_checkpoint
 from vpr_lib.data_roots import DataRoot
 from vpr_lib.descriptors import extract_descriptors
@@ -58,11 +58,11 @@ def largest_difference(first, second):
     return max(float(np.abs(first[name].astype(float) - second[name]).max()) for name in first)
 
 
-def train(settings, root, folder, machine):
+def train(settings, root, folder, machine, **parts):
     """Weights, history without times, and what was printed, on both streams."""
     printed, bars = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(bars):
-        run = train_run(settings, root, folder, machine=machine)
+        run = train_run(settings, root, folder, machine=machine, **parts)
     history = [{name: value for name, value in row.items() if name != "photos_per_s"} for row in run.history]
     return read_weights(folder), history, printed.getvalue(), bars.getvalue()
 
@@ -94,6 +94,50 @@ def test_processes_train_what_one_does(root, tmp_path, machine, number, changes,
     assert names[0] == names[1]
 
 
+class OwnBackbone(nn.Module):
+    """One frozen layer, one trained one, and one that is not used."""
+
+    def __init__(self):
+        super().__init__()
+        self.out_channels = 8
+        self.first = nn.Conv2d(3, 8, 5, stride=4).requires_grad_(False)
+        self.last = nn.Conv2d(8, 8, 3)
+        self.unused = nn.Conv2d(8, 8, 3)
+
+    def forward(self, images):
+        return self.last(self.first(images).relu())
+
+
+class OwnLoss(nn.Module):
+    """A proxy for each place."""
+
+    def __init__(self):
+        super().__init__()
+        self.proxies = nn.Parameter(torch.randn(11, 32))
+
+    def forward(self, embeddings, labels, indices_tuple):
+        return nn.functional.cross_entropy(10 * embeddings @ self.proxies.T, labels)
+
+
+@pytest.mark.parametrize("chunk_size", [0, 2])
+def test_processes_train_own_parts_as_one_does(root, tmp_path, machine, chunk_size):
+    settings = replace(FROZEN, num_places=8, optimizer="SGD", miner=None)  # the last batch has 3 places
+    parts = {"backbone": OwnBackbone, "loss": OwnLoss}
+    alone, history, *_ = train(settings, root, tmp_path / "one" / "run", machine, **parts)
+    together = functools.partial(train, **parts)
+    machine = replace(machine, train_chunk_size=chunk_size)
+    results = run_together(2, together, settings, root, tmp_path / "many" / "run", machine)
+    assert largest_difference(alone, results[0][0]) < 1e-5
+    proxies = [load_checkpoint(tmp_path / name / "run")["loss"]["proxies"] for name in ("one", "many")]
+    torch.testing.assert_close(*proxies, rtol=0, atol=1e-5)
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        assert not torch.allclose(proxies[0], OwnLoss().proxies, rtol=0, atol=1e-4)
+    for weights, other, *_ in results:
+        assert largest_difference(weights, results[0][0]) == 0
+        assert other[-1]["loss"] == pytest.approx(history[-1]["loss"], rel=1e-4)
+
+
 def train_until(step, settings, root, folder, machine):
     """Train with a checkpoint after each batch until a step, at which each process ends as in a crash."""
 
@@ -101,8 +145,7 @@ def train_until(step, settings, root, folder, machine):
         if progress.step == step:
             os._exit(1)
 
-    runs.train = functools.partial(training.train, on_batch=end)
-    train(settings, root, folder, replace(machine, save_every_s=0.0))
+    train(settings, root, folder, replace(machine, save_every_s=0.0), on_batch=end)
 
 
 def test_a_stopped_training_is_resumed_by_any_number_of_processes(root, tmp_path, machine):

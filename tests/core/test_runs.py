@@ -18,6 +18,7 @@ from vpr_lib.checked_files import write_json
 from vpr_lib.data_roots import DataRoot
 from vpr_lib.evaluation import evaluate_run
 from vpr_lib.models import build_model, save_model
+from vpr_lib.optimization import DEFAULT_OPTIONS
 from vpr_lib.run_folders import lock_folder, open_run
 from vpr_lib.runs import get_run, train_all, train_run
 from vpr_lib.settings import PRESETS, Settings, get_preset, replace
@@ -203,17 +204,62 @@ def test_settings_survive_json_and_hash_by_value():
         Settings.from_dict({"momentum": 0.9})
 
 
+TYPOS = [
+    {"lerning_rate": 1}, {"epochs": "two"}, {"optimizer": "adam"}, {"scheduler": "Step"}, {"keep": "beste"},
+    {"backbone": "resnet81"}, {"weights": "imagnet"}, {"crop_after": "layer9"}, {"freeze_until": "layer9"},
+    {"loss": "Loss"}, {"loss_options": {"alhpa": 1}}, {"loss_options": {"alpha": "x"}},
+    {"miner": "Miner"}, {"miner_options": {"epsilom": 1}}, {"loss": "PNPLoss"},
+    {"aggregator": "Gem"}, {"aggregator_options": {"Gem": {"p": 3}}}, {"aggregator_options": {"GeM": {"q": 3}}},
+    {"aggregator_options": {"GeM": {"p": "x"}}}, {"aggregator_options": {"ConvAP": {"s3": 1}}},
+    {"aggregator": "ConvAP", "aggregator_options": {"ConvAP": {"s1": 0}}},
+    {"aggregator": "AVG", "weights": None, "freeze_until": "layer1"},  # nothing is trained
+    {"images_per_place": 9}, {"val_splits": ("vall",)}, {"ks": (100,)}, {"scheduler": "ReduceLROnPlateau", "gamma": 1},
+]  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("typo", [
-    {"loss_options": {"alhpa": 1}}, {"loss": "Loss"}, {"miner": "Miner"}, {"miner_options": {"epsilom": 1}},
-    {"optimizer": "adam"}, {"scheduler": "Step"}, {"images_per_place": 9}, {"val_splits": ("vall",)},
-    {"aggregator_options": {"GeM": {"q": 3}}}, {"aggregator": "Gem"}, {"aggregator_options": {"GeM": {"p": "x"}}},
-    {"ks": (100,)},
-])  # fmt: skip
-def test_a_typo_blocks_no_folder(small, data_root, tmp_path, machine, typo):
-    with pytest.raises((ValueError, FileNotFoundError)):
-        train_run(replace(small, **typo), data_root, tmp_path / "run", machine=machine)
-    assert not (tmp_path / "run").exists()
+@pytest.mark.filterwarnings("ignore:random weights are frozen")
+def test_a_typo_writes_nothing_and_blocks_no_folder(small, data_root, tmp_path, machine):
+    for typo in TYPOS:
+        with pytest.raises((ValueError, FileNotFoundError)):
+            get_run(replace(small, **typo), data_root, tmp_path, machine=machine)
+        assert not [*tmp_path.iterdir()], typo
+    with pytest.raises(ValueError, match="'cuad'; valid: auto, "):
+        get_run(small, data_root, tmp_path, machine=replace(machine, device="cuad"))
+    with pytest.raises(ValueError, match="option of GeM 'q'"):
+        train_run(replace(small, aggregator_options={"GeM": {"q": 3}}), data_root, tmp_path / "run", machine=machine)
+    assert not [*tmp_path.iterdir()]
+    assert train_run(small, data_root, tmp_path / "run", machine=machine).complete
+
+
+def test_a_typo_is_found_before_the_first_of_several_runs(small, data_root, tmp_path, machine):
+    for typo in ({"miner": "Miner"}, {"aggregator_options": {"GeM": {"q": 3}}}, {"aggregator": "Gem"}):
+        with pytest.raises(ValueError, match="valid: "):
+            train_all({"one": small, "two": replace(small, **typo)}, data_root, tmp_path, machine)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
+def test_a_run_of_other_photos_is_named_before_it_is_trained_anew(small, data_root, tmp_path, machine, capsys):
+    shutil.copytree(data_root, tmp_path / "root")
+    next((tmp_path / "root" / "train").rglob("*.jpg")).unlink()
+
+    def train(settings, root, **parts):
+        run = get_run(settings, root, tmp_path / "runs", machine=machine, **parts)
+        return run, [line for line in capsys.readouterr().out.splitlines() if "other photos" in line]
+
+    first, lines = train(small, data_root)
+    assert lines == []
+    assert train(replace(small, lr=0.1), tmp_path / "root")[1] == []  # other settings
+    assert train(small, tmp_path / "root", aggregator=GeM())[1] == []  # other code
+    second, lines = train(small, tmp_path / "root")
+    assert len(lines) == 1 and str(first.folder) in lines[0] and "training anew" in lines[0]
+    assert second.folder != first.folder and train(small, tmp_path / "root")[1] == []  # opened, not trained
+    (second.folder / "model.pt").unlink()
+    assert train(small, tmp_path / "root")[1] == []  # resumed
+    (first.folder / "model.pt").unlink()
+    shutil.rmtree(second.folder)
+    assert train(small, tmp_path / "root")[1] == []  # the first isn't complete
 
 
 @pytest.mark.slow
@@ -342,7 +388,7 @@ def test_an_aggregator_that_cannot_work_is_an_error_without_a_traceback(small, d
 @pytest.mark.slow
 def test_other_default_options_of_the_loss_are_another_run(small, data_root, tmp_path, machine, monkeypatch):
     first = get_run(small, data_root, tmp_path, machine=machine)
-    monkeypatch.setitem(runs_module.DEFAULT_OPTIONS, small.loss, {"alpha": 3.0})
+    monkeypatch.setitem(DEFAULT_OPTIONS, small.loss, {"alpha": 3.0})
     assert get_run(small, data_root, tmp_path, machine=machine).folder != first.folder
     with pytest.raises(ValueError, match="default options"):
         runs_module.train_run(small, data_root, first.folder, machine=machine)

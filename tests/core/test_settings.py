@@ -1,13 +1,16 @@
 """Settings: a wrong value is named when it is set, before anything is computed or written."""
 
+import copy
 import json
 import math
+import pickle
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from vpr_lib.blocks import find_points
+from vpr_lib.city import CitySettings
 from vpr_lib.machine import Machine
 from vpr_lib.settings import PRESETS, Settings
 
@@ -49,6 +52,19 @@ def test_a_wrong_value_is_named(defaults, name, value):
     if defaults == Settings():
         with pytest.raises(ValueError, match=name):
             Settings.from_dict({name: value})
+
+
+@pytest.mark.parametrize("options, name, nearest", [
+    (Settings(), "lerning_rate", "lr"), (Settings(), "epoch", "epochs"), (Settings(), "optimiser", "optimizer"),
+    (Machine(), "workers", "num_workers"), (CitySettings(), "place", "places"), (Settings(), "xyz", None),
+])  # fmt: skip
+def test_replace_lists_the_valid_names_and_the_nearest(options, name, nearest):
+    advice = f"did you mean {nearest}\\? " if nearest else ""
+    valid = ", ".join(field.name for field in fields(options))
+    for change in (lambda: replace(options, **{name: 1}), lambda: type(options)(**{name: 1})):
+        with pytest.raises(ValueError, match=f"unknown setting '{name}'; {advice}valid: {valid}$"):
+            change()
+    assert pickle.loads(pickle.dumps(options)) == copy.deepcopy(options) == replace(options) == options
 
 
 @pytest.mark.parametrize("values", [

@@ -1,9 +1,11 @@
 """Recall of groups of queries."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from vpr_lib.statistics import bootstrap_interval, group_cells, recall_by_label
+from vpr_lib.statistics import bootstrap_interval, choose_evenly, group_cells, recall_by_label
 
 
 def test_recall_by_label_is_a_loop_over_queries():
@@ -20,6 +22,14 @@ def test_recall_by_label_is_a_loop_over_queries():
         assert recall.interval == bootstrap_interval(hits[labels == label], cells[labels == label])
     with pytest.raises(ValueError, match="expected one a query"):
         recall_by_label(hits, labels[1:])
+
+
+def test_rows_are_chosen_evenly():
+    assert choose_evenly(5, 5).tolist() == choose_evenly(5, 9).tolist() == [0, 1, 2, 3, 4]
+    for total, limit in ((200, 7), (1000, 200), (9, 2)):
+        rows = choose_evenly(total, limit).tolist()
+        steps = [after - before for before, after in pairwise(rows)]
+        assert len(rows) == limit and (rows[0], rows[-1]) == (0, total - 1) and max(steps) - min(steps) <= 1
 
 
 def test_cells_are_25_m_squares():

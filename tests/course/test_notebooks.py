@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import prose
 import pytest
 from PIL import Image
 
@@ -108,6 +109,13 @@ def test_cells_are_short_and_hold_no_path(committed):
         assert not re.search(r'"/\w|~/|\.\./', cell.source), cell.source
 
 
+RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
+def test_figures_in_boxes_were_recorded(committed):
+    assert prose.find_unrecorded(committed, RESULTS) == set()
+
+
 # As executed
 
 
@@ -140,6 +148,23 @@ def test_runs_from_top_to_bottom(executed, name):
     for file in figure_names(notebook):
         assert np.array(Image.open(reports / file)).std() > 5, file
     assert not [o.text for o in read_outputs(notebook, "stream") if o.name == "stderr"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_prose_quotes_no_result_that_another_machine_need_not_print(executed, name):
+    committed = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    assert prose.find_unexplained(name, committed, executed[0][name]) == set()
+
+
+def test_figures_of_results_in_the_prose_are_found():
+    committed = nbformat.read(PATHS[1], as_version=4)
+    committed.cells += [
+        nbformat.v4.new_markdown_cell("ConvAP finds 83.25 percent, p = 0.0123, see notebook 05.\n\n> MixVPR 91.5"),
+        nbformat.v4.new_markdown_cell("## 9.9 Title\n\nThe code `x = 77.7` has a figure of 1,234.5 and $88.8$."),
+    ]
+    assert prose.find_unexplained("02", committed, committed) == {"83.25", "0.0123", "1234.5"}
+    assert prose.find_unrecorded(committed, RESULTS) == {"91.5"}
 
 
 # As in Colab

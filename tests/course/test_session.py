@@ -1,16 +1,22 @@
 """The session of a notebook: photos are found or rendered, runs and figures are kept, errors say what to do."""
 
+import base64
 import re
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
+import nbformat
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
+from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from nbconvert import HTMLExporter
 from PIL import Image
 
+from vpr_lib.course import session as session_module
 from vpr_lib.course.session import Session, open_session, show_table
 from vpr_lib.data_roots import DataRoot
 from vpr_lib.machine import Machine
@@ -37,6 +43,18 @@ def test_opens_on_the_preset_and_root_that_the_environment_names(data_root, tmp_
     session = open_session("smoke")
     assert session.data_root.folder == data_root  # photos of one's own are not rendered over
     assert session.runs_dir == Path(__file__).parents[2] / "runs"  # of the checkout
+
+
+@pytest.mark.parametrize(
+    ("splits", "validation", "tests"), [(["val"], "val", ["val"]), (["val", "a", "b"], "val", ["a", "b"])]
+)
+def test_test_splits_are_those_that_are_not_for_validation(session, tmp_path, splits, validation, tests):
+    for split in splits:
+        for half in ("queries", "database"):
+            (tmp_path / "root" / split / half).mkdir(parents=True)
+            (tmp_path / "root" / split / half / "@1@2@10@S@@@@@@@@@@@.jpg").write_bytes(b"")
+    session = replace(session, data_root=DataRoot(tmp_path / "root"))
+    assert (session.validation, session.tests) == (validation, tests)
 
 
 @pytest.mark.slow
@@ -111,6 +129,20 @@ def test_a_shown_figure_is_the_saved_one(session, name, kind, file):
     assert np.array(Image.open(session.reports_dir / file)).std() > 1
 
 
+@pytest.mark.parametrize("name", ["f", "f.jpg"])
+def test_the_description_of_a_figure_is_in_exported_html(session, name):
+    figure = Figure((4, 2))
+    figure.subplots()
+    shown = session.show(figure, name, 'R@1 < "50"')
+    data, metadata = InteractiveShell.instance().display_formatter.format(shown)
+    output = nbformat.v4.new_output("execute_result", data=data, metadata=metadata, execution_count=1)
+    cell = nbformat.v4.new_code_cell("session.show(...)", outputs=[output])
+    text, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    (image,) = BeautifulSoup(text, "html.parser").select(".jp-OutputArea img")
+    assert image["alt"] == 'R@1 < "50"' and image["width"] == "400"
+    assert base64.b64decode(image["src"].partition(",")[2]) == shown.data
+
+
 def test_a_figure_of_pyplot_is_shown_once(session):
     pyplot.switch_backend("agg")
     session.show(pyplot.figure(), "f", "nothing")
@@ -147,12 +179,14 @@ def test_strangers_are_training_photos_where_no_city_is_rendered(session):
 
 
 @pytest.mark.slow
-def test_strangers_of_a_rendered_city_are_of_another_one(tmp_path, monkeypatch):
-    monkeypatch.setenv("VPR_DATA", str(tmp_path / "city"))
-    session = open_session("smoke", Machine(device="cpu", progress=False))
+def test_strangers_of_a_rendered_city_are_of_another_one(session, rendered_city, monkeypatch):
+    monkeypatch.setattr(session_module, "NUM_STRANGERS", 7)
+    monkeypatch.setitem(session_module.STRANGERS, "test_queries", 9)
+    session = replace(session, data_root=DataRoot(rendered_city))
     strangers = session.read_strangers()
-    assert strangers.root == tmp_path / "city-strangers" / "sf_test" / "queries" and len(strangers) == 100
+    folder = rendered_city.with_name(f"{rendered_city.name}-strangers")
+    assert strangers.root == folder / "sf_test" / "queries" and len(strangers) == 7
     assert not set(strangers.names) & set(session.data_root.read_split("sf_test").queries.names)
-    before = (tmp_path / "city-strangers" / "city.json").stat().st_mtime_ns
+    before = (folder / "city.json").stat().st_mtime_ns
     session.read_strangers()
-    assert (tmp_path / "city-strangers" / "city.json").stat().st_mtime_ns == before
+    assert (folder / "city.json").stat().st_mtime_ns == before

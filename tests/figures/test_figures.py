@@ -1,5 +1,7 @@
 """Figures and tables hold the numbers they are given."""
 
+import math
+
 import matplotlib.colors
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,8 +11,16 @@ from PIL import Image
 from vpr_lib.analysis.confidence import Bin, precision_recall
 from vpr_lib.analysis.examples import Example, Match
 from vpr_lib.analysis.reranking import trade_off
+from vpr_lib.analysis.suggestions import SuggestionScore
 from vpr_lib.evaluation import Comparison
-from vpr_lib.figures.photo_grids import LINE_COLORS, MAX_LINES, draw_examples, draw_matches, format_distance
+from vpr_lib.figures.photo_grids import (
+    LINE_COLORS,
+    MAX_LINES,
+    draw_examples,
+    draw_matches,
+    draw_photos,
+    format_distance,
+)
 from vpr_lib.figures.plots import (
     GRAY,
     GREEN,
@@ -25,8 +35,9 @@ from vpr_lib.figures.plots import (
     plot_schedules,
     plot_trade_off,
     save_figure,
+    style_of,
 )
-from vpr_lib.figures.tables import comparison_rows, format_markdown, label_rows, list_differences
+from vpr_lib.figures.tables import comparison_rows, format_markdown, label_rows, list_differences, suggestion_rows
 from vpr_lib.statistics import LabelRecall
 from vpr_lib.study import published
 from vpr_lib.study.published import published_rows
@@ -93,6 +104,17 @@ def test_a_difference_is_significant_below_5_percent():
     assert sentence == "MixVPR against AVG: +10.0 points of R@1 on home, p = 0.04, significant."
     (sentence,) = list_differences({"AVG": compare(10.0), "GeM": compare(9.0, 0.05)}, "home")
     assert sentence.startswith("GeM against AVG: -1.0") and sentence.endswith("p = 0.05, not significant.")
+
+
+def test_colors_of_models_are_not_those_of_right_and_wrong():
+    study = ["AVG", "GeM", "ConvAP", "MixVPR"]
+    colors = [style_of(label, study)["color"] for label in study]
+    assert len(set(colors)) == 4 and not {GREEN, RED} & set(colors)
+    assert [style_of(label, ["MixVPR"])["color"] for label in study] == colors  # in every figure
+    labels = [f"run {i}" for i in range(12)]
+    styles = [style_of(label, labels) for label in labels]
+    assert not {GREEN, RED} & {style["color"] for style in styles}
+    assert len({(style["color"], style["marker"]) for style in styles}) == 12  # told apart
 
 
 def test_recall_against_k(tmp_path):
@@ -183,6 +205,13 @@ def test_intervals_are_drawn_where_they_are(tmp_path):
     check_drawn(figure, tmp_path)
 
 
+def test_suggestions_in_a_table():
+    scores = {"skyline": SuggestionScore(10, 4, 75.0, 30.0), "occlusion": SuggestionScore(0, 0, math.nan, math.nan)}
+    rows = suggestion_rows(scores)
+    assert rows[1:] == [["Skyline", "10", "4", "75", "30"], ["Occlusion", "0", "0", "-", "-"]]
+    assert len(rows[0]) == 5
+
+
 def test_suffix_says_the_format(tmp_path):
     figure = Figure((2, 1))
     for suffix, kind in ((".png", "PNG"), (".jpg", "JPEG")):
@@ -208,6 +237,32 @@ def test_examples_are_framed_and_signed(tmp_path):
     assert signs == ["", "✓ 3 m", "✗ 400 m", "", "✓ 25 m", "✓ 24 m", "", "✗ 90 m", "✗ 5.3 km"]
     assert {"Viewpoint\nchange", "Fail cases", "query", "MixVPR's\nfirst photo"} <= set(texts(figure))
     check_drawn(figure, tmp_path)
+
+
+def test_a_grid_of_photos_is_filled_row_by_row(tmp_path):
+    photos = [np.full((24, 32 + number, 3), 40 * number, np.uint8) for number in range(5)]
+    figure = draw_photos(photos, [f"photo {number}" for number in range(5)], 2, [GRAY, GREEN, RED, RED, GREEN])
+    shown = [axes for axes in figure.axes if axes.get_images()]
+    assert [axes.get_title() for axes in shown] == [f"photo {number}" for number in range(5)]
+    assert all((axes.get_images()[0].get_array() == photo).all() for axes, photo in zip(shown, photos, strict=True))
+    assert [(axes.get_subplotspec().rowspan[0], axes.get_subplotspec().colspan[0]) for axes in shown] == [
+        (0, 0), (0, 1), (1, 0), (1, 1), (2, 0)
+    ]  # fmt: skip
+    frames = [matplotlib.colors.to_hex(axes.spines["left"].get_edgecolor()).upper() for axes in shown]
+    assert frames == [color.upper() for color in (GRAY, GREEN, RED, RED, GREEN)]
+    check_drawn(figure, tmp_path)
+
+
+def test_photos_without_titles_fill_the_width():
+    figure = draw_photos([np.zeros((10, 20, 3), np.uint8)] * 3, width_in=6)
+    assert len(figure.axes) == 3 and not texts(figure) and figure.get_figwidth() == 6
+    assert 1 < figure.get_figheight() < 1.3  # a third of the width, half as high
+
+
+def test_a_grid_without_photos_says_so(tmp_path):
+    figure = draw_photos([], columns=4)
+    assert "no photo to show" in texts(figure)
+    assert np.asarray(Image.open(save_figure(figure, tmp_path / "none.png")).convert("L")).std() > 5
 
 
 def find_colors(drawn, row, columns):

@@ -17,6 +17,7 @@ from vpr_lib.analysis.verification import verify_predictions
 from vpr_lib.data_roots import read_split
 from vpr_lib.evaluation import evaluate_run
 from vpr_lib.gallery import Gallery, View, open_gallery
+from vpr_lib.gallery.query_grid import render_grid
 from vpr_lib.gallery.thumbnails import Thumbnails
 from vpr_lib.images import read_images
 from vpr_lib.photos import read_thumbnail
@@ -61,7 +62,7 @@ def test_photos_are_framed_by_their_distance(gallery):
     signs = re.findall("[✓✗]", gallery.layout.screen.value)
     assert signs == ["✓" if kind == "vg-right" else "✗" for kind in expected]  # a second cue beside the color
     images = view.all("img")
-    assert len(images) == 11 and all(image["alt"] for image in images)
+    assert len(images) == 12 and all(image["alt"] for image in images)
     decoded = Image.open(io.BytesIO(base64.b64decode(images[0]["src"].split(",")[1])))
     assert decoded.size == (72, 72)
     similarity = 1 - evaluations["A"].distances[0, 0] ** 2 / 2
@@ -173,6 +174,77 @@ def test_stepping_filtering_and_restoring(gallery, machine):
     again = Gallery(gallery.browser, gallery.runs, state, machine)
     assert again.row == expected[1] and again.layout.controls["scenario"].value == "skyline" and again.state == state
     assert count_widgets(gallery.widget) == number < 80  # never a widget for a query or photo
+
+
+def test_another_order_starts_at_its_first_query(gallery):
+    layout = gallery.layout
+    layout.position.value = 7
+    assert layout.place.value == "7 of 40"
+    layout.controls["order"].value = "error_a"
+    errors_m = [
+        np.linalg.norm(gallery.browser.database.utm[photos[0]] - utm)
+        for photos, utm in zip(gallery.browser.evaluations["A"].indices, gallery.browser.queries.utm, strict=True)
+    ]
+    assert gallery.row == np.argmin(errors_m) and layout.place.value == "1 of 40"
+    layout.position.value = 5
+    layout.controls["descending"].value = True
+    assert gallery.row == np.argmax(errors_m) and layout.place.value == "1 of 40"
+    layout.position.value = 5
+    layout.controls["num_shown"].value = 10  # not another order
+    assert layout.place.value == "5 of 40"
+    layout.controls["search"].value = "nowhere"
+    assert layout.place.value == "none"
+    layout.reset.click()
+    assert gallery.view == View(query=gallery.browser.queries.names[0], num_shown=10)
+    assert layout.controls["order"].value == "name" and layout.controls["search"].value == ""
+
+
+def test_the_grid_frames_queries_by_outcome_and_picks_one(gallery):
+    layout, browser = gallery.layout, gallery.browser
+    assert "vg-pick" not in layout.grid.value
+    gallery.show(View(order="margin_b"))
+    layout.grid_open.value = True
+    picks = Reader(layout.grid.value).all("button", "vg-pick")
+    assert [int(pick["data-row"]) for pick in picks] == gallery.rows.tolist()
+    expected = []
+    for row in gallery.rows:
+        right = [evaluation.indices[row, 0] in evaluation.positives[row] for evaluation in browser.evaluations.values()]
+        kinds = ["right" if each else "wrong" for each in right]
+        expected.append((f"vg-pick vg-first-{kinds[0]} vg-last-{kinds[1]}", ["✓" if each else "✗" for each in right]))
+    signs = re.findall(r"<i [^>]*>(.)</i><i [^>]*>(.)</i>", layout.grid.value)
+    assert [(pick["class"], list(pair)) for pick, pair in zip(picks, signs, strict=True)] == expected
+    assert len({kind for kind, _ in expected}) == 4
+    assert [pick["data-row"] for pick in picks if "aria-current" in pick] == [str(gallery.row)]
+    alts = [image["alt"] for image in Reader(layout.grid.value).all("img")]
+    assert alts[0].endswith(", ".join(f"{model} {kind.split('-')[2]}" for model, kind in
+                                      zip("AB", expected[0][0].split()[1:], strict=True)))  # fmt: skip
+    layout.request.value = f"1 {picks[5]['data-ask']}"
+    assert gallery.row == gallery.rows[5] and layout.grid.value.count("vg-pick") == 0 and not layout.grid_open.value
+
+
+def test_a_long_grid_has_parts(gallery):
+    rows = np.tile(np.arange(40), 7)  # 280
+
+    def make_img(table, row, alt):
+        return f'<img alt="{table} {row} {alt}">'
+
+    for position, expected in ((0, [120]), (119, [120]), (130, [0, 240]), (279, [120])):
+        grid = Reader(render_grid(gallery.browser, rows, position, make_img))
+        asked = [button["data-ask"] for button in grid.all("button") if button["data-ask"].startswith("grid")]
+        assert asked == [f"grid {start}" for start in expected]
+        shown = [int(pick["data-row"]) for pick in grid.all("button", "vg-pick")]
+        assert shown == rows[position // 120 * 120 :][:120].tolist()
+
+
+def test_enlarged_photos_are_sent_on_request(gallery, split):
+    write_photo(split / "large.jpg", 7, size=2000)
+    gallery.browser.queries.names[0] = "../../large.jpg"
+    gallery.layout.request.value = "a1 photos queries:0 database:4"
+    reply = Reader(gallery.layout.reply.value)
+    assert reply.all("div")[0]["data-reply"] == "a1"
+    assert [photo["data-id"] for photo in reply.all("button", "vg-photo")] == ["queries:0", "database:4"]
+    sizes = [Image.open(io.BytesIO(base64.b64decode(img["src"].split(",")[1]))).size for img in reply.all("img")]
+    assert sizes == [(1024, 1024), (72, 72)]
 
 
 def test_tagging_by_button(gallery):
@@ -314,7 +386,11 @@ def test_regions_and_inliers_of_runs(settings, data_root, tmp_path, machine):
         assert gallery.browser.inliers[model].tolist() == expected
     gallery.layout.controls["regions"].value = 2
     view = Reader(gallery.layout.screen.value)
-    assert len(view.all("section")) == 4 and len(view.all("img")) == 1 + 2 * 5 + 2 * 2
+    assert len(view.all("section")) == 4 and len(view.all("img")) == 1 + 2 * 5 + 1 + 2 * 2
+    gallery.layout.request.value = "3 regions b2"  # of the second model and its second photo
+    reply = Reader(gallery.layout.reply.value)
+    assert reply.all("div")[0]["data-reply"] == "3" and "AVG" in reply.text and "GeM" not in reply.text
+    assert len(reply.all("section")) == 1 and len(reply.all("img")) == 2
 
     with pytest.raises(ValueError, match="GeM 25 m, AVG 10 m"):
         narrow = Run(runs["AVG"].folder, replace(small, radius_m=10.0))

@@ -85,7 +85,9 @@ def jupyter(folder, runs):
     """Address of a notebook that opens the gallery, in a JupyterLab that runs as long as the test."""
     cell = nbformat.v4.new_code_cell(CELL.format(runs={name: str(run.folder) for name, run in runs.items()}))
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}), folder / "gallery.ipynb")
+    heading = nbformat.v4.new_markdown_cell("# A heading to jump to")
+    notebook = nbformat.v4.new_notebook(cells=[heading, cell], metadata={"kernelspec": kernel})
+    nbformat.write(notebook, folder / "gallery.ipynb")
     settings = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text('{"fetchNews": "false"}')
@@ -122,6 +124,59 @@ def check_frames(page):
         assert (color, sign) == (("rgb(0, 158, 115)", "✓") if right else ("rgb(213, 94, 0)", "✗"))
 
 
+def read_dialog(page):
+    """Headings of the photos in the dialog, and whether all of them have loaded."""
+    photos = page.locator("dialog .vg-dialog-photos")
+    loaded = photos.locator("img").evaluate_all("all => all.every(img => img.naturalWidth > 0 && img.alt)")
+    return photos.locator("h3").all_inner_texts(), loaded
+
+
+def check_enlarging(page):
+    """In a notebook: large photos from the kernel, matches on request, Esc."""
+    card = page.locator(".vg-card[data-mark='b2'] .vg-photo")
+    card.click()
+    page.wait_for_selector("dialog[open]")
+    headings, loaded = read_dialog(page)
+    assert headings[0] == "Query" and headings[1].startswith("Rank 2 of AVG") and loaded
+    assert len(headings) == 2 or headings[2].startswith("Nearest positive")
+    page.get_by_role("button", name="matches").click()
+    page.wait_for_selector("dialog .vg-matches figure, dialog .vg-matches .vg-warning")
+    assert page.locator("dialog .vg-matches section").count() == 1
+    page.get_by_role("button", name="regions").click()
+    page.wait_for_selector("dialog .vg-regions img")
+    assert page.locator("dialog .vg-matches").count() == 0
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="detached")
+    assert card.evaluate("card => card === document.activeElement")
+
+
+def check_keys_stay_in_the_gallery(page):
+    """After "next", after a click between the controls, on a photo and on the slider; other keys do nothing."""
+    cells = page.locator(".jp-Cell")
+    place = page.locator(".vg-gallery .widget-label", has_text=" of 7")
+
+    def press(key, expected):
+        page.keyboard.press(key)
+        page.wait_for_function(
+            "text => [...document.querySelectorAll('.vg-gallery .widget-label')].some(l => l.innerText === text)",
+            arg=expected,
+        )
+        assert "jp-mod-active" in page.locator(".jp-CodeCell").last.get_attribute("class")
+
+    page.get_by_role("button", name="next ▶").click()
+    press("ArrowRight", "3 of 7")
+    press("ArrowLeft", "2 of 7")
+    page.locator(".vg-summary").first.click()
+    press("ArrowRight", "3 of 7")
+    page.locator(".vg-card .vg-photo").first.focus()
+    press("ArrowLeft", "2 of 7")
+    count = cells.count()
+    for key in ("ArrowDown", "a", "d", "d", "ArrowUp"):  # in JupyterLab: another cell, a new one, delete
+        page.keyboard.press(key)
+    assert cells.count() == count and place.inner_text() == "2 of 7"
+    press("ArrowLeft", "1 of 7")
+
+
 def test_the_gallery_in_jupyterlab(jupyter, folder, page):
     page.goto(jupyter)
     page.wait_for_selector("text=Python 3 (ipykernel) | Idle")
@@ -133,20 +188,28 @@ def test_the_gallery_in_jupyterlab(jupyter, folder, page):
     check_frames(page)
     assert all(page.locator(".vg img").evaluate_all("all => all.map(img => img.naturalWidth > 0 && img.alt != '')"))
 
+    check_enlarging(page)
+    check_keys_stay_in_the_gallery(page)
+
     # One scenario, stepped through by button and by arrow keys while the slider has the focus
     page.locator("select", has=page.locator("option", has_text="Occlusion")).first.select_option(label="Occlusion")
     page.wait_for_function("document.querySelector('.vg-summary').innerText.startsWith('3 of 7')")
     page.wait_for_selector(".vg-query code:has-text('@101010')")  # drawn after the summary: the second of all queries
+    assert page.locator(".vg-gallery .widget-label", has_text="1 of 3").count() == 1
     first = shown_query(page)
     page.get_by_role("button", name="next ▶").click()
     page.wait_for_function("name => document.querySelector('.vg-query code').innerText != name", arg=first)
     page.wait_for_selector("text=Python 3 (ipykernel) | Idle")
-    for _ in range(20):  # a key is lost if the slider is redrawn at that moment; at the first query it does nothing
-        page.locator(".noUi-handle").first.press("ArrowLeft")
-        page.wait_for_timeout(1000)
-        if shown_query(page) == first:
-            break
-    assert shown_query(page) == first
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("name => document.querySelector('.vg-query code').innerText === name", arg=first)
+
+    # Picked in the grid
+    page.get_by_role("button", name="grid").click()
+    page.locator(".vg-pick").nth(2).click()
+    page.wait_for_function("name => document.querySelector('.vg-query code').innerText != name", arg=first)
+    page.wait_for_selector(".vg-pick", state="detached")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("name => document.querySelector('.vg-query code').innerText === name", arg=first)
 
     # A tag is in the file at once, and can be undone
     page.get_by_role("button", name="Viewpoint change").click()
@@ -255,3 +318,104 @@ def test_names_run_no_script(runs, page, tmp_path):
     page.set_content(gallery.layout.summary.value + gallery.layout.screen.value + gallery.layout.notes.value)
     assert page.locator("script").count() == 0 and page.evaluate("typeof evil") == "undefined"
     assert "script>" in shown_query(page)
+
+
+def test_a_photo_of_the_page_is_enlarged(gallery, page, tmp_path):
+    page.goto(gallery.export_html(tmp_path / "page.html").as_uri())
+    card = page.locator(".vg-card[data-mark='a3'] .vg-photo")
+    card.press("Enter")
+    dialog = page.get_by_role("dialog", name="Rank 3 of GeM")
+    assert dialog.is_visible()
+    headings, loaded = read_dialog(page)
+    assert headings[0] == "Query" and headings[1].startswith("Rank 3 of GeM") and loaded
+    assert headings[2].startswith("Nearest positive") and len(headings) == 3
+    boxes = [photo.bounding_box() for photo in page.locator("dialog .vg-frame").all()]
+    assert all(box["y"] == boxes[0]["y"] and box["width"] > 300 for box in boxes)  # side by side
+    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
+    for locator in (page.locator("dialog button").all(), page.locator("dialog .vg-frame").all()):
+        assert all(each.evaluate("e => (e.ariaLabel || e.innerText).length > 0") for each in locator)
+
+    # Zoom: with keys all photos, with the wheel one of them around the pointer
+    widths = "all => all.map(img => Math.round(img.clientWidth))"
+    photos = page.locator("dialog .vg-frame img")
+    before = photos.evaluate_all(widths)
+    page.keyboard.press("+")
+    assert photos.evaluate_all(widths) == pytest.approx([1.5 * width for width in before], abs=2)
+    page.keyboard.press("0")
+    assert photos.evaluate_all(widths) == before
+    page.mouse.move(boxes[1]["x"] + boxes[1]["width"] - 20, boxes[1]["y"] + 20)
+    page.mouse.wheel(0, -100)
+    page.wait_for_function("document.querySelectorAll('dialog .vg-frame')[1].scrollLeft > 0")
+    zoomed = photos.evaluate_all(widths)
+    assert zoomed[0] == before[0] and zoomed[1] == pytest.approx(1.5 * before[1], abs=2)
+
+    shown = shown_query(page)
+    page.keyboard.press("ArrowRight")  # does not step behind the dialog
+    page.keyboard.press("Escape")
+    assert page.locator("dialog").count() == 0 and shown_query(page) == shown
+    assert card.evaluate("card => card === document.activeElement")
+    page.keyboard.press("ArrowRight")
+    assert shown_query(page) != shown
+    page.fill("#search", "alone")  # without a positive
+    page.locator(".vg-query .vg-photo").click()
+    assert read_dialog(page)[0] == ["Query"]
+
+
+def test_an_address_shows_its_query(gallery, page, tmp_path):
+    address = gallery.export_html(tmp_path / "page.html").as_uri()
+    page.goto(address)
+    names = list(gallery.browser.queries.names)
+    assert shown_query(page) == names[0]
+    page.keyboard.press("ArrowRight")
+    moved = page.evaluate("location.href")
+    assert moved.startswith(f"{address}#query=") and moved == page.locator("#link").evaluate("link => link.href")
+    page.select_option("#scenario", "skyline")
+    page.goto("about:blank")
+    page.goto(moved)
+    assert shown_query(page) == names[1] and page.locator("#number").inner_text() == "2 of 7"
+    page.select_option("#order", "error_a")
+    page.set_checked("#descending", True)
+    page.fill("#search", "alone")
+    assert shown_query(page) != names[1]
+    page.evaluate("hash => { location.hash = hash; }", moved.partition("#")[2])  # a link in the page
+    page.wait_for_function("name => document.querySelector('.vg-query code').innerText === name", arg=names[1])
+    page.fill("#search", "p2")
+    page.get_by_role("button", name="reset").click()
+    assert shown_query(page) == names[0] and page.locator("#number").inner_text() == "1 of 7"
+    assert page.locator("#search").input_value() == "" and not page.locator("#descending").is_checked()
+    for damaged in ("#query=nothing", "#query=%E0%A4%A"):
+        page.goto("about:blank")
+        page.goto(address + damaged)
+        assert shown_query(page) == names[0]
+
+
+def test_queries_are_picked_in_the_grid(gallery, page, tmp_path):
+    page.goto(gallery.export_html(tmp_path / "page.html").as_uri())
+    page.select_option("#order", "margin_b")
+    page.get_by_role("button", name="grid").click()
+    rows = gallery.browser.select(View(order="margin_b"))
+    picks = page.locator(".vg-pick")
+    assert picks.evaluate_all("all => all.map(pick => Number(pick.dataset.row))") == rows.tolist()
+    colors = {"✓": "rgb(0, 158, 115)", "✗": "rgb(213, 94, 0)"}
+    for pick, row in zip(picks.all(), rows, strict=True):
+        signs = pick.inner_text().split()
+        assert signs == ["✓" if rank == 0 else "✗" for rank in gallery.browser.ranks[:, row]]
+        left, right = pick.evaluate("e => [getComputedStyle(e).borderLeftColor, getComputedStyle(e).borderRightColor]")
+        assert (left, right) == (colors[signs[0]], colors[signs[1]])
+    assert page.locator(".vg-pick[aria-current]").get_attribute("data-row") == str(rows[0])
+    picks.nth(3).click()
+    assert shown_query(page) == gallery.browser.queries.names[rows[3]] and page.locator(".vg-pick").first.is_hidden()
+    assert page.locator("#number").inner_text() == "4 of 7"
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (1920, 1080), (390, 800)])
+def test_the_page_fits_its_window(gallery, page, tmp_path, width, height):
+    page.set_viewport_size({"width": width, "height": height})
+    page.goto(gallery.export_html(tmp_path / "page.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    query, view = page.locator(".vg-query figure"), page.locator("#view").bounding_box()
+    assert view["width"] > 0.94 * width
+    if width > 1000:  # without scrolling
+        assert view["y"] + view["height"] <= height
+    page.locator(".vg-cards").last.evaluate("cards => cards.scrollIntoView({block: 'end'})")
+    assert 0 <= query.bounding_box()["y"] < height / 2  # still in sight

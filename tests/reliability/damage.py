@@ -287,9 +287,11 @@ def restore(kind: Kind, pristine: Path, folder: Path, dice: random.Random) -> Pa
     return dice.choice(sorted(folder.glob(kind.files)))
 
 
-def run_campaign(seconds: float, seed: int, only: str = "") -> dict[str, Counter]:
+def run_campaign(seconds: float, seed: int, only: str = "", some: int = 0) -> dict[str, Counter]:
     """{kind: number of each outcome}; each kind gets an equal share of the time, and two trials at least."""
     kinds = [kind for kind in KINDS if only in kind.name]
+    if some:
+        kinds = random.Random(seed).sample(kinds, some)
     counts: dict[str, Counter] = {}
     with tempfile.TemporaryDirectory() as temporary:
         pristine, folder = Path(temporary) / "pristine", Path(temporary) / "work"
@@ -325,10 +327,11 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--only", default="", help="kinds whose name contains this")
+    parser.add_argument("--some", type=int, default=0, help="number of kinds to draw by the seed (0: all)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     np.seterr(all="ignore")
     print(f"seed {options.seed}", flush=True)
-    counts = run_campaign(options.seconds, options.seed, options.only)
+    counts = run_campaign(options.seconds, options.seed, options.only, options.some)
     print(format_table(counts))
     sys.exit(any(each["silent"] for each in counts.values()))

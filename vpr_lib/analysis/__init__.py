@@ -1,7 +1,7 @@
 """Single queries: their scenarios, suggested scenarios, examples to show, saliency maps, the position of a photo,
 and descriptors of a split in two dimensions.
 
-`local_features`, `verification`, `reranking` and `confidence` tell whether the first photo of a query is right. Other
-rooms may import all modules.
+`views` finds photos of the same view. `local_features`, `verification`, `reranking` and `confidence` tell whether the
+first photo of a query is right. Other rooms may import all modules.
 This room imports the core and `prepare`.
 """

@@ -39,14 +39,18 @@ def name_outcomes(models: Sequence[str], rights: Sequence[Sequence[bool]]) -> np
     return np.select([first & second, first, second], names, FAIL_CASES)
 
 
+def order_by_hash(names: Sequence[str]) -> list[int]:
+    """Rows in the order of the SHA-256 of their names, which is unrelated to what the photos show."""
+    return sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).hexdigest())
+
+
 def choose_examples(
     names: Sequence[str], labels: Sequence[str], rights: np.ndarray, count: int = 2
 ) -> dict[str, list[int]]:
     """Choose queries to show for each label by a fixed rule.
 
-    Queries are ordered by the SHA-256 of their names, which is unrelated to their content. For each label the first
-    query on which the models differ comes first, if there is one; the rest follow in order. Remaining queries on which
-    no model is right are added as `FAIL_CASES`.
+    Queries are ordered by `order_by_hash`. For each label the first query on which the models differ comes first, if
+    there is one; the rest follow in order. Remaining queries on which no model is right are added as `FAIL_CASES`.
 
     Args:
         names, labels: of Q queries; those with the label "" are used for `FAIL_CASES` only.
@@ -56,7 +60,7 @@ def choose_examples(
         {label: indices of at most `count` queries}, in the order in which the labels first appear.
     """
     rights = np.asarray(rights, dtype=bool)
-    order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).hexdigest())
+    order = order_by_hash(names)
     differ = rights.any(1) & ~rights.all(1)
     chosen: dict[str, list[int]] = {}
     for label in dict.fromkeys(label for label in labels if label):

@@ -24,6 +24,14 @@ class LocalFeatures(NamedTuple):
     descriptors: np.ndarray  # (N, 128) uint8, histograms of gradients
 
 
+class SharedPoints(NamedTuple):
+    """The points that two photos share: the inliers among their matches."""
+
+    first: np.ndarray  # (n, 2) float32, x and y in pixels of the first photo
+    second: np.ndarray  # (n, 2) float32, of the second photo
+    num_matches: int
+
+
 def extract_sift(photo: np.ndarray) -> LocalFeatures:
     """SIFT features of a photo (H, W, 3) uint8, RGB. Equalizing the local contrast first finds points in dark photos.
 
@@ -90,6 +98,14 @@ def find_inliers(first: LocalFeatures, second: LocalFeatures) -> np.ndarray:
     except cv2.error:  # OpenCV 5 fails on matches that fit no model, where OpenCV 4 returns None
         mask = None
     return matches[:0] if mask is None else matches[mask.ravel() > 0]
+
+
+def match_photos(first_photo: np.ndarray, second_photo: np.ndarray) -> SharedPoints:
+    """Match two photos (H, W, 3) uint8, RGB, by SIFT."""
+    first, second = extract_sift(first_photo), extract_sift(second_photo)
+    inliers = find_inliers(first, second)  # (n, 2)
+    num_matches = len(match_features(first, second))
+    return SharedPoints(first.points[inliers[:, 0]], second.points[inliers[:, 1]], num_matches)
 
 
 def count_inliers(first: LocalFeatures, second: LocalFeatures) -> int:

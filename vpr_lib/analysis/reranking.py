@@ -49,6 +49,11 @@ class Reranking:
         """(Q,) bool, the queries whose predictions were verified."""
         return (self.inliers >= 0).any(1)
 
+    @property
+    def is_judgeable(self) -> bool:
+        """Whether some first predictions are right and some wrong, before and after; else curves are undefined."""
+        return all(0 < evaluation.hits.mean() < 1 for evaluation in (self.before, self.after))
+
 
 def rerank_run(
     run: Run,

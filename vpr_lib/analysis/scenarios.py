@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,6 +32,13 @@ class Label:
 
     scenario: str  # key of `SCENARIOS`
     detail: str = ""  # free text, for example "night" or "bus"
+
+
+class QueryGroups(NamedTuple):
+    """Queries grouped by what makes them difficult."""
+
+    kinds: np.ndarray  # (Q,) str, keys of `titles`; "" for a query without label
+    titles: dict[str, str]  # {kind: title}, those that occur
 
 
 def read_labels(data_root: str | Path) -> dict[str, Label]:
@@ -71,6 +79,22 @@ def read_labels(data_root: str | Path) -> dict[str, Label]:
 def label_scenarios(names: Sequence[str], labels: Mapping[str, Label]) -> np.ndarray:
     """Look up the scenario of each query, (Q,) str: a key of `SCENARIOS`, or "" where the file name has no label."""
     return np.array([labels.get(base_name(name), Label("")).scenario for name in names], dtype=str)
+
+
+def group_queries(names: Sequence[str], labels: Mapping[str, Label]) -> QueryGroups:
+    """Group queries by scenario, in the order of `SCENARIOS`; without any label, all queries are one group."""
+    return _keep_groups(label_scenarios(names, labels), SCENARIOS)
+
+
+def group_lights(names: Sequence[str], labels: Mapping[str, Label]) -> QueryGroups:
+    """Group queries by day, sunset and night, where that is known; without any label, all queries are one group."""
+    lights = label_lights(names, labels)
+    return _keep_groups(np.where(np.isin(lights, LIGHTS), lights, ""), {light: light for light in LIGHTS})
+
+
+def _keep_groups(kinds: np.ndarray, titles: Mapping[str, str]) -> QueryGroups:
+    titles = {kind: title for kind, title in titles.items() if (kinds == kind).any()}
+    return QueryGroups(kinds, titles) if titles else QueryGroups(np.full(len(kinds), "all"), {"all": "All queries"})
 
 
 def label_lights(names: Sequence[str], labels: Mapping[str, Label]) -> np.ndarray:

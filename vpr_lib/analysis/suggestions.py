@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vpr_lib.analysis.scenarios import SCENARIOS, find_light
+from vpr_lib.analysis.views import SHIFT_M, TURN_DEG, sort_by_view
 from vpr_lib.evaluation import Evaluation
 from vpr_lib.images import ImageTable
 from vpr_lib.photos import read_photo
@@ -23,8 +24,6 @@ SKY_ROWS = 28  # rows above the horizon
 DARK = 10.0  # added to brightness before the logarithm, so that noise in dark photos does not count
 BRIGHTNESS = 0.35  # logarithm of the ratio to the positives
 COLOR = 0.2  # sum of the differences of the channels' shares
-TURN_DEG = 20.0  # heading, from the nearest positive
-SHIFT_M = 10.0  # position, from the nearest positive
 FAR_M = 50.0  # distance from which a photo shows another place
 STANDOUT = 0.15  # by what fraction the far photo's descriptor is nearer than that of the last prediction
 TEXTURELESS = 0.93  # fraction of the upper image without edges
@@ -117,15 +116,12 @@ def _suggest_for_query(
     noticed = [*notice_name(queries.names[row]), notice_skyline(photo)]
     positives = evaluation.positives[row]
     if len(positives):
-        turns_deg = np.abs((database.headings[positives] - queries.headings[row] + 180) % 360 - 180)
-        turns_deg = np.nan_to_num(turns_deg)  # 0 where a heading is unknown
-        shifts_m = np.linalg.norm(database.utm[positives] - queries.utm[row], axis=1)
-        order = np.argsort(np.hypot(turns_deg / TURN_DEG, shifts_m / SHIFT_M), kind="stable")
-        alike = [read_database(int(i)) for i in positives[order[:NUM_POSITIVES]]]
+        views = sort_by_view(database, queries, row, positives)
+        alike = [read_database(int(i)) for i in views.rows[:NUM_POSITIVES]]
         predicted = [read_database(int(i)) for i in evaluation.indices[row, :NUM_PREDICTIONS] if i >= 0]
         noticed += [
             notice_illumination(photo, np.stack(alike)),
-            notice_viewpoint(float(turns_deg[order[0]]), float(shifts_m[order[0]])),
+            notice_viewpoint(float(views.turns_deg[0]), float(views.shifts_m[0])),
             notice_occlusion(photo, np.stack([*alike, *predicted])),
         ]
         if all(suggestion.score < 0.5 for suggestion in noticed):  # otherwise that explains a wrong prediction

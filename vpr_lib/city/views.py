@@ -6,7 +6,7 @@ from vpr_lib.city.canvas import Camera, Moment
 from vpr_lib.city.exact_math import cosine, find_angle, sine
 from vpr_lib.city.street_objects import Occluder
 from vpr_lib.file_names import format_name
-from vpr_lib.options import check_fields
+from vpr_lib.options import CheckedNames, check_fields
 
 # Where the imaginary cities lie: zone, letter, meters east and north of the corner, degrees clockwise they are turned.
 SPLIT_SITES = {
@@ -30,11 +30,11 @@ INTERVALS = {  # what each number must lie in
 
 
 @dataclass(frozen=True)
-class CitySettings:
+class CitySettings(CheckedNames):
     """Sizes and difficulty of a rendered data root.
 
     Raises:
-        ValueError: a value is out of range, or has another type than its field.
+        ValueError: there is no such field, or a value is out of range, or has another type than its field.
     """
 
     seed: int = 0  # its cities have the seeds 1000 * seed + 1, ... + 999: no two data roots share one

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpr_lib.machine import Machine
-from vpr_lib.options import check_choice, parse_change, set_values
+from vpr_lib.options import check_choice, parse_change
 from vpr_lib.settings import Settings, get_preset
 
 if TYPE_CHECKING:
@@ -208,6 +208,30 @@ def write_report(options: argparse.Namespace) -> None:
     print(f"page: {page}")
 
 
+def write_gallery(options: argparse.Namespace) -> None:
+    """Evaluate one or two runs on a split, and write its gallery as one HTML page."""
+    from vpr_lib.data_roots import DataRoot
+    from vpr_lib.evaluation import evaluate_all
+    from vpr_lib.gallery import open_gallery
+    from vpr_lib.run_folders import open_run
+    from vpr_lib.statistics import choose_evenly
+
+    (machine,) = _apply_changes(options.set, Machine())
+    if options.queries < 1:
+        raise ValueError(f"--queries {options.queries}; a page shows one query or more")
+    data_root, runs = DataRoot(options.data), [open_run(folder) for folder in options.runs]
+    names = [run.settings.aggregator for run in runs]
+    if len(set(names)) < len(names):  # runs of one aggregator are told apart by their folders
+        names = [run.folder.name for run in runs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--runs has {len(names)} runs, two of them in folders named {names[0]}; rename one")
+    by_name = dict(zip(names, runs, strict=True))
+    evaluate_all(by_name, data_root, options.split, machine)
+    gallery = open_gallery(by_name, data_root, options.split)
+    page = gallery.export_html(options.out, choose_evenly(len(gallery.rows), options.queries))
+    print(f"page: {page}")
+
+
 def _read_settings(options: argparse.Namespace, own_aggregators: str = "") -> tuple[Settings, Machine]:
     """The preset with the changes of the command line. Commands with aggregators of their own refuse to change it."""
     if own_aggregators and any(change.startswith("aggregator=") for change in options.set):
@@ -222,7 +246,7 @@ def _apply_changes(changes: Sequence[str], *dataclasses: Any) -> tuple[Any, ...]
     for change in changes:
         owner, key, value = parse_change(change, values)
         values[owner][key] = value
-    return tuple(set_values(instance, values[type(instance)]) for instance in dataclasses)
+    return tuple(replace(instance, **values[type(instance)]) for instance in dataclasses)
 
 
 def _print_splits(splits: Mapping[str, "SplitSummary"]) -> None:

@@ -94,7 +94,7 @@ def _add_model_commands(subparsers: _SubParsersAction) -> None:
     evaluate.add_argument("--split", required=True, help="name of a folder with database/ and queries/, or of a pack")
     evaluate.add_argument("--json", metavar="FILE", help="also write the recalls to this file")
     evaluate.add_argument("--index", default="exact", metavar="I", help=INDEX)
-    evaluate.add_argument("--nprobe", type=int, metavar="N", help="lists of the index that a query reads (32)")
+    evaluate.add_argument("--nprobe", type=int, metavar="N", help="lists of the index that a query reads (128)")
     evaluate.add_argument("--whiten", type=int, default=0, metavar="D", help="PCA-whiten to D components (0: don't)")
     evaluate.add_argument("--rerank", choices=("none", "all", "adaptive"), help=RERANK)
     evaluate.add_argument("--rerank-top", type=int, metavar="K", help="predictions verified for each query (10)")
@@ -109,6 +109,14 @@ def _add_model_commands(subparsers: _SubParsersAction) -> None:
     _add_training_options(report, "mini")
     report.add_argument("--out", metavar="DIR", help="folder of the page and its figures (reports/<preset>)")
     report.add_argument("--runs", default="runs", metavar="DIR", help="folder of the runs (runs)")
+
+    gallery = _add_command(subparsers, "gallery", commands.write_gallery)
+    gallery.add_argument("--data", required=True, metavar="ROOT", help="data root with the split")
+    gallery.add_argument("--split", required=True, help="name of a folder with database/ and queries/, or of a pack")
+    gallery.add_argument("--runs", required=True, nargs="+", metavar="RUN", help="folders of one or two runs")
+    gallery.add_argument("--out", required=True, metavar="FILE", help="the page to write, for example gallery.html")
+    gallery.add_argument("--queries", type=int, default=200, metavar="N", help="of a larger split, evenly chosen (200)")
+    _add_changes(gallery, "device, num_workers, ...")
 
 
 def _add_command(subparsers: _SubParsersAction, name: str, command: Callable[..., int | None]) -> ArgumentParser:

@@ -17,9 +17,10 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from vpr_lib.city import CitySettings, write_city
-from vpr_lib.data_roots import DataRoot
+from vpr_lib.data_roots import DataRoot, is_validation
 from vpr_lib.devices import choose_device
 from vpr_lib.evaluation import Evaluation, evaluate_all
+from vpr_lib.figures.live_curves import LiveCurves
 from vpr_lib.figures.plots import save_figure
 from vpr_lib.figures.tables import Rows, format_markdown
 from vpr_lib.images import ImageTable
@@ -44,6 +45,20 @@ STRANGERS = {  # another city, as small as it may be but for the queries
 NUM_STRANGERS = 100
 
 
+class DescribedImage(Image):
+    """An image with alternative text that screen readers find in JupyterLab and in exported HTML.
+
+    Both ignore `metadata["alt"]`, so the image is there as HTML, too.
+    """
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
+        data, metadata = super()._repr_mimebundle_(include, exclude)
+        ((kind, content),) = data.items()
+        alt = html.escape(self.metadata["alt"])
+        text = f'<img src="data:{kind};base64,{content}" width="{self.width}" alt="{alt}">'
+        return {**data, "text/html": text}, metadata
+
+
 @dataclass(frozen=True)
 class Session:
     """One preset with its photos and folders."""
@@ -60,13 +75,26 @@ class Session:
         """Names of the evaluation splits, validation splits first."""
         return self.data_root.splits
 
+    @property
+    def validation(self) -> str:
+        """Name of the split on which thresholds are chosen."""
+        return self.splits[0]
+
+    @property
+    def tests(self) -> list[str]:
+        """Names of the test splits; the validation split if there is no other."""
+        return [split for split in self.splits if not is_validation(split)] or [self.validation]
+
     def train(self, variants: Mapping[str, Settings]) -> dict[str, Run]:
         """Train a run for each {label: settings}, or open the saved one; prints one line for each.
+
+        While a run is trained, a notebook shows curves of its loss and recall.
 
         Raises:
             KeyboardInterrupt: a training was stopped. Running the cell again resumes it.
         """
-        runs = train_all(variants, self.data_root, self.runs_dir, self.machine)
+        with LiveCurves(self.machine.progress) as curves:
+            runs = train_all(variants, self.data_root, self.runs_dir, self.machine, on_batch=curves)
         for label, run in runs.items():
             if not run.complete:
                 raise KeyboardInterrupt(f"the training of {label} was stopped; run the cell again to resume it")
@@ -91,7 +119,7 @@ class Session:
         write_city(folder, CitySettings(**STRANGERS, size=size), progress=self.machine.progress)
         return DataRoot(folder).read_split("sf_test").queries[:NUM_STRANGERS]
 
-    def show(self, figure: Figure, name: str, alt: str) -> Image:
+    def show(self, figure: Figure, name: str, alt: str) -> DescribedImage:
         """Save a figure in `reports_dir` and return the saved image, to be the last value of a cell.
 
         Args:
@@ -102,7 +130,8 @@ class Session:
         path = self.reports_dir / (name if "." in name else f"{name}.png")
         save_figure(figure, path)
         pyplot.close(figure)
-        return Image(data=path.read_bytes(), width=round(100 * figure.get_figwidth()), metadata={"alt": alt})
+        width = round(100 * figure.get_figwidth())
+        return DescribedImage(data=path.read_bytes(), width=width, metadata={"alt": alt})
 
     def link(self, path: str | Path) -> HTML:
         """A link that downloads an exported file, to be the last value of a cell.

@@ -1,5 +1,6 @@
-"""Photos -> figures that show queries beside the models' predictions."""
+"""Photos -> figures: grids of photos, queries beside the models' predictions, matches between two photos."""
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +17,43 @@ LINE_COLORS = ((86, 180, 233), (230, 159, 0), (240, 228, 66), (204, 121, 167))  
 LINE_SHIFT = 4  # OpenCV draws at whole numbers, here of 1/16 pixel
 DARKENING = 0.7  # brightness of the photos below the lines
 PHOTO_GAP = 8  # pixels between the two photos
+
+
+def draw_photos(
+    photos: Sequence[np.ndarray],
+    titles: Sequence[str] = (),
+    columns: int = 0,
+    colors: Sequence[str] = (),
+    width_in: float = 8.0,
+) -> Figure:
+    """A grid of photos, row by row.
+
+    Args:
+        photos: (H, W, 3) uint8 each, RGB; their sizes may differ. With none, the figure says so.
+        titles: a line above each photo; none: no titles.
+        columns: photos in a row; 0: all of them.
+        colors: of each photo's frame; none: no frames.
+        width_in: width of the figure in inches.
+    """
+    columns = columns or max(1, len(photos))
+    cell_in = width_in / columns
+    titles = [textwrap.fill(escape_math(title), max(8, round(14 * cell_in))) for title in titles]
+    text_in = 0.16 * max((title.count("\n") + 1 for title in titles), default=0)
+    tallest = max((len(photo) / photo.shape[1] for photo in photos), default=0.1)
+    rows = max(1, math.ceil(len(photos) / columns))
+    figure = make_figure(rows * (cell_in * tallest + text_in + 0.08), width_in)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for number, (axes, photo) in enumerate(zip(grid.flat, photos, strict=False)):
+        if colors:
+            show_photo(axes, photo, colors[number], "")
+        else:
+            axes.imshow(photo)
+        axes.set_title(titles[number] if titles else "", fontsize=9)
+    if not photos:
+        grid[0, 0].text(0.5, 0.5, "no photo to show", ha="center", va="center")
+    return figure
 
 
 def draw_examples(rows: Mapping[str, Sequence[Example]]) -> Figure:

@@ -26,17 +26,19 @@ if TYPE_CHECKING:
 GREEN = "#009E73"
 RED = "#D55E00"
 GRAY = "#777777"
-COLORS = ("#0072B2", "#E69F00", "#CC79A7", GREEN, "#56B4E9", RED, "#000000")
+# Of models and settings; green and red are left to right and wrong.
+COLORS = ("#0072B2", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
 _STYLES = {"AVG": 0, "GeM": 1, "ConvAP": 2, "MixVPR": 3}  # the same style in every figure
 
 Recalls = Mapping[str, Mapping[int, float]]  # {label: {k: percent}}
+History = Sequence[Mapping[str, float]]  # a row for each epoch
 
 
-def make_figure(height_in: float) -> Figure:
-    """An empty figure, 8 inches wide, 150 dots per inch."""
-    return Figure((8.0, height_in), dpi=150, layout="constrained")
+def make_figure(height_in: float, width_in: float = 8.0) -> Figure:
+    """An empty figure, 150 dots per inch."""
+    return Figure((width_in, height_in), dpi=150, layout="constrained")
 
 
 def plot_recalls(recalls: Mapping[str, Recalls], published: Mapping[str, Recalls] | None = None) -> Figure:
@@ -101,6 +103,27 @@ def plot_losses(
     return figure
 
 
+def plot_epochs(histories: Mapping[str, Sequence[History]], columns: Mapping[str, str]) -> Figure:
+    """Columns of histories against the epoch, a panel for each of {column: title}: mean and range over a label's runs.
+
+    Args:
+        histories: {label: one history for each run, for example of each seed}.
+        columns: of `history.csv`.
+    """
+    figure = make_figure(3.0)
+    panels = figure.subplots(1, len(columns), squeeze=False)[0]
+    for axes, (column, title) in zip(panels, columns.items(), strict=True):
+        for label, runs in histories.items():
+            values = np.array([[row[column] for row in history] for history in runs])
+            style = style_of(label, list(histories))
+            epochs = range(1, values.shape[1] + 1)
+            axes.plot(epochs, values.mean(0), label=escape_math(label), **style)
+            axes.fill_between(epochs, values.min(0), values.max(0), color=style["color"], alpha=0.2, linewidth=0)
+        _label_epochs(axes, title)
+    panels[0].legend(fontsize=8)
+    return figure
+
+
 def plot_schedules(
     rates: Mapping[str, np.ndarray], recalls: Mapping[str, Sequence[float]], steps_per_epoch: int, split: str
 ) -> Figure:
@@ -137,8 +160,8 @@ def plot_bars(recalls: Mapping[str, Mapping[str, LabelRecall]], titles: Mapping[
         heights = np.array([by_label[label].recall for label in labels])
         low, high = np.reshape([by_label[label].interval for label in labels], (-1, 2)).T
         x = np.arange(len(labels)) + (number - (len(recalls) - 1) / 2) * width
-        color = style_of(name, list(recalls))["color"]
-        hatch = _HATCHES[COLORS.index(color)]
+        style = style_of(name, list(recalls))
+        color, hatch = style["color"], _HATCHES[_MARKERS.index(style["marker"])]
         axes.bar(x, heights, width, label=escape_math(name), color=color, hatch=hatch, ec="white", lw=0)
         errors = np.abs([heights - low, high - heights])
         axes.errorbar(x, heights, errors, fmt="none", ecolor="black", elinewidth=1, capsize=2)
@@ -220,8 +243,10 @@ def plot_trade_off(curves: Mapping[str, Mapping[str, "TradeOff"]], chosen: Mappi
 
 def style_of(label: str, labels: Sequence[str]) -> dict[str, Any]:
     """Line style: an aggregator's own, else by the label's position among the labels."""
-    number = _STYLES.get(label, labels.index(label) if label in labels else len(labels)) % len(COLORS)
-    return {"color": COLORS[number], "marker": _MARKERS[number], "markersize": 5, "linewidth": 2}
+    number = _STYLES.get(label, labels.index(label) if label in labels else len(labels))
+    # More labels than colors differ in their markers.
+    color, marker = COLORS[number % len(COLORS)], _MARKERS[number % len(_MARKERS)]
+    return {"color": color, "marker": marker, "markersize": 5, "linewidth": 2}
 
 
 def escape_math(text: str) -> str:

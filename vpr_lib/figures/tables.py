@@ -1,8 +1,11 @@
 """Results -> tables of text: rows of cells, the first row is the head."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
+from vpr_lib.analysis.scenarios import SCENARIOS
+from vpr_lib.analysis.suggestions import SuggestionScore
 from vpr_lib.evaluation import Comparison
 from vpr_lib.statistics import LabelRecall
 
@@ -38,6 +41,15 @@ def label_rows(recalls: Mapping[str, Mapping[str, LabelRecall]], titles: Mapping
         if len(by_run) == len(recalls):
             cells = [f"{run.recall:.1f} ({run.interval[0]:.1f} to {run.interval[1]:.1f})" for run in by_run]
             rows.append([title, str(by_run[0].num_queries), *cells])
+    return rows
+
+
+def suggestion_rows(scores: Mapping[str, SuggestionScore]) -> Rows:
+    """A row for each scenario: how often it was suggested, and how often rightly; a dash where that is undefined."""
+    rows = [["scenario", "queries", "suggested", "of these right, %", "of the queries found, %"]]
+    for scenario, score in scores.items():
+        shares = ["-" if math.isnan(share) else f"{share:.0f}" for share in (score.precision, score.recall)]
+        rows.append([SCENARIOS[scenario], str(score.num_true), str(score.num_suggested), *shares])
     return rows
 
 

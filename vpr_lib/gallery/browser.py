@@ -1,6 +1,6 @@
 """The queries of a split with the predictions of one or two models: views, selections, counts. No widgets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -222,9 +222,21 @@ class Browser:
     def suggest(self, row: int) -> Sequence[Suggestion]:
         """Scenarios suggested for a query from its photo and the first model's predictions; raises as `read_photo`."""
         if row not in self.suggestions:
-            evaluation = self.evaluations[self.models[0]]
-            self.suggestions[row] = suggest_scenarios(self.database, self.queries, evaluation, [row])[0]
+            first = self.evaluations[self.models[0]]
+            self.suggestions[row] = suggest_scenarios(self.database, self.queries, first, [row])[0]
         return self.suggestions[row]
+
+    def suggest_all(self, rows: np.ndarray, report: Callable[[str], None]) -> str:
+        """Suggest for several queries and report progress; returns why there is nothing for some, or ""."""
+        failure = ""
+        for i, row in enumerate(rows):
+            if i % 50 == 0:
+                report(f"Suggestions for {i:,} of {len(rows):,} queries ...")
+            try:
+                self.suggest(int(row))
+            except (OSError, ValueError) as error:
+                failure = f"No suggestions for some queries: {error}"
+        return failure
 
     def list_predictions(self, model: str, row: int, count: int) -> list[Prediction]:
         """The first predictions of a model for a query; fewer if an approximate search returned fewer."""
@@ -254,9 +266,8 @@ class Browser:
         Scenarios that are suggested because of a wrong answer are left out: their recall is low by definition.
         """
         recalls: dict[str, dict[str, LabelRecall]] = {model: {} for model in self.models}
-        for scenario in SCENARIOS:
-            if source == "suggested" and scenario in FROM_MISTAKES:
-                continue
+        left_out = FROM_MISTAKES if source == "suggested" else ()
+        for scenario in (each for each in SCENARIOS if each not in left_out):
             summary = self.summarize(np.flatnonzero(self.mark_scenario(scenario, source)), (1,))
             for model, recall in summary.recall.items():
                 recalls[model][scenario] = LabelRecall(summary.num_queries, recall[1], summary.intervals[model])

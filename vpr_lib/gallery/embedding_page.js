@@ -34,7 +34,7 @@ if (maps.length) {
   document.querySelector("input.vg-picked").onchange = event => {
     const [, kind, ...list] = event.target.value.split(" ");
     const index = rows.findIndex(query => String(query.row) === list[0]);
-    if (kind === "query" && index >= 0) { place = index; show(); }
+    if (kind === "query" && index >= 0) go(index);
     else { picked = kind === "lasso" ? new Set(list.map(Number)) : null; update(); }
   };
   showMap();

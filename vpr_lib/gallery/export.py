@@ -21,10 +21,13 @@ from vpr_lib.figures.html_page import render_table
 from vpr_lib.figures.tables import label_rows
 from vpr_lib.gallery.browser import ORDERS, OUTCOMES, SOURCES, Browser
 from vpr_lib.gallery.embedding_map import Embed, render_page_maps
-from vpr_lib.gallery.rendering import LEGEND, MakeImg, read_style, render_query, render_suggestions
+from vpr_lib.gallery.layout import TOOLTIPS
+from vpr_lib.gallery.query_grid import describe_grid, render_pick
+from vpr_lib.gallery.rendering import LEGEND, read_script, read_style, render_query, render_suggestions
 from vpr_lib.gallery.thumbnails import Thumbnails
 
-PAGE_PIXELS = 160  # longer side of the photos
+PAGE_PIXELS = (480, 320, 160)  # longer side of the photos: the first with which the page has the wanted size
+WANTED_MB = 20
 KS = (1, 5, 10)
 SAMPLE = 20  # queries rendered to estimate the size
 
@@ -47,17 +50,15 @@ def write_gallery_page(
     """
     if not len(rows):
         raise ValueError("the selection is empty; choose another scenario, outcome or name")
-    thumbnails = Thumbnails({"database": browser.database, "queries": browser.queries}, PAGE_PIXELS)
-    sources: dict[str, str] = {}
-    make_img = functools.partial(thumbnails.make_img, sources=sources)
-    collect = functools.partial(_collect_query, browser, make_img=make_img, num_shown=num_shown)
-    # The size is estimated from a sample of the queries and the number of photos.
-    sample = [collect(row) for row in rows[:: max(1, len(rows) // SAMPLE)]]
-    shown = [evaluation.indices[rows, :num_shown].ravel() for evaluation in browser.evaluations.values()]
-    shown += [browser.positives[row][:num_shown] for row in rows]
-    num_photos = len(rows) + len(np.unique(np.concatenate(shown)))
-    photo_bytes = np.mean([len(source) for source in sources.values()] or [0])
-    size_mb = (len(rows) * len(json.dumps(sample)) / len(sample) + num_photos * photo_bytes) / 1e6
+    for pixels in PAGE_PIXELS:
+        thumbnails = Thumbnails({"database": browser.database, "queries": browser.queries}, pixels)
+        sources: dict[str, str] = {}
+        collect = functools.partial(
+            _collect_query, browser, thumbnails=thumbnails, sources=sources, num_shown=num_shown
+        )
+        size_mb = _estimate_size(browser, rows, num_shown, collect, sources) / 1e6
+        if size_mb <= min(WANTED_MB, max_mb):
+            break
     text = f"a page of {len(rows):,} queries takes about {size_mb:.1f} MB"
     if size_mb > max_mb:
         raise ValueError(f"{text}, more than {max_mb:g} MB; select fewer queries, or pass max_mb={size_mb * 1.1:.0f}")
@@ -73,9 +74,25 @@ def write_gallery_page(
     return path
 
 
-def _collect_query(browser: Browser, row: int, make_img: MakeImg, num_shown: int) -> dict[str, Any]:
+def _estimate_size(
+    browser: Browser, rows: np.ndarray, num_shown: int, collect: Callable, sources: Mapping[str, str]
+) -> float:
+    """Bytes of the page, from a sample of its queries, whose photos are added to `sources`."""
+    sample = [collect(row) for row in rows[:: max(1, len(rows) // SAMPLE)]]
+    shown = [evaluation.indices[rows, :num_shown].ravel() for evaluation in browser.evaluations.values()]
+    shown += [browser.positives[row][:num_shown] for row in rows]
+    num_photos = len(rows) + len(np.unique(np.concatenate(shown)))
+    photo_bytes = float(np.mean([len(source) for source in sources.values()] or [0]))
+    return len(rows) * len(json.dumps(sample)) / len(sample) + num_photos * photo_bytes
+
+
+def _collect_query(
+    browser: Browser, row: int, thumbnails: Thumbnails, sources: dict[str, str], num_shown: int
+) -> dict[str, Any]:
     """Data of a query for the page's script, in plain types."""
     suggestions = browser.suggestions.get(int(row))
+    make_img = functools.partial(thumbnails.make_img, sources=sources)
+    make_plain_img = functools.partial(thumbnails.make_plain_img, sources=sources)
     return {
         "row": int(row),
         "name": base_name(browser.queries.names[row]),
@@ -89,6 +106,7 @@ def _collect_query(browser: Browser, row: int, make_img: MakeImg, num_shown: int
         "margin": _round_finite(browser.margins[:, row], 8),
         "spread": _round_finite(browser.spreads_m[:, row], 2),
         "inliers": _round_finite(browser.first_inliers[:, row], 0),
+        "pick": render_pick(browser, int(row), make_plain_img),
         "html": render_query(browser, row, make_img, num_shown, show_positives=True),
     }
 
@@ -114,6 +132,7 @@ def _fill_page(browser: Browser, queries: list[dict[str, Any]], sources: Mapping
         "queries": queries,
         "photos": sources,
         "tags": {name: scenarios for name, scenarios in tags.items() if scenarios},
+        "tooltips": TOOLTIPS,
         "key": f"vpr-gallery-{key}",
         "file": browser.tags.path.name,
     }
@@ -124,6 +143,8 @@ def _fill_page(browser: Browser, queries: list[dict[str, Any]], sources: Mapping
         style=read_style(),
         table=table if any(recalls.values()) else "<p>None.</p>",
         legend=LEGEND,
+        grid=describe_grid(browser.models),
+        script=read_script(),
         embedding=f"<details id='embedding'><summary>Embedding map</summary>{maps}</details>" if maps else "",
         embedding_script=Path(__file__).with_name("embedding_page.js").read_text(encoding="utf-8"),
         # "<" could end the script element or begin a comment; in a JSON string \\u003c means the same.

@@ -15,13 +15,32 @@ from vpr_lib.figures.html_page import render_table
 from vpr_lib.figures.plots import plot_bars
 from vpr_lib.figures.tables import label_rows
 from vpr_lib.gallery.browser import NUM_SHOWN, ORDERS, OUTCOMES, PAIR_RANKS, SOURCES, Browser, View
-from vpr_lib.gallery.rendering import LEGEND, read_style, render_warning
+from vpr_lib.gallery.rendering import LEGEND, read_script, read_style, render_warning
 from vpr_lib.gallery.thumbnails import format_data_uri, format_img
 
 AUTO_WIDTH = {"width": "auto", "max_width": "100%"}  # as wide as the text
 AUTO_LABEL = {"description_width": "initial"}
-
-
+TOOLTIPS = {  # of the controls, in a notebook and on a page
+    "scenario": "Show the queries of one scenario",
+    "source": "Where the scenario of a query comes from",
+    "outcome": "Show the queries with this outcome: right if the first photo lies close enough to the query",
+    "search": "Show the queries whose file name has this part",
+    "order": "Order of the queries; see the text below the photos for margin, spread and inliers",
+    "descending": "Largest value first",
+    "num_shown": "Number of photos of each model",
+    "regions": "Show which regions of the query and of the photo with this rank account for their similarity",
+    "matches": "Draw the points that the query and the photo with this rank have in common",
+    "positives": "Show the database photos that would be right, nearest first",
+    "hide_labels": "Hide what the models and other people say, to tag queries without knowing it",
+    "position": "Query in the chosen order; the keys ← and → step",
+    "previous": "Previous query (key ←)",
+    "next": "Next query (key →)",
+    "random": "A query drawn at random",
+    "grid": "Small photos of the queries, to pick one",
+    "reset": "All queries by name, from the first one",
+    "undo": "Take back the last change of a tag",
+    "suggest_all": "Suggest scenarios for all queries of this selection",
+}
 MISTAKES_NOTE = (
     f'<p class="vg-note">{" and ".join(SCENARIOS[name] for name in FROM_MISTAKES)}: left out. It is suggested where a '
     "wrong photo is the most similar one, so its recall would be low by definition.</p>"
@@ -48,23 +67,49 @@ class Layout:
             "positives": widgets.ToggleButton(description="positives", layout=AUTO_WIDTH),
             "hide_labels": widgets.ToggleButton(description="hide labels", layout=AUTO_WIDTH),
         }
-        self.position = widgets.IntSlider(min=1, max=1, description="query", layout=widgets.Layout(flex="1 1 260px"))
+        slider = {"readout": False, "layout": widgets.Layout(flex="1 1 200px")}
+        self.position = widgets.IntSlider(min=1, max=1, description="query", **slider)
+        self.place = widgets.Label()  # "7 of 200"
         self.previous, self.next, self.random = map(_make_button, ("◀ previous", "next ▶", "random"))
+        self.grid_open = widgets.ToggleButton(description="grid", layout=AUTO_WIDTH)
+        self.reset = _make_button("reset")
         self.tag_buttons = {scenario: _make_button(title) for scenario, title in SCENARIOS.items()}
         self.undo, self.suggest_all = _make_button("undo"), _make_button("suggest for all")
-        # HTML of the counts, of the query, and of its tags and suggestions
-        self.summary, self.screen, self.notes = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        # HTML of the counts, of the grid, of the query, and of its tags and suggestions
+        self.summary, self.grid, self.screen, self.notes = (widgets.HTML() for _ in range(4))
+        # What gallery.js asks for, and the answer
+        self.request = widgets.Text(continuous_update=False, layout={"display": "none"})
+        self.reply = widgets.HTML(layout={"display": "none"})
+        self._name_parts()
+
+    def _name_parts(self) -> None:
+        """Tooltips, and the classes by which gallery.js finds its elements."""
+        named = {"position": self.position, "grid": self.grid_open}
+        named |= {name: getattr(self, name) for name in ("previous", "next", "random", "reset", "undo", "suggest_all")}
+        for name, widget in (self.controls | named).items():
+            # ipywidgets 7 has tooltips of another name, but for buttons
+            setattr(widget, "tooltip" if widget.has_trait("tooltip") else "description_tooltip", TOOLTIPS[name])
+        for name in ("previous", "next", "request", "reply", "screen"):
+            getattr(self, name).add_class(f"vg-{name}")
 
     def arrange(self, panels: widgets.Widget) -> widgets.VBox:
         """Arrange all widgets, with panels below them."""
-        controls = list(self.controls.values())
-        return widgets.VBox(
+        script = {"text/html": f"<script>{read_script()}</script>"}
+        output = {
+            "output_type": "display_data",
+            "data": script,
+            "metadata": {},
+        }
+        gallery = widgets.VBox(
             [
                 widgets.HTML(f"<style>{read_style()}</style>"),
-                _make_row(controls[:4]),
-                _make_row(controls[4:]),
+                widgets.Output(outputs=(output,), layout={"height": "0", "margin": "0"}),
+                self.request,
+                self.reply,
+                _make_row([*self.controls.values(), self.reset]),
                 self.summary,
-                _make_row([self.previous, self.position, self.next, self.random]),
+                _make_row([self.previous, self.position, self.place, self.next, self.random, self.grid_open]),
+                self.grid,
                 self.screen,
                 widgets.HTML(wrap_html(f'<p class="vg-note">{LEGEND}</p>')),
                 _make_row([widgets.HTML("<b>tags</b>"), *self.tag_buttons.values(), self.undo, self.suggest_all]),
@@ -72,6 +117,8 @@ class Layout:
                 panels,
             ]
         )
+        gallery.add_class("vg-gallery")
+        return gallery
 
     def show_selection(self, view: View, num_selected: int, position: int) -> None:
         """Set the controls and the slider; without selected queries, stepping and tagging are disabled."""
@@ -81,6 +128,15 @@ class Layout:
         self.position.value = position
         for widget in (self.position, self.previous, self.next, self.random, *self.tag_buttons.values()):
             widget.disabled = num_selected == 0
+        self.show_place(num_selected)
+
+    def show_summary(self, content: str) -> None:
+        """Show HTML above the query."""
+        self.summary.value = wrap_html(content)
+
+    def show_place(self, num_selected: int) -> None:
+        """Show the slider's position as in "7 of 200"."""
+        self.place.value = f"{self.position.value:,} of {num_selected:,}" if num_selected else "none"
 
     def show_tags(self, scenarios: Collection[str]) -> None:
         """Highlight the buttons of these scenarios."""
@@ -144,6 +200,14 @@ def _make_dropdown(label: str, titles: Mapping[Any, str]) -> widgets.Dropdown:
     """A menu of {value: title}."""
     options = [(title, value) for value, title in titles.items()]
     return widgets.Dropdown(options=options, description=label, layout=AUTO_WIDTH, style=AUTO_LABEL)
+
+
+def make_accordion(panels: Mapping[str, widgets.Widget]) -> widgets.Accordion:
+    """Closed panels of {title: content}."""
+    accordion = widgets.Accordion(list(panels.values()), selected_index=None)
+    for number, title in enumerate(panels):
+        accordion.set_title(number, title)
+    return accordion
 
 
 def _make_row(children: Sequence[widgets.Widget]) -> widgets.HBox:

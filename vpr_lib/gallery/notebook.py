@@ -1,11 +1,9 @@
 """The gallery in a notebook: browse the queries of a split with the predictions of one or two runs.
 
-    from vpr_lib.gallery import open_gallery
-
     open_gallery({"MixVPR": run_a, "ConvAP": run_b}, "data/mini", "sf_test")
 
-The number of widgets is fixed; photos are images inside one HTML widget, so a split may be large. Arrow keys step
-through the queries while the slider has the focus, which needs no extension in JupyterLab, Colab or Notebook.
+The number of widgets is fixed; photos are images inside one HTML widget, so a split may be large. gallery.js handles
+keys and enlarged photos; it is a part of the widgets' HTML and needs no extension in JupyterLab, Colab or Notebook.
 """
 
 import functools
@@ -19,31 +17,27 @@ import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from vpr_lib.analysis.examples import FAIL_CASES, choose_examples, read_example
 from vpr_lib.analysis.scenarios import SCENARIOS, read_labels
 from vpr_lib.analysis.verification import read_inliers
 from vpr_lib.data_roots import DataRoot, open_data_root
 from vpr_lib.evaluation import read_evaluation
-from vpr_lib.figures.photo_grids import draw_examples
 from vpr_lib.figures.plots import save_figure
 from vpr_lib.gallery.browser import Browser, View, read_view
+from vpr_lib.gallery.drawing import draw_queries, draw_scenarios
 from vpr_lib.gallery.embedding_panel import EmbeddingPanel
 from vpr_lib.gallery.export import write_gallery_page
-from vpr_lib.gallery.layout import Layout, RecallPanel, SavePanel, wrap_html
+from vpr_lib.gallery.large_view import LargeView
+from vpr_lib.gallery.layout import Layout, RecallPanel, SavePanel, make_accordion, wrap_html
 from vpr_lib.gallery.own_photo import OwnPhotoPanel
-from vpr_lib.gallery.rendering import (
-    render_matches,
-    render_query,
-    render_regions,
-    render_suggestions,
-    render_summary,
-    render_warning,
-)
+from vpr_lib.gallery.query_grid import GRID_PIXELS, render_grid
+from vpr_lib.gallery.rendering import render_query, render_suggestions, render_summary, render_warning
 from vpr_lib.gallery.split_descriptors import SplitDescriptors
 from vpr_lib.gallery.tags import open_tags
 from vpr_lib.gallery.thumbnails import Thumbnails
 from vpr_lib.machine import Machine
 from vpr_lib.run_folders import Run, open_run
+
+SHOWN_PIXELS = 320  # longer side of the photos
 
 
 def open_gallery(
@@ -104,10 +98,13 @@ class Gallery:
         self.view = View()  # the present selection and display options
         self.rows = np.arange(len(browser))  # (n,) int64, the selected queries in their order
         self._load_model = functools.cache(lambda model: self.runs[model].load_model())
+        sizes = {model: run.settings.image_size for model, run in self.runs.items()}
+        self._large_view = LargeView(browser, sizes, self._load_model)
+        tables = self._large_view.tables
+        self._make_img = Thumbnails(tables, SHOWN_PIXELS).make_img
+        self._make_small_img = Thumbnails(tables, GRID_PIXELS).make_plain_img
         self._updating = False  # while the program sets widgets, their events are ignored
         path = Path(reports_dir) / f"gallery-{browser.split.replace('/', '-')}"
-        tables = {"database": browser.database, "queries": browser.queries}
-        self._make_img = Thumbnails(tables).make_img
         descriptors = SplitDescriptors(tables, self.runs, self._load_model, machine or Machine())
         self.panels = {  # {title: panel below the gallery}
             "Recall of each scenario": RecallPanel(browser),
@@ -116,9 +113,7 @@ class Gallery:
             "Save as PNG or as a page": SavePanel(self.save_png, self.export_html, path),
         }
         self.layout = Layout(browser)
-        accordion = widgets.Accordion([panel.widget for panel in self.panels.values()], selected_index=None)
-        for number, title in enumerate(self.panels):
-            accordion.set_title(number, title)
+        accordion = make_accordion({title: panel.widget for title, panel in self.panels.items()})
         self.widget = self.layout.arrange(accordion)
         self._connect_widgets(accordion)
         self.show(read_view(state or {}))
@@ -154,7 +149,7 @@ class Gallery:
         num_done = len(self.browser.suggestions)
         if view.source == "suggested" and num_done < len(self.browser):
             text += render_warning(f"Suggestions exist for {num_done:,} queries; 'suggest for all' adds the others.")
-        self.layout.summary.value = wrap_html(text)
+        self.layout.show_summary(text)
         self._show_query()
 
     def step(self, by: int) -> None:
@@ -163,12 +158,14 @@ class Gallery:
             position = self.layout.position
             position.value = (position.value - 1 + by) % len(self.rows) + 1
 
+    def reset(self) -> None:
+        """Show all queries by name, from the first one; what is shown of each stays as it is."""
+        cleared = ("scenario", "source", "outcome", "search", "picked", "order", "descending", "query")
+        self.show(replace(self.view, **{field: getattr(View(), field) for field in cleared}))
+
     def draw_queries(self, rows: Sequence[int] | np.ndarray) -> Figure:
         """Draw queries with the first photo of each model, two in a row, numbered in their order."""
-        if not len(rows):
-            raise ValueError("the selection is empty; choose another scenario, outcome or name")
-        numbers = [str(number + 1) for number in range(len(rows))]
-        return self._draw_rows({", ".join(numbers[i : i + 2]): rows[i : i + 2] for i in range(0, len(rows), 2)})
+        return draw_queries(self.browser, rows)
 
     def draw_selection(self, limit: int = 12) -> Figure:
         """Draw the first queries of the selection with the first photo of each model."""
@@ -176,20 +173,7 @@ class Gallery:
 
     def draw_scenarios(self) -> Figure:
         """Draw Fig. 5: two queries of each known scenario and two fail cases with the first photo of each model."""
-        labels = np.where(self.browser.without_positive, "", self.browser.known).tolist()
-        if not any(labels):
-            raise ValueError("no scenario is known: the data root has no scenarios.csv with names of these queries")
-        chosen = choose_examples(list(self.browser.queries.names), labels, (self.browser.ranks == 0).T)
-        titles = {**SCENARIOS, FAIL_CASES: FAIL_CASES}
-        return self._draw_rows({title: chosen[label] for label, title in titles.items() if label in chosen})
-
-    def _draw_rows(self, rows_by_title: Mapping[str, Sequence[int] | np.ndarray]) -> Figure:
-        browser, examples = self.browser, {}
-        for title, rows in rows_by_title.items():
-            examples[title] = [
-                read_example(int(row), browser.database, browser.queries, browser.evaluations) for row in rows
-            ]
-        return draw_examples(examples)
+        return draw_scenarios(self.browser)
 
     def merge_tags(self, path: str | Path) -> int:
         """Add the tags of a CSV exported by a page; returns the number of new ones. See `Tags.merge`."""
@@ -224,6 +208,9 @@ class Gallery:
         layout.previous.on_click(lambda _: self.step(-1))
         layout.next.on_click(lambda _: self.step(1))
         layout.random.on_click(lambda _: self.step(int(np.random.default_rng().integers(max(1, len(self.rows))))))
+        layout.reset.on_click(lambda _: self.reset())
+        layout.grid_open.observe(lambda _: self._show_grid(), "value")
+        layout.request.observe(lambda change: self._answer(change["new"]), "value")
         for scenario, button in layout.tag_buttons.items():
             button.on_click(functools.partial(self._toggle_tag, scenario))
         layout.undo.on_click(self._undo_tag)
@@ -236,6 +223,8 @@ class Gallery:
 
     def _change_view(self, **changes: Any) -> None:
         if not self._updating:
+            if {"order", "descending"} & set(changes):
+                changes["query"] = ""  # another order starts at its first query
             self.show(replace(self.view, **changes))
 
     def _toggle_tag(self, scenario: str, _: widgets.Button) -> None:
@@ -250,15 +239,7 @@ class Gallery:
     def _suggest_all(self, _: widgets.Button) -> None:
         """Suggest for the selection, in which the scenario is ignored; show progress and unreadable photos."""
         rows = self.select(replace(self.view, scenario="", source="given"))
-        failure = ""
-        for i, row in enumerate(rows):
-            if i % 50 == 0:
-                text = f"Suggestions for {i:,} of {len(rows):,} queries ..."
-                self.layout.summary.value = wrap_html(render_warning(text))
-            try:
-                self.browser.suggest(int(row))
-            except (OSError, ValueError) as error:
-                failure = f"No suggestions for some queries: {error}"
+        failure = self.browser.suggest_all(rows, lambda text: self.layout.show_summary(render_warning(text)))
         self.show(self.view)
         if failure:
             self._show_notes(failure)
@@ -270,22 +251,40 @@ class Gallery:
         if self._updating:
             return
         row = self.row
+        self.layout.show_place(len(self.rows))
         self.panels["Embedding map"].show_query(row)
         if row is None:
             text = "No query matches: choose another scenario, outcome or name."
             self.layout.screen.value = wrap_html(render_warning(text))
-            self.layout.notes.value = ""
+            self.layout.notes.value = self.layout.grid.value = ""
             return
         self.view = view = replace(self.view, query=str(self.browser.queries.names[row]))
         content = render_query(self.browser, row, self._make_img, view.num_shown, view.positives)
-        content = f'<div class="vg-view{" vg-blind" * view.hide_labels}">{content}</div>'
-        if view.regions:
-            image_sizes = {model: run.settings.image_size for model, run in self.runs.items()}
-            content += render_regions(self.browser, row, view.regions, self._load_model, image_sizes)
-        if view.matches:
-            content += render_matches(self.browser, row, view.matches)
+        content = f'<div class="vg-screen"><div class="vg-view{" vg-blind" * view.hide_labels}">{content}</div></div>'
+        for kind, rank in (("regions", view.regions), ("matches", view.matches)):
+            content += self._large_view.render_pair(kind, row, rank) if rank else ""
         self.layout.screen.value = wrap_html(content)
         self._show_notes()
+        self._show_grid()
+
+    def _show_grid(self, start: int | None = None) -> None:
+        """Show the part of the grid with a position (from 0), by default that of the query; nothing if it is closed."""
+        position = self.layout.position.value - 1 if start is None else start
+        is_shown = self.layout.grid_open.value and self.row is not None
+        content = render_grid(self.browser, self.rows, position, self._make_small_img) if is_shown else ""
+        self.layout.grid.value = wrap_html(f'<div class="{"vg-blind" * self.view.hide_labels}">{content}</div>')
+
+    def _answer(self, request: str) -> None:
+        """Do what gallery.js asks for: a number to answer to, a word, and its arguments."""
+        number, kind, *words = request.split()
+        if kind == "query":
+            self.layout.grid_open.value = False
+            self.layout.position.value = int(np.flatnonzero(self.rows == int(words[0]))[0]) + 1
+        elif kind == "grid":
+            self._show_grid(int(words[0]))
+        else:
+            content = self._large_view.answer(self.row, kind, words)
+            self.layout.reply.value = f'<div data-reply="{number}">{content}</div>'
 
     def _show_notes(self, note: str = "") -> None:
         """Show tags, suggestions with their reasons, and messages about the file of tags."""

@@ -41,6 +41,11 @@ def read_style() -> str:
     return "\n".join([*files, style_links(), style_colorings()])
 
 
+def read_script() -> str:
+    """Script of the HTML made in this room."""
+    return Path(__file__).with_name("gallery.js").read_text(encoding="utf-8")
+
+
 def render_query(browser: Browser, row: int, make_img: MakeImg, num_shown: int, show_positives: bool) -> str:
     """Render a query, its map, the first photos of each model and, if wanted, the first positives."""
     name = browser.queries.names[row]
@@ -53,16 +58,28 @@ def render_query(browser: Browser, row: int, make_img: MakeImg, num_shown: int, 
         sections.append(f'<p class="vg-note">{note}</p>')
     elif show_positives:
         sections.append(_render_positives(browser, row, make_img, num_shown))
+    if not browser.without_positive[row]:
+        sections.append(_render_nearest(browser, row, make_img))
     query_map = _render_map(browser, row, num_shown)
     return render_columns(
-        f"<figure>{make_img('queries', row, f'The query {name}')}<figcaption><b>Query</b> {facts} "
+        f"<figure>{make_img('queries', row, 'Query')}<figcaption><b>Query</b> {facts} "
         f"<code>{html.escape(name)}</code></figcaption></figure>{query_map}",
         sections,
     )
 
 
-def render_regions(browser: Browser, row: int, rank: int, load_model: LoadModel, image_sizes: Mapping[str, int]) -> str:
-    """Render, for each model, the query and its photo of a rank with the regions that account for their similarity."""
+def render_regions(
+    browser: Browser,
+    row: int,
+    rank: int,
+    load_model: LoadModel,
+    image_sizes: Mapping[str, int],
+    models: Sequence[str] = (),
+) -> str:
+    """Render, for each model, the query and its photo of a rank with the regions that account for their similarity.
+
+    `models` may name the wanted ones.
+    """
 
     def render(model: str, pair: Pair) -> str:
         maps = explain_similarity(load_model(model), *(read_photo(*item, image_sizes[model]) for item in pair))
@@ -74,7 +91,7 @@ def render_regions(browser: Browser, row: int, rank: int, load_model: LoadModel,
         section = render_section(model, "regions that account for the similarity", cards)
         return f"<div>{section}{_render_scale()}</div>"
 
-    return _render_pairs(browser, row, rank, "regions", render)
+    return _render_pairs(browser, row, rank, "regions", render, models)
 
 
 def _render_scale() -> str:
@@ -86,8 +103,11 @@ def _render_scale() -> str:
     return f'<div class="vg-scale"><span>0</span>{bar}<span>1</span> <small>{text}</small></div>'
 
 
-def render_matches(browser: Browser, row: int, rank: int) -> str:
-    """Render, for each model, the query beside its photo of a rank, with lines between their inliers."""
+def render_matches(browser: Browser, row: int, rank: int, models: Sequence[str] = ()) -> str:
+    """Render, for each model, the query beside its photo of a rank, with lines between their inliers.
+
+    `models` may name the wanted ones.
+    """
 
     def render(model: str, pair: Pair) -> str:
         photos = [read_thumbnail(*item, MAX_PIXELS) for item in pair]
@@ -102,13 +122,15 @@ def render_matches(browser: Browser, row: int, rank: int) -> str:
         card = render_card(format_img(encode_photo(picture), alt), "", title, facts)
         return render_section(model, "points found in both photos", [card])
 
-    return _render_pairs(browser, row, rank, "matches", render)
+    return _render_pairs(browser, row, rank, "matches", render, models)
 
 
-def _render_pairs(browser: Browser, row: int, rank: int, what: str, render: Callable[[str, Pair], str]) -> str:
+def _render_pairs(
+    browser: Browser, row: int, rank: int, what: str, render: Callable[[str, Pair], str], models: Sequence[str]
+) -> str:
     """A section for each model about the query and the model's photo of a rank, or why there is none."""
     sections = []
-    for model in browser.models:
+    for model in models or browser.models:
         photo = next((each.photo for each in browser.list_predictions(model, row, rank) if each.rank == rank), None)
         if photo is None:
             sections.append(render_warning(f"{model} has no photo of rank {rank}."))
@@ -213,6 +235,16 @@ def _render_positives(browser: Browser, row: int, make_img: MakeImg, num_shown: 
         cards.append(render_card(img, "positive", distance, list_photo_facts(browser.database, positives[i])))
     note = f"the nearest {len(cards)} of {len(positives)}" if len(cards) < len(positives) else f"all {len(positives)}"
     return render_section("Positives", note, cards, "vg-positives")
+
+
+def _render_nearest(browser: Browser, row: int, make_img: MakeImg) -> str:
+    """The nearest positive of a query, hidden: shown beside enlarged photos."""
+    positives = browser.positives[row]
+    distances_m = np.linalg.norm(browser.database.utm[positives] - browser.queries.utm[row], axis=1)
+    photo, distance = positives[distances_m.argmin()], format_distance(distances_m.min())
+    img = make_img("database", photo, f"Nearest positive, {distance} from the query")
+    text = f"<b>{distance}</b> {_join_facts(list_photo_facts(browser.database, photo))}"
+    return f'<figure class="vg-nearest" hidden>{img}<figcaption>{text}</figcaption></figure>'
 
 
 def _render_map(browser: Browser, row: int, num_shown: int) -> str:

@@ -27,10 +27,17 @@ class Thumbnails:
         return encode_photo(read_thumbnail(self.tables[table], row, self.max_pixels))
 
     def make_img(self, table: str, row: int, alt: str, sources: dict[str, str] | None = None) -> str:
-        """Make the HTML of a photo, or of a placeholder with its name if it can't be read.
+        """Make the HTML of a photo that a click enlarges, or of a placeholder with its name if it can't be read.
 
         If `sources`, {key: data URI}, is given, the photo is stored there once and the HTML contains only its key.
         """
+        img = self.make_plain_img(table, row, alt, sources)
+        if not img.startswith("<img"):
+            return img
+        return f'<button type="button" class="vg-photo" data-id="{table}:{row}" title="enlarge">{img}</button>'
+
+    def make_plain_img(self, table: str, row: int, alt: str, sources: dict[str, str] | None = None) -> str:
+        """As `make_img`, but without the button that enlarges the photo."""
         try:
             source = self.read(table, int(row))
         except (OSError, ValueError) as error:

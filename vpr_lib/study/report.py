@@ -23,6 +23,7 @@ from vpr_lib.recall import count_without_positive, find_positives
 from vpr_lib.run_folders import Run
 from vpr_lib.samplers import PlaceSampler
 from vpr_lib.settings import Settings, get_preset
+from vpr_lib.statistics import choose_evenly
 from vpr_lib.study.experiments import STUDY, Runs, count_steps, plan_study, train_study
 from vpr_lib.study.published import CITATION, CODE, PUBLISHED_SPLITS
 from vpr_lib.study.sections import SECTIONS, SHOWN, StudyData
@@ -132,7 +133,7 @@ def _link_gallery(data: StudyData, runs: Mapping[str, Run], make_gallery: MakeGa
     """Write the page of the gallery, and link to it."""
     split = choose_split(data)
     total = len(data.data_root.read_split(split).queries)
-    rows = np.unique(np.linspace(0, total - 1, min(total, GALLERY_QUERIES)).round().astype(int))
+    rows = choose_evenly(total, GALLERY_QUERIES)
     path = data.out / f"gallery-{split.replace('/', '-')}.html"
     make_gallery({name: runs[name] for name in SHOWN}, data.data_root, split, rows, path)
     queries = f"all {total:,} queries" if len(rows) == total else f"{len(rows):,} of the {total:,} queries"
