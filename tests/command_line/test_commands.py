@@ -181,7 +181,7 @@ def test_gallery_evaluates_runs_and_writes_their_page(run_folder, data_root, tmp
         text = (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
         assert f"<title>{title} on val</title>" in text
         names = read_split(data_root, "val")[1].names
-        assert re.findall(r'"name":"([^"]+)"', text) == [names[row] for row in (0, 2, 3, 5)]
+        assert re.findall(r'"name":"(@[^"]+)"', text) == [names[row] for row in (0, 2, 3, 5)]
     assert main([*command, "--runs", other, other]) == 1 and "other" in capsys.readouterr().err
     assert main([*command, "--runs", *[str(run_folder), other] * 2]) == 1
     assert main([*command, "--runs", other, "--queries", "0"]) == 1 and "--queries 0" in capsys.readouterr().err

@@ -236,6 +236,25 @@ def test_a_long_grid_has_parts(gallery):
         assert shown == rows[position // 120 * 120 :][:120].tolist()
 
 
+def test_the_nearest_positive_is_the_least_turned_one(gallery):
+    database = gallery.browser.database
+    database.utm[11] = database.utm[10] + [0.3, 0.0]  # as near as that of the tenth query, in whole meters
+
+    def find_nearest():
+        gallery.show(replace(gallery.view, query=str(gallery.browser.queries.names[10])))
+        (figure,) = re.findall(r'<figure class="vg-nearest" hidden>.*?</figure>', gallery.layout.screen.value)
+        return Reader(figure).all("button")[0]["data-id"]
+
+    assert find_nearest() == "database:10"  # both look where their names say: 100 and 110 degrees
+    database.headings[10], database.headings[11] = 250, 105
+    assert find_nearest() == "database:11"
+    database.headings[10] = 95 + 360
+    database.headings[11] = -250
+    assert find_nearest() == "database:10"
+    database.headings[:] = np.nan
+    assert find_nearest() == "database:10"
+
+
 def test_enlarged_photos_are_sent_on_request(gallery, split):
     write_photo(split / "large.jpg", 7, size=2000)
     gallery.browser.queries.names[0] = "../../large.jpg"

@@ -227,7 +227,7 @@ def write_gallery(options: argparse.Namespace) -> None:
         raise ValueError(f"--runs has {len(names)} runs, two of them in folders named {names[0]}; rename one")
     by_name = dict(zip(names, runs, strict=True))
     evaluate_all(by_name, data_root, options.split, machine)
-    gallery = open_gallery(by_name, data_root, options.split)
+    gallery = open_gallery(by_name, data_root, options.split, machine=machine)
     page = gallery.export_html(options.out, choose_evenly(len(gallery.rows), options.queries))
     print(f"page: {page}")
 

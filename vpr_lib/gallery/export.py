@@ -26,8 +26,8 @@ from vpr_lib.gallery.query_grid import describe_grid, render_pick
 from vpr_lib.gallery.rendering import LEGEND, read_script, read_style, render_query, render_suggestions
 from vpr_lib.gallery.thumbnails import Thumbnails
 
-PAGE_PIXELS = (480, 320, 160)  # longer side of the photos: the first with which the page has the wanted size
-WANTED_MB = 20
+PAGE_PIXELS = (480, 320, 240, 160)  # longer side of the photos: the first with which the page has the wanted size
+WANTED_MB = 25
 KS = (1, 5, 10)
 SAMPLE = 20  # queries rendered to estimate the size
 

@@ -238,10 +238,12 @@ def _render_positives(browser: Browser, row: int, make_img: MakeImg, num_shown: 
 
 
 def _render_nearest(browser: Browser, row: int, make_img: MakeImg) -> str:
-    """The nearest positive of a query, hidden: shown beside enlarged photos."""
+    """The nearest positive of a query, hidden: shown beside enlarged photos. Of equal meters, the least turned one."""
     positives = browser.positives[row]
     distances_m = np.linalg.norm(browser.database.utm[positives] - browser.queries.utm[row], axis=1)
-    photo, distance = positives[distances_m.argmin()], format_distance(distances_m.min())
+    turns_deg = np.abs((browser.database.headings[positives] - browser.queries.headings[row] + 180) % 360 - 180)
+    nearest = np.lexsort((np.nan_to_num(turns_deg, nan=0.0), np.floor(distances_m)))[0]
+    photo, distance = positives[nearest], format_distance(distances_m[nearest])
     img = make_img("database", photo, f"Nearest positive, {distance} from the query")
     text = f"<b>{distance}</b> {_join_facts(list_photo_facts(browser.database, photo))}"
     return f'<figure class="vg-nearest" hidden>{img}<figcaption>{text}</figcaption></figure>'
