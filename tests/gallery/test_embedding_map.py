@@ -9,6 +9,7 @@ import pytest
 
 from vpr_lib.analysis.embedding import embed_descriptors
 from vpr_lib.analysis.scenarios import Label
+from vpr_lib.figures.plots import GREEN, RED
 from vpr_lib.gallery import Gallery, View, split_descriptors
 from vpr_lib.gallery.browser import Browser
 from vpr_lib.gallery.embedding_map import embed_split, list_colorings, mark_outcomes, place_points
@@ -78,8 +79,13 @@ def test_outcomes_have_a_color_and_a_shape(mapped):
     assert len(looks) == 5 and all(len(found) == 1 for found in looks.values())
     for part in (0, 1):
         assert len({next(iter(found))[part] for found in looks.values()}) == 5
-    for number in range(8):
-        assert f'[data-by="outcome"] [data-outcome="{number}"] {{ fill: #' in read_style()
+    colors = {kind: read_color(next(iter(found))[0]) for kind, found in looks.items()}
+    assert colors[True, True] == GREEN and colors[False, False] == RED and len(set(colors.values())) == 5
+
+
+def read_color(number):
+    """The color of an outcome in the style sheet."""
+    return re.search(rf'\[data-by="outcome"\] \[data-outcome="{number}"\] {{ fill: (#\w+)', read_style())[1]
 
 
 def test_a_click_shows_a_query_and_a_lasso_selects(mapped):

@@ -13,18 +13,18 @@ import numpy as np
 
 from vpr_lib.analysis.embedding import MAX_DATABASE, MAX_QUERIES, METHODS, Embedding, embed_descriptors, sample_rows
 from vpr_lib.analysis.scenarios import LIGHTS, SCENARIOS, base_name
-from vpr_lib.figures.plots import COLORS, GRAY
+from vpr_lib.figures.plots import COLORS, GRAY, GREEN, RED
 from vpr_lib.gallery.browser import OUTCOMES, Browser
 
 WIDTH, HEIGHT, EDGE = 560, 420, 12  # SVG units
-PALETTE = (*COLORS, GRAY)
-UNKNOWN = len(PALETTE) - 1
+PALETTE = (*COLORS, GRAY, GREEN, RED)
+UNKNOWN = len(COLORS)  # and values for which there is no further color
 # Outcomes with their color in `PALETTE` and their shape; those of two models and of one.
 LOOKS = {
-    "both_right": (3, "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0"),
+    "both_right": (PALETTE.index(GREEN), "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0"),
     "a_only": (0, "M0-5.2L4.8 3.4H-4.8Z"),
     "b_only": (1, "M0 5.2L4.8-3.4H-4.8Z"),
-    "both_wrong": (5, "M0-5.4L5.4 0 0 5.4-5.4 0Z"),
+    "both_wrong": (PALETTE.index(RED), "M0-5.4L5.4 0 0 5.4-5.4 0Z"),
     "no_positive": (UNKNOWN, "M-3.8-3.8h7.6v7.6h-7.6Z"),
 }
 LOOKS |= {"a_right": LOOKS["both_right"], "a_wrong": LOOKS["both_wrong"]}

@@ -90,7 +90,7 @@ def style_links() -> str:
     rules = []
     for element, look in (("figure", "outline: 3px solid var(--vg-text)"), ("g", "stroke: #000; stroke-width: 2.5")):
         chosen = (f'.vg-view:has([data-mark="{key}"]:hover) {element}[data-mark="{key}"]' for key in keys)
-        inner = " > :is(circle, rect)" if element == "g" else " > img"
+        inner = " > :is(circle, rect)" if element == "g" else " > :is(img, .vg-photo, .vg-missing)"
         rules.append(", ".join(f"{each}{inner}" for each in chosen) + f" {{ {look}; }}")
     return "\n".join(rules)
 
