@@ -109,7 +109,11 @@ def test_hidden_labels(gallery, page, tmp_path):
     assert (
         re.search("[✓✗]", page.locator("#view").inner_text()) and "known scenario" in page.locator("#view").inner_text()
     )
+    embedding = page.locator(".vg-embedding-box")
+    page.locator("details", has=embedding).evaluate("details => details.open = true")
+    assert embedding.is_visible()
     page.check("#hide_labels")
+    assert not embedding.is_visible()
     for _ in range(7):
         text = page.locator("#view").inner_text()
         assert not re.search("[✓✗]|known scenario|first right|no right|No positive", text) and "rank 1" in text
