@@ -90,9 +90,12 @@ def test_exercises_are_unfinished_and_stop_nothing(committed):
     assert all("to do" in cell.outputs[0].text for cell in checks)
 
 
-def test_the_kit_is_found_alike_by_a_short_first_cell():
-    (first,) = {code_cells(nbformat.read(path, as_version=4))[0].source for path in PATHS}
-    assert len([line for line in first.splitlines() if line]) <= 15
+def test_the_kit_is_found_alike_by_a_short_folded_first_cell():
+    cells = [code_cells(nbformat.read(path, as_version=4))[0] for path in PATHS]
+    (source,) = {cell.source for cell in cells}
+    assert len([line for line in source.splitlines() if line]) <= 15
+    assert source.startswith("# @title ") and {cell.metadata["cellView"] for cell in cells} == {"form"}  # Colab
+    assert all(cell.metadata["jupyter"]["source_hidden"] for cell in cells)  # JupyterLab
 
 
 def test_outputs_stay_valid_when_the_kit_gets_an_address(committed):
