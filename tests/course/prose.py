@@ -2,7 +2,7 @@
 
 import re
 
-NUMBER = r"(?<![\w.,-])\d[\d,]*(?:\.\d+)?(?!\w|[.,]\d)"
+NUMBER = r"(?<![\w.,])\d[\d,]*(?:\.\d+)?(?!\w|[.,]\d)"
 BOX = "> **Recorded on our machine**"
 
 REFERENCE = r"\*\*\d\.\d\*\*|[Nn]otebooks? \d\d(?:,? (?:to|and) \d\d)*|[Ss]ections?\s\d\.\d"
