@@ -257,6 +257,7 @@ def test_photos_without_titles_fill_the_width():
     figure = draw_photos([np.zeros((10, 20, 3), np.uint8)] * 3, width_in=6)
     assert len(figure.axes) == 3 and not texts(figure) and figure.get_figwidth() == 6
     assert 1 < figure.get_figheight() < 1.3  # a third of the width, half as high
+    assert draw_photos([np.zeros((10, 20, 3), np.uint8)]).get_figwidth() == 4  # a single photo isn't enlarged further
 
 
 def test_a_grid_without_photos_says_so(tmp_path):

@@ -16,6 +16,7 @@ MAX_LINES = 100  # matches drawn between two photos
 LINE_COLORS = ((86, 180, 233), (230, 159, 0), (240, 228, 66), (204, 121, 167))  # the bright ones of Okabe and Ito, RGB
 LINE_SHIFT = 4  # OpenCV draws at whole numbers, here of 1/16 pixel
 DARKENING = 0.7  # brightness of the photos below the lines
+MAX_PHOTO_IN = 4.0  # width of a photo in a grid, inches
 PHOTO_GAP = 8  # pixels between the two photos
 
 
@@ -33,9 +34,10 @@ def draw_photos(
         titles: a line above each photo; none: no titles.
         columns: photos in a row; 0: all of them.
         colors: of each photo's frame; none: no frames.
-        width_in: width of the figure in inches.
+        width_in: width of the figure in inches, less where a photo would be wider than `MAX_PHOTO_IN`.
     """
     columns = columns or max(1, len(photos))
+    width_in = min(width_in, MAX_PHOTO_IN * columns)
     cell_in = width_in / columns
     titles = [textwrap.fill(escape_math(title), max(8, round(13 * cell_in))) for title in titles]
     lines = max((title.count("\n") + 1 for title in titles), default=0)
