@@ -59,7 +59,11 @@ NOT_RUN = {
     "./data_download.sh": "needs a network; tests/prepare/test_download.py runs it on local archives",
     "conda ": "needs conda and a network",
     "pip ": "needs a network",
+    ".venv/bin/uv pip ": "needs a network",
     ". .venv/bin/activate": "activates an environment",
+    "source .venv/bin/activate": "the same",
+    "cd handout": "is the folder of the commands that follow",
+    "nbgrader ": "needs nbgrader; tests/course/test_handout.py runs it where it is installed",
     "first=$(scontrol ": "needs SLURM",
 }
 # What a command within a sentence may lack.
