@@ -170,6 +170,7 @@ def test_evaluate_names_what_is_wrong(run_folder, data_root, capsys, options, of
     assert error.startswith("error: ") and offender in error
 
 
+@pytest.mark.slow
 def test_gallery_evaluates_runs_and_writes_their_page(run_folder, data_root, tmp_path, capsys):
     shutil.copytree(run_folder, tmp_path / "other")
     other = str(tmp_path / "other")

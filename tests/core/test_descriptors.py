@@ -159,6 +159,7 @@ def test_a_pack_is_described_like_its_folder(settings, data_root, tmp_path, mach
     assert np.array_equal(*found)
 
 
+@pytest.mark.slow
 def test_cached_descriptors_are_those_of_this_model_data_and_size(settings, data_root, tmp_path, machine):
     queries = tmp_path / "queries"
     cache = tmp_path / "cache"

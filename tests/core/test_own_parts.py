@@ -252,6 +252,7 @@ class Infinite(nn.Module):
         return x.mean((2, 3)) / 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts, message", [
     ({"backbone": NoChannels}, r"NoChannels: out_channels is missing; set self\.out_channels = 8"),
     ({"backbone": WrongChannels}, r"WrongChannels: out_channels is 512; set self\.out_channels = 8"),

@@ -60,6 +60,7 @@ def test_a_data_root_is_listed_once(small, data_root, tmp_path, machine):
     assert get_run(small, root, tmp_path / "runs", machine=machine) == run
 
 
+@pytest.mark.slow
 def test_all_variants_are_trained_and_equal_ones_once(small, data_root, tmp_path, machine, capsys):
     variants = {"a": small, "b": replace(small, seed=1), "again": replace(small)}
     seen = []

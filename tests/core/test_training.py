@@ -132,6 +132,7 @@ def stop_at(step):
     return on_batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 5])
 def test_a_run_stopped_within_an_epoch_resumes_with_the_next_batch(settings, table, tmp_path, machine, step):
     whole, weights = run(settings, table, tmp_path / "whole", machine)

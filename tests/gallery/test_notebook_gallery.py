@@ -255,6 +255,7 @@ def test_the_nearest_positive_is_the_least_turned_one(gallery):
     assert find_nearest() == "database:10"
 
 
+@pytest.mark.slow
 def test_enlarged_photos_are_sent_on_request(gallery, split):
     write_photo(split / "large.jpg", 7, size=2000)
     gallery.browser.queries.names[0] = "../../large.jpg"
