@@ -160,7 +160,6 @@ def build_model(settings: Settings, aggregator: nn.Module | None = None, backbon
         else:
             backbone = copy.deepcopy(backbone)
             shape = measure_map(backbone, settings.image_size)
-            backbone.train()
         if aggregator is None:
             options = settings.aggregator_options.get(settings.aggregator, {})
             aggregator = build_aggregator(settings.aggregator, *shape, **options)

@@ -4,7 +4,8 @@ A part is an instance, or a class or function that makes one when it is called w
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -94,7 +95,7 @@ def measure_map(backbone: nn.Module, image_size: int) -> tuple[int, int, int]:
     """(C, h, w) of the feature map of a backbone of one's own, which must fit the kit's other parts.
 
     Args:
-        backbone: images (B, 3, H, W) to feature maps; it is then in eval mode.
+        backbone: images (B, 3, H, W) to feature maps.
         image_size: pixels, height and width.
 
     Raises:
@@ -103,7 +104,8 @@ def measure_map(backbone: nn.Module, image_size: int) -> tuple[int, int, int]:
     """
     name = type(backbone).__name__
     try:
-        maps = backbone.eval()(_make_images(image_size))
+        with _eval_mode(backbone):
+            maps = backbone(_make_images(image_size))
     except Exception as error:  # of code of one's own
         text = f"backbone {name} can't compute photos of {image_size} x {image_size} pixels: "
         raise ValueError(f"{text}{type(error).__name__}: {error}") from error
@@ -127,13 +129,11 @@ def measure_descriptor(model: nn.Module, image_size: int) -> int:
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     size = f"{image_size} x {image_size} pixels"
-    was_training = model.training
     try:
-        descriptors = model.eval()(_make_images(image_size).to(device))
+        with _eval_mode(model):
+            descriptors = model(_make_images(image_size).to(device))
     except Exception as error:  # an aggregator of one's own may raise anything
         raise ValueError(f"the model can't compute a descriptor of {size}: {type(error).__name__}: {error}") from error
-    finally:
-        model.train(was_training)
     if not (isinstance(descriptors, torch.Tensor) and descriptors.ndim == 2 and len(descriptors) == 2):
         raise ValueError(f"the model returned {_describe(descriptors)} for 2 photos; expected descriptors (2, D)")
     if not descriptors.shape[1]:
@@ -141,6 +141,16 @@ def measure_descriptor(model: nn.Module, image_size: int) -> int:
     if not descriptors.isfinite().all():
         raise ValueError(f"the model's descriptors of random photos of {size} aren't finite")
     return descriptors.shape[1]
+
+
+@contextmanager
+def _eval_mode(module: nn.Module) -> Iterator[None]:
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
 
 
 def _make_images(image_size: int) -> torch.Tensor:

@@ -119,10 +119,10 @@ def train(
                 first, total = batch.part  # photos beyond the total are repeated ones
                 counts = torch.arange(first, first + len(batch.rows)) < total
                 with _name_photos(table.names[batch.rows[counts].numpy()]):
-                    loss, pairs = trainer.step(inputs, labels[batch.rows].where(counts, -1).to(device))
+                    batch_loss, pairs = trainer.step(inputs, labels[batch.rows].where(counts, -1).to(device))
                 now = time.monotonic()
                 trivial = share_of_trivial_anchors(pairs, total)
-                progress.add_batch(loss, trivial, total, seconds=now - last_batch)
+                progress.add_batch(batch_loss, trivial, total, seconds=now - last_batch)
                 last_batch = now
                 if on_batch:
                     on_batch(progress)

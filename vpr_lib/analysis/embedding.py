@@ -16,6 +16,9 @@ MAX_QUERIES, MAX_DATABASE = 2000, 1000  # photos in a map; of more, a random sam
 NUM_COMPONENTS = 50  # of PCA before t-SNE and UMAP: removes noise and takes less time
 PERPLEXITY = 30.0  # of t-SNE: about how many neighbors are kept together
 SEED = 0
+NEIGHBORS_NOTE = (
+    "photos with similar descriptors lie close together. Distances between groups and the sizes of groups mean nothing."
+)
 
 
 class Embedding(NamedTuple):
@@ -89,8 +92,7 @@ def _run_tsne(descriptors: np.ndarray) -> tuple[np.ndarray, str]:
     perplexity = min(PERPLEXITY, (len(reduced) - 1) / 3)
     init = "pca" if reduced.shape[1] > 1 else "random"
     points = TSNE(init=init, perplexity=perplexity, random_state=SEED).fit_transform(reduced)
-    text = "t-SNE: photos with similar descriptors lie close together"
-    return points, f"{text}. Distances between groups and the sizes of groups can't be trusted: they mean nothing."
+    return points, f"t-SNE: {NEIGHBORS_NOTE}"
 
 
 def _run_umap(descriptors: np.ndarray) -> tuple[np.ndarray, str]:
@@ -98,5 +100,4 @@ def _run_umap(descriptors: np.ndarray) -> tuple[np.ndarray, str]:
 
     reduced, _ = _reduce_linearly(descriptors, NUM_COMPONENTS)
     points = UMAP(n_neighbors=min(15, len(reduced) - 1), random_state=SEED, n_jobs=1).fit_transform(reduced)
-    text = "UMAP: photos with similar descriptors lie close together"
-    return points, f"{text}. Distances between groups and the sizes of groups can't be trusted."
+    return points, f"UMAP: {NEIGHBORS_NOTE}"

@@ -8,10 +8,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vpr_lib.figures.plots import COLORS, GRAY, escape_math, make_figure
+from vpr_lib.figures.plots import COLORS, GRAY, HATCHES, escape_math, make_figure
 from vpr_lib.images import ImageTable
-
-_HATCHES = ("", "//", "..", "xx")
 
 
 def plot_places(images: ImageTable, max_cities: int = 4) -> Figure:
@@ -52,7 +50,7 @@ def plot_histograms(values: Mapping[str, Mapping[str, np.ndarray]], num_bins: in
     for axes, (title, by_label) in zip(panels, values.items(), strict=True):
         edges = np.histogram_bin_edges(np.concatenate(list(by_label.values())), num_bins)
         for number, (label, some) in enumerate(by_label.items()):
-            style = {"color": COLORS[number], "hatch": _HATCHES[number % len(_HATCHES)], "alpha": 0.6}
+            style = {"color": COLORS[number], "hatch": HATCHES[number % len(HATCHES)], "alpha": 0.6}
             axes.hist(some, edges, density=True, label=escape_math(label), histtype="stepfilled", **style)
         axes.set(xlabel=escape_math(title), yticks=[])
     panels[0].set_ylabel("share of the queries")

@@ -23,13 +23,14 @@ from vpr_lib.statistics import LabelRecall
 if TYPE_CHECKING:
     from vpr_lib.analysis.reranking import TradeOff
 
+JPEG_DPI = 110
 GREEN = "#009E73"
 RED = "#D55E00"
 GRAY = "#777777"
 # Of models and settings; green and red are left to right and wrong.
 COLORS = ("#0072B2", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
+HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
 _STYLES = {"AVG": 0, "GeM": 1, "ConvAP": 2, "MixVPR": 3}  # the same style in every figure
 
 Recalls = Mapping[str, Mapping[int, float]]  # {label: {k: percent}}
@@ -161,7 +162,7 @@ def plot_bars(recalls: Mapping[str, Mapping[str, LabelRecall]], titles: Mapping[
         low, high = np.reshape([by_label[label].interval for label in labels], (-1, 2)).T
         x = np.arange(len(labels)) + (number - (len(recalls) - 1) / 2) * width
         style = style_of(name, list(recalls))
-        color, hatch = style["color"], _HATCHES[_MARKERS.index(style["marker"])]
+        color, hatch = style["color"], HATCHES[_MARKERS.index(style["marker"])]
         axes.bar(x, heights, width, label=escape_math(name), color=color, hatch=hatch, ec="white", lw=0)
         errors = np.abs([heights - low, high - heights])
         axes.errorbar(x, heights, errors, fmt="none", ecolor="black", elinewidth=1, capsize=2)
@@ -259,7 +260,8 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:])
+    # JPEGs are grids of thumbnails, which have no more detail.
+    figure.savefig(buffer, format=path.suffix[1:], dpi="figure" if path.suffix == ".png" else JPEG_DPI)
     write_atomically(path, buffer.getvalue())
     return path
 

@@ -16,7 +16,7 @@ JPEG_QUALITY = 80
 
 
 class Thumbnails:
-    """Thumbnails of the photos of {name: table}; the last 2,000 used (about 10 kB each) are cached."""
+    """Thumbnails of the photos of {name: table}; the last 2,000 used are cached."""
 
     def __init__(self, tables: Mapping[str, ImageTable], max_pixels: int = 200, max_cached: int = 2000) -> None:
         self.tables = dict(tables)
