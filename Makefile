@@ -67,9 +67,11 @@ endif
 
 # Opens copies of the notebooks, so that git pull doesn't meet a student's changes. The file browser shows the whole
 # kit: runs/ and reports/ too.
+# In containers the user is often root, which Jupyter refuses without this.
+lab: AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 lab: $(READY)
 	@$(BIN)/python notebooks/copy_to_work.py
-	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/work
+	$(BIN)/jupyter lab $(AS_ROOT) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/work
 
 # The notebooks for students, without solutions and outputs, and for teachers, with them.
 handout: $(READY)
